@@ -1,0 +1,1 @@
+"""The agent: runs on every GPU node and keeps its engines running."""

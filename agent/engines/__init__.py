@@ -1,0 +1,1 @@
+"""The engines an agent can start."""

@@ -1,0 +1,1 @@
+"""The appliance: gateway, registry, ledger and fleet of one site."""

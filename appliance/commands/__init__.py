@@ -1,0 +1,1 @@
+"""The commands of `cic` that the appliance offers."""

@@ -1,0 +1,1 @@
+"""Pure words of the product: standard library only, no input or output."""

@@ -1,0 +1,1 @@
+"""Agents, heartbeats and the reconcile loop: feeds the scheduler."""

@@ -1,0 +1,1 @@
+"""Rate limits: reserve before the work, settle after it."""

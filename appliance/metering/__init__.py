@@ -1,0 +1,1 @@
+"""Counting tokens and keeping the append-only ledger."""

@@ -1,0 +1,1 @@
+"""API keys and sealed secrets (the only user of cryptography)."""

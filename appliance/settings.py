@@ -1,0 +1,190 @@
+"""Frozen settings, read once: a TOML file, then CIC_<SECTION>_<NAME> from the environment.
+
+The tables below are the reference: docs/SETTINGS.md is checked against them by a test.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from appliance.domain.errors import CrossLogicError
+
+
+class SettingsError(CrossLogicError):
+    code = "bad_settings"
+
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration file. An unknown name is an error: it is a typing mistake."""
+
+
+class Site(_Section, frozen=True):
+    name: str = "site"
+    region: str = "local"  # the region of this appliance; environments are pinned to one
+
+
+class Gateway(_Section, frozen=True):
+    listen: str = "0.0.0.0:8080"
+    body_bytes_max: Count = 16 * 1024 * 1024
+    json_depth_max: Count = 64
+    messages_max: Count = 4_096
+    connections_max: Count = 8_192
+    connections_per_peer_max: Count = 4_096
+    header_bytes_max: Count = 32 * 1024
+    upstream_connections_idle_max: Count = 256  # kept open to one replica between requests
+    owned_by: str = "crosslogic"  # in /v1/models
+
+
+class Timeouts(_Section, frozen=True):
+    head_s: Positive = 10.0  # from the first byte of a request to the end of its head
+    body_s: Positive = 60.0  # from the head to the end of the body
+    keepalive_s: Positive = 75.0  # an idle kept-alive connection
+    connect_s: Positive = 3.0  # to an engine
+    first_token_s: Positive = 300.0  # from the engine's connection to its first byte of answer
+    token_gap_s: Positive = 60.0  # between two pieces of a stream
+    total_s: Positive = 3_600.0  # of one request
+    write_s: Positive = 60.0  # a client that takes nothing
+    drain_s: Positive = 30.0  # streams in flight, at SIGTERM
+
+
+class Limiting(_Section, frozen=True):
+    requests_per_min: Count | None = None  # the global layer
+    tokens_per_min: Count | None = None
+    tokens_per_day: Count | None = None
+    concurrency: Count | None = None
+
+
+class Scheduling(_Section, frozen=True):
+    queue_length_max: Annotated[int, msgspec.Meta(ge=0)] = 512  # of one deployment
+    queue_wait_s: Positive = 30.0
+    tries: Count = 3  # replicas tried before the first byte
+    eject_after_failures: Count = 3  # in a row
+    eject_s: Positive = 5.0  # the first time; doubles up to eject_s_max
+    eject_s_max: Positive = 120.0
+
+
+class Fleet(_Section, frozen=True):
+    heartbeat_s: Positive = 1.0
+    node_lost_s: Positive = 10.0  # without a heartbeat
+    probe_s: Positive = 5.0  # between two probes of an external engine
+
+
+class Metrics(_Section, frozen=True):
+    listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
+
+
+class Log(_Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section, frozen=True):
+    """Everything a site can be told."""
+
+    site: Site = Site()
+    gateway: Gateway = Gateway()
+    timeouts: Timeouts = Timeouts()
+    limits: Limiting = Limiting()
+    scheduler: Scheduling = Scheduling()
+    fleet: Fleet = Fleet()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+
+
+ENVIRONMENT_PREFIX: Final = "CIC_"
+# Names with the prefix that are not settings.
+_NOT_SETTINGS: Final = frozenset({"CIC_HOME"})
+
+
+def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
+    """Read the file (which may be absent) and lay the environment over it.
+
+    Raises SettingsError that names the file or variable, the setting, and what it should be.
+    """
+    tables = _read(config_file)
+    sources: dict[tuple[str, str], str] = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
+            continue
+        section, name = _split(variable)
+        if section is None:
+            continue
+        table = tables.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise SettingsError(
+                f"{config_file}: '{section}' must be a table.",
+                next_step=f"Write it as [{section}].",
+            )
+        table[name] = text
+        sources[section, name] = variable
+    return _convert(tables, sources, config_file)
+
+
+def _read(config_file: Path) -> dict[str, object]:
+    try:
+        return msgspec.toml.decode(config_file.read_bytes(), type=dict[str, object])
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot read {config_file}: {error.strerror}.",
+            next_step="Check the permissions of the file.",
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{config_file} is not valid TOML: {error}.", next_step="Correct the file."
+        ) from error
+
+
+def _split(variable: str) -> tuple[str | None, str]:
+    """`CIC_TIMEOUTS_HEAD_S` -> ("timeouts", "head_s"). Variables of other programs give None."""
+    rest = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+    for field in msgspec.structs.fields(Settings):
+        if rest.startswith(field.name + "_"):
+            return field.name, rest.removeprefix(field.name + "_")
+    return None, rest
+
+
+def _convert(
+    tables: dict[str, object], sources: Mapping[tuple[str, str], str], config_file: Path
+) -> Settings:
+    # Values from the environment are text; only they may be converted, or a TOML "3" would pass.
+    sections: dict[str, object] = {}
+    for field in msgspec.structs.fields(Settings):
+        table = tables.pop(field.name, None)
+        if table is None:
+            continue
+        if not isinstance(table, dict):
+            raise SettingsError(
+                f"{config_file}: '{field.name}' must be a table.",
+                next_step=f"Write it as [{field.name}].",
+            )
+        converted: dict[str, object] = {}
+        known = {f.name: f for f in msgspec.structs.fields(field.type)}
+        for name, value in table.items():
+            source = sources.get((field.name, name))
+            where = source or f"{config_file}: {field.name}.{name}"
+            if name not in known:
+                raise SettingsError(
+                    f"{where} is not a setting.",
+                    next_step=f"Settings of [{field.name}]: {', '.join(sorted(known))}.",
+                )
+            try:
+                converted[name] = msgspec.convert(value, known[name].type, strict=source is None)
+            except msgspec.ValidationError as error:
+                raise SettingsError(
+                    f"{where} = {value!r} is not valid: {error}.",
+                    next_step="See docs/SETTINGS.md for its type and default.",
+                ) from error
+        sections[field.name] = field.type(**converted)
+    if tables:
+        raise SettingsError(
+            f"{config_file}: [{min(tables)}] is not a table of settings.",
+            next_step=f"Tables: {', '.join(f.name for f in msgspec.structs.fields(Settings))}.",
+        )
+    return Settings(**sections)  # type: ignore[arg-type]  # each was built by its own type above

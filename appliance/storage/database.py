@@ -1,0 +1,174 @@
+"""A SQLite file: opened, migrated, read through a pool, written through one thread."""
+
+import asyncio
+import queue
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlite_utils
+
+from appliance.storage.errors import DatabaseDamaged, DatabaseUnavailable, SchemaTooNew
+from appliance.storage.writer import GroupWriter, Outcome
+
+R = TypeVar("R")
+
+BUSY_TIMEOUT_S: Final = 5.0
+_MIGRATIONS_TABLE: Final = "_migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of a schema. Steps are applied in order, once, each in its own transaction."""
+
+    name: str
+    apply: Callable[[sqlite_utils.Database], None]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A write on its way to the writer's thread."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    future: Future[Any]
+    result: Any = None
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection with the pragmas every user of this package relies on.
+
+    Autocommit is left to the caller (`isolation_level=None`). Raises DatabaseUnavailable when the
+    file cannot be opened and DatabaseDamaged when it is no database.
+    """
+    mode = "ro" if read_only else "rwc"
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_S,
+        )
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA query_only=ON" if read_only else "PRAGMA query_only=OFF")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        raise DatabaseUnavailable(
+            f"Cannot open the database {path}: {error}.",
+            next_step="Check that the folder exists, is writable and has free space.",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise DatabaseDamaged(
+            f"{path} is not a sound SQLite database: {error}.",
+            next_step="Restore it from a backup; keep the damaged file for examination.",
+        ) from error
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def migrate(path: Path, migrations: Sequence[Migration]) -> None:
+    """Bring the file to the newest schema. Creates it when it is not there.
+
+    Raises SchemaTooNew when the file knows a step that this program does not.
+    """
+    connection = connect(path)
+    try:
+        database = sqlite_utils.Database(connection)
+        if not database.table(_MIGRATIONS_TABLE).exists():
+            database.table(_MIGRATIONS_TABLE).create({"name": str}, pk="name")
+        done = {row["name"] for row in database.table(_MIGRATIONS_TABLE).rows}
+        unknown = done - {step.name for step in migrations}
+        if unknown:
+            raise SchemaTooNew(
+                f"{path} was written by a newer version (it knows {', '.join(sorted(unknown))}).",
+                next_step="Start the newer version, or restore the backup made before the upgrade.",
+            )
+        for step in migrations:
+            if step.name in done:
+                continue
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                step.apply(database)
+                connection.execute(f"INSERT INTO {_MIGRATIONS_TABLE} VALUES (?)", [step.name])  # noqa: S608 (a constant)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+    finally:
+        connection.close()
+
+
+class Database:
+    """One SQLite file with one writer and a pool of readers.
+
+    `write` takes a function of the connection; functions that arrive together share a transaction
+    and its commit. The future is done only when the commit is on disk. A function that raises
+    changes nothing, and its error is the future's.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[Migration], *, readers: int = 2) -> None:
+        self.path = path
+        migrate(path, migrations)
+        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._all_readers = [connect(path, read_only=True) for _ in range(readers)]
+        for connection in self._all_readers:
+            self._readers.put(connection)
+        self._writer = GroupWriter[_Call](
+            lambda: connect(path), _apply_calls, _finish_calls, name=f"writer {path.name}"
+        )
+
+    def submit(self, run: Callable[[sqlite3.Connection], R]) -> Future[R]:
+        """Queue a write; the future holds what `run` returned, once it is durable."""
+        future: Future[R] = Future()
+        self._writer.submit(_Call(run, future))
+        return future
+
+    async def write(self, run: Callable[[sqlite3.Connection], R]) -> R:
+        """Write, and wait until it is durable."""
+        return await asyncio.wrap_future(self.submit(run))
+
+    def read(self, run: Callable[[sqlite3.Connection], R]) -> R:
+        """Run a query on a pooled read-only connection; blocks the calling thread."""
+        with self._reader() as connection:
+            return run(connection)
+
+    async def read_async(self, run: Callable[[sqlite3.Connection], R]) -> R:
+        """Run a query in a thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.read, run)
+
+    def close(self) -> None:
+        """Finish what was submitted and close every connection. No reader may be at work."""
+        self._writer.close()
+        for connection in self._all_readers:
+            connection.close()
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        connection = self._readers.get()
+        try:
+            yield connection
+        finally:
+            self._readers.put(connection)
+
+
+def _apply_calls(connection: sqlite3.Connection, calls: Sequence[_Call]) -> None:
+    for call in calls:
+        call.result = call.run(connection)
+
+
+def _finish_calls(outcome: Outcome[_Call]) -> None:
+    for call, error in outcome:
+        if not call.future.set_running_or_notify_cancel():
+            continue  # nobody waits any more; the write itself stands
+        if error is None:
+            call.future.set_result(call.result)
+        else:
+            call.future.set_exception(error)

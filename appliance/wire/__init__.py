@@ -1,0 +1,1 @@
+"""Versioned messages and meeting places shared by the programs of a site."""

@@ -1,0 +1,377 @@
+"""The admin API's messages, version 1: JSON over HTTP on a unix socket.
+
+Objects are named by id or by name. Names of environments are unique in their tenant, names of keys
+in their environment; where a name alone is ambiguous the tenant and environment go with it as query
+parameters `tenant` and `environment`. Every error answers `ErrorBody`.
+
+GET    /v1/status                         SiteStatus
+GET    /v1/tenants                        list[Tenant]           POST  TenantCreate -> Tenant
+GET    /v1/tenants/{ref}                  Tenant                 PATCH TenantUpdate · DELETE
+POST   /v1/tenants/{ref}/suspend|resume   Tenant
+       /v1/environments[/{ref}]           Environment            (the same verbs)
+       /v1/keys[/{ref}]                   Key                    POST  KeyCreate -> KeyCreated
+POST   /v1/keys/{ref}/rotate              KeyRotate -> KeyCreated
+       /v1/models[/{ref}]                 Model                  (the same verbs)
+       /v1/deployments[/{ref}]            Deployment             (the same verbs)
+       /v1/nodes[/{ref}]                  Node                   (the same verbs)
+       /v1/regions[/{ref}]                Region                 (list, create, update, delete)
+GET    /v1/limits?tenant=&environment=&key=   list[LayerReport]  PUT   LimitsSet -> list[LayerReport]
+GET    /v1/usage?since=&until=&by=        list[UsageRow]
+GET    /v1/ledger?since=SEQ               NDJSON of LedgerRow
+GET    /v1/ledger/verify                  LedgerVerification
+GET    /v1/audit?since=SEQ                list[AuditEntry]       GET   /v1/audit/verify
+GET    /openapi.json · /metrics · /healthz · /readyz
+"""
+
+from typing import Literal
+
+import msgspec
+
+State = Literal["active", "suspended"]
+PlanName = Literal["free", "developer", "business", "enterprise"]
+RoleName = Literal["admin", "developer", "read-only"]
+EngineName = Literal["llamacpp", "external", "vllm"]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class ErrorBody(_Message, frozen=True):
+    """`code` is stable; `message` and `next_step` are for people."""
+
+    code: str
+    message: str
+    next_step: str = ""
+
+
+class LimitValues(_Message, frozen=True):
+    """Limits of one layer; null: not limited here (or: as the plan says)."""
+
+    requests_per_min: int | None = None
+    tokens_per_min: int | None = None
+    tokens_per_day: int | None = None
+    concurrency: int | None = None
+
+
+class Tenant(_Message, frozen=True):
+    id: str
+    name: str
+    plan: PlanName
+    state: State
+    created_at: str
+    limits: LimitValues  # set on this tenant, over its plan
+
+
+class TenantCreate(_Message, frozen=True):
+    name: str
+    plan: PlanName = "enterprise"
+
+
+class TenantUpdate(_Message, frozen=True):
+    name: str | None = None
+    plan: PlanName | None = None
+
+
+class Environment(_Message, frozen=True):
+    id: str
+    name: str
+    tenant: str  # name
+    tenant_id: str
+    region: str
+    models: list[str] | None  # allowed deployments; null: all
+    state: State
+    created_at: str
+    limits: LimitValues
+
+
+class EnvironmentCreate(_Message, frozen=True):
+    name: str
+    tenant: str
+    region: str | None = None  # default: the site's region
+    models: list[str] | None = None
+
+
+class EnvironmentUpdate(_Message, frozen=True):
+    name: str | None = None
+    region: str | None = None
+    models: list[str] | None = None
+    all_models: bool = False  # back to null
+
+
+class Key(_Message, frozen=True):
+    id: str
+    name: str
+    prefix: str  # "clsk_live_Ab12…": for people, not enough to use
+    tenant: str
+    tenant_id: str
+    environment: str
+    environment_id: str
+    role: RoleName
+    state: Literal["active", "suspended", "expired", "retiring"]  # retiring: overlap of a rotation
+    expires_at: str | None
+    created_at: str
+    limits: LimitValues
+
+
+class KeyCreate(_Message, frozen=True):
+    tenant: str
+    environment: str
+    name: str | None = None
+    role: RoleName = "developer"
+    expires_at: str | None = None
+    test: bool = False  # clsk_test_…
+    limits: LimitValues = LimitValues()
+
+
+class KeyUpdate(_Message, frozen=True):
+    name: str | None = None
+    role: RoleName | None = None
+    expires_at: str | None = None
+
+
+class KeyRotate(_Message, frozen=True):
+    overlap_s: int = 86_400  # the old secret goes on for so long
+
+
+class KeyCreated(Key, frozen=True):
+    key: str  # the secret, shown this once
+
+
+class Model(_Message, frozen=True):
+    """Named weights on this site."""
+
+    id: str
+    name: str
+    path: str
+    digest: str  # sha256:<hex>
+    size_bytes: int
+    family: str
+    licence: str
+    state: State
+    created_at: str
+
+
+class ModelCreate(_Message, frozen=True):
+    name: str
+    path: str
+    family: str = ""
+    licence: str = ""
+
+
+class ModelUpdate(_Message, frozen=True):
+    name: str | None = None
+    family: str | None = None
+    licence: str | None = None
+
+
+class Replica(_Message, frozen=True):
+    """One engine process, as last reported. Missing figures are null, never 0."""
+
+    id: str
+    node: str
+    state: str
+    reason: str
+    address: str | None
+    pid: int | None
+    restarts: int
+    slots: int | None
+    context_tokens: int | None
+    tokens_per_s: float | None
+    requests_running: int | None
+    since: str | None
+
+
+class Deployment(_Message, frozen=True):
+    id: str
+    name: str  # what clients write as `model`
+    engine: EngineName
+    model: str  # name of the model; "" for external
+    url: str | None  # external only
+    has_api_key: bool
+    upstream_model: str | None
+    replicas_wanted: int
+    parallel: int
+    context_tokens: int | None
+    embedding: bool
+    operations: list[str]
+    region: str
+    state: Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
+    reason: str
+    replicas: list[Replica]
+    created_at: str
+
+
+class DeploymentCreate(_Message, frozen=True):
+    """`model` is a model's name or id, or a path: a path registers the model as well."""
+
+    name: str
+    engine: EngineName
+    model: str | None = None
+    url: str | None = None
+    api_key: str | None = None
+    upstream_model: str | None = None
+    replicas: int = 1
+    parallel: int = 4
+    context_tokens: int | None = None
+    embedding: bool = False
+    operations: list[str] | None = None  # default: what the engine is known to have
+    region: str | None = None
+
+
+class DeploymentUpdate(_Message, frozen=True):
+    replicas: int | None = None
+    parallel: int | None = None
+    context_tokens: int | None = None
+    url: str | None = None
+    api_key: str | None = None
+    upstream_model: str | None = None
+    operations: list[str] | None = None
+
+
+class Node(_Message, frozen=True):
+    id: str
+    name: str
+    region: str
+    state: Literal["expected", "ready", "draining", "suspended", "unreachable"]
+    agent_version: str | None
+    cores: int | None
+    memory_bytes: int | None
+    gpus: list[str]
+    engines: list[str]
+    last_seen_at: str | None
+    created_at: str
+
+
+class NodeCreate(_Message, frozen=True):
+    name: str
+    region: str | None = None
+
+
+class NodeUpdate(_Message, frozen=True):
+    name: str | None = None
+    region: str | None = None
+
+
+class Region(_Message, frozen=True):
+    """Price multiplier in basis points: 7000 is 0.7, 10000 is 1.0."""
+
+    name: str
+    multiplier_bp: int
+    created_at: str
+
+
+class RegionCreate(_Message, frozen=True):
+    name: str
+    multiplier_bp: int = 10_000
+
+
+class RegionUpdate(_Message, frozen=True):
+    multiplier_bp: int
+
+
+class LimitsSet(_Message, frozen=True):
+    """Sets the limits of one layer. A field that is absent stays; null takes the limit away."""
+
+    layer: Literal["global", "tenant", "environment", "key"]
+    tenant: str | None = None
+    environment: str | None = None
+    key: str | None = None
+    requests_per_min: int | None | msgspec.UnsetType = msgspec.UNSET
+    tokens_per_min: int | None | msgspec.UnsetType = msgspec.UNSET
+    tokens_per_day: int | None | msgspec.UnsetType = msgspec.UNSET
+    concurrency: int | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class LayerReport(_Message, frozen=True):
+    """One layer's limits in force, where they come from, and what is used of them now."""
+
+    layer: Literal["global", "tenant", "environment", "key"]
+    name: str
+    source: str  # "settings", "plan free", "set", "plan free + set", "none"
+    limits: LimitValues
+    used: LimitValues  # null where nothing is limited
+
+
+class UsageRow(_Message, frozen=True, omit_defaults=True):
+    """Sums over the columns asked for; the others are absent."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    tenant: str | None = None
+    environment: str | None = None
+    key: str | None = None
+    model: str | None = None
+    hour: str | None = None
+
+
+class LedgerRow(_Message, frozen=True):
+    seq: int
+    record_id: str
+    request_id: str
+    status: str
+    tenant: str
+    environment: str
+    key: str
+    model: str
+    region: str
+    operation: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    measured: str
+    http_status: int
+    error_code: str
+    opened_at: str
+    settled_at: str
+    latency_ms: int
+    first_token_ms: int | None
+
+
+class LedgerVerification(_Message, frozen=True):
+    ok: bool
+    records: int
+    open: int  # requests at work right now
+    head_sha256: str
+    problems: list[str]
+
+
+class AuditEntry(_Message, frozen=True):
+    """`before` and `after` are the object as JSON, null when it was not or is no more."""
+
+    seq: int
+    at: str
+    actor: str
+    action: str
+    object_kind: str
+    object_id: str
+    object_name: str
+    before: msgspec.Raw | None
+    after: msgspec.Raw | None
+    sha256: str
+
+
+class AuditVerification(_Message, frozen=True):
+    ok: bool
+    entries: int
+    head_sha256: str
+    problems: list[str]
+
+
+class SiteStatus(_Message, frozen=True):
+    name: str
+    version: str
+    region: str
+    endpoint: str
+    ready: bool
+    started_at: str
+    uptime_s: int
+    tenants: int
+    keys: int
+    requests_running: int
+    requests_queued: int
+    records: int
+    deployments: list[Deployment]
+    nodes: list[Node]

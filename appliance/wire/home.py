@@ -1,0 +1,83 @@
+"""Where the programs of one host meet: the folders and sockets of a site.
+
+`--home DIR` or CIC_HOME puts everything into one folder; otherwise platformdirs names the folders
+of the person who runs it. A system install names /etc, /var/lib and /run by the same means.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+APP_NAME = "crosslogic"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Folders of one site on one host. Nothing here exists until `cic init` makes it."""
+
+    config: Path
+    state: Path
+    run: Path
+    logs: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.config / "config.toml"
+
+    @property
+    def registry_file(self) -> Path:
+        return self.state / "registry.db"
+
+    @property
+    def ledger_file(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
+    def secrets(self) -> Path:
+        return self.state / "secrets"
+
+    @property
+    def models(self) -> Path:
+        return self.state / "models"
+
+    @property
+    def agent_state(self) -> Path:
+        """The agent's durable state: desired deployments, running engines, engine logs."""
+        return self.state / "agent"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.run / "admin.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the agent on this host speaks to the appliance."""
+        return self.run / "agent.sock"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held with flock by the `cic serve` that runs this site."""
+        return self.run / "serve.lock"
+
+    @property
+    def endpoint_file(self) -> Path:
+        """One line, the base URL of the endpoint, while `cic serve` runs."""
+        return self.run / "endpoint"
+
+
+def find_home(option: str | None, environ: Mapping[str, str] = os.environ) -> Home:
+    """The home named by `--home`, else by CIC_HOME, else the platform's own folders."""
+    named = option or environ.get("CIC_HOME")
+    if named:
+        root = Path(named).expanduser().absolute()
+        return Home(config=root, state=root, run=root / "run", logs=root / "log")
+    dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
+    return Home(
+        config=Path(dirs.user_config_dir),
+        state=Path(dirs.user_data_dir),
+        run=Path(dirs.user_runtime_dir),
+        logs=Path(dirs.user_log_dir),
+    )

@@ -1,0 +1,1 @@
+"""The console: a local administrator's terminal."""

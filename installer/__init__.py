@@ -1,0 +1,1 @@
+"""The installer: bare server to running appliance, standard library only."""

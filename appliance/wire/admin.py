@@ -15,7 +15,7 @@ POST   /v1/keys/{ref}/rotate              KeyRotate -> KeyCreated
        /v1/deployments[/{ref}]            Deployment             (the same verbs)
        /v1/nodes[/{ref}]                  Node                   (the same verbs)
        /v1/regions[/{ref}]                Region                 (list, create, update, delete)
-GET    /v1/limits?tenant=&environment=&key=   list[LayerReport]  PUT   LimitsSet -> list[LayerReport]
+GET    /v1/limits?tenant=&environment=&key=  list[LayerReport]     PUT   LimitsSet -> the same
 GET    /v1/usage?since=&until=&by=        list[UsageRow]
 GET    /v1/ledger?since=SEQ               NDJSON of LedgerRow
 GET    /v1/ledger/verify                  LedgerVerification
@@ -277,10 +277,10 @@ class LimitsSet(_Message, frozen=True):
     tenant: str | None = None
     environment: str | None = None
     key: str | None = None
-    requests_per_min: int | None | msgspec.UnsetType = msgspec.UNSET
-    tokens_per_min: int | None | msgspec.UnsetType = msgspec.UNSET
-    tokens_per_day: int | None | msgspec.UnsetType = msgspec.UNSET
-    concurrency: int | None | msgspec.UnsetType = msgspec.UNSET
+    requests_per_min: int | msgspec.UnsetType | None = msgspec.UNSET
+    tokens_per_min: int | msgspec.UnsetType | None = msgspec.UNSET
+    tokens_per_day: int | msgspec.UnsetType | None = msgspec.UNSET
+    concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class LayerReport(_Message, frozen=True):

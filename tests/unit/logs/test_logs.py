@@ -16,7 +16,7 @@ def emit(level: int, event: str, **extra: object) -> dict[str, object]:
         "appliance.test", level, __file__, 1, event, (), None, extra=extra
     )
     handler.emit(record)
-    (line,) = stream.getvalue().splitlines()
+    (line,) = stream.getvalue().removesuffix("\n").split("\n")
     decoded = json.loads(line)
     assert isinstance(decoded, dict)
     return decoded

@@ -1,0 +1,129 @@
+"""What goes into the scheduler and what comes out: tickets, answers, effects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from appliance.domain.ids import DeploymentId, ReplicaId, TenantId
+from appliance.scheduler.replicas import ReplicaTarget
+
+
+class Outcome(StrEnum):
+    """How the work of a ticket ended, as far as the replica is concerned."""
+
+    OK = "ok"
+    CLIENT_LEFT = "client_left"  # says nothing about the replica
+    ENGINE_FAILED = "engine_failed"  # before or after the first byte: counts towards ejection
+    REFUSED_BY_ENGINE = "refused_by_engine"  # a 4xx: the replica is well, the request was not
+
+
+class ShedReason(StrEnum):
+    """Why a ticket is turned away."""
+
+    OVERLOADED = "overloaded"  # the queue is full, or its turn did not come in time
+    MODEL_LOADING = "model_loading"  # no replica is ready yet, some are starting
+    UNAVAILABLE = "unavailable"  # no replica is ready and none is starting
+    TRIES_EXHAUSTED = "tries_exhausted"  # only from `retry`: answer with the failure that led here
+
+
+class TicketState(IntEnum):
+    NEW = 0
+    WAITING = 1  # in the queue of its deployment
+    RUNNING = 2  # on a replica
+    DONE = 3  # finished, cancelled or shed: nothing is held for it any more
+
+
+class Ticket:
+    """One request on its way to a replica. Identity is its key; the caller may subclass it.
+
+    `tokens` is the work expected of it: prompt estimate plus the output reserved. The fields
+    below `tokens` belong to the scheduler; others only read them.
+    """
+
+    __slots__ = (
+        "deployment_id",
+        "queued_at_s",
+        "started_at_s",
+        "state",
+        "target",
+        "tenant_id",
+        "tokens",
+        "tried",
+    )
+
+    def __init__(self, deployment_id: DeploymentId, tenant_id: TenantId, tokens: int) -> None:
+        self.deployment_id = deployment_id
+        self.tenant_id = tenant_id
+        self.tokens = tokens
+        self.state = TicketState.NEW
+        self.target: ReplicaTarget | None = None  # the replica it runs on
+        self.tried: tuple[ReplicaId, ...] = ()  # every replica it was placed on, in order
+        self.queued_at_s = 0.0
+        self.started_at_s = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Send it to this replica now."""
+
+    target: ReplicaTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Wait for Start or ShedLate. `position` counts the tickets waiting, this one included."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Turned away; the ticket is done. `retry_after_s` is between 1 and 60, whole seconds."""
+
+    reason: ShedReason
+    retry_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The turn of a queued ticket has come: send it to this replica now."""
+
+    ticket: Ticket
+    target: ReplicaTarget
+
+
+@dataclass(frozen=True, slots=True)
+class ShedLate:
+    """A queued ticket is turned away; it is done."""
+
+    ticket: Ticket
+    reason: ShedReason
+    retry_after_s: int
+
+
+Admission = Placed | Queued | Shed
+Effect = Start | ShedLate
+Effects = Sequence[Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """A replica as `cic status` and the metrics show it."""
+
+    target: ReplicaTarget
+    running: int
+    slots: int
+    outstanding_tokens: int
+    tokens_per_s: float
+    failures: int  # in a row
+    ejected_s: float  # still to go; 0: not ejected
+    trusted: bool  # False: ejected, or back and not yet proven
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    deployment_id: DeploymentId
+    queued: int
+    oldest_wait_s: float
+    starting: int
+    replicas: tuple[ReplicaView, ...]

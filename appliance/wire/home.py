@@ -75,9 +75,13 @@ def find_home(option: str | None, environ: Mapping[str, str] = os.environ) -> Ho
         root = Path(named).expanduser().absolute()
         return Home(config=root, state=root, run=root / "run", logs=root / "log")
     dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
+    state = Path(dirs.user_data_dir)
+    # Without XDG_RUNTIME_DIR the platform's answer is a guessable name under /tmp, which anybody on
+    # the host could have made first.
+    private = environ.get("XDG_RUNTIME_DIR")
     return Home(
         config=Path(dirs.user_config_dir),
-        state=Path(dirs.user_data_dir),
-        run=Path(dirs.user_runtime_dir),
+        state=state,
+        run=Path(private) / APP_NAME if private else state / "run",
         logs=Path(dirs.user_log_dir),
     )

@@ -22,6 +22,12 @@ class Home:
     state: Path
     run: Path
     logs: Path
+    root: Path | None = None  # the one folder that holds all of it, where a folder was named
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What another `cic` is given on its command line to find this home."""
+        return () if self.root is None else ("--home", str(self.root))
 
     @property
     def config_file(self) -> Path:
@@ -73,7 +79,7 @@ def find_home(option: str | None, environ: Mapping[str, str] = os.environ) -> Ho
     named = option or environ.get("CIC_HOME")
     if named:
         root = Path(named).expanduser().absolute()
-        return Home(config=root, state=root, run=root / "run", logs=root / "log")
+        return Home(config=root, state=root, run=root / "run", logs=root / "log", root=root)
     dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
     state = Path(dirs.user_data_dir)
     # Without XDG_RUNTIME_DIR the platform's answer is a guessable name under /tmp, which anybody on

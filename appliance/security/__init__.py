@@ -1,1 +1,1 @@
-"""API keys and sealed secrets (the only user of cryptography)."""
+"""API keys, secret files, sealed values. The only package that uses `cryptography`."""

@@ -1,0 +1,48 @@
+# The appliance from its sources. `make help` lists the targets.
+# A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
+
+.DEFAULT_GOAL := help
+.PHONY: help install models demo test check fix bench lock clean
+.NOTPARALLEL:
+
+export PYTHON
+bin := .venv/bin
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: ## Make .venv with `cic` and everything needed to serve
+	@packaging/setup install
+
+models: ## Also fetch the demo's two small models
+	@packaging/setup models
+
+demo: models ## Serve a model on this machine and ask it something (ONCE=1: end after the answer)
+	@$(bin)/cic demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: ## Run the tests (ARGS="-k limits" passes options to pytest)
+	@packaging/setup test
+	@packaging/run-tests $(ARGS)
+
+check: ## Check format, lint, types, the rule of imports and the pages
+	@packaging/setup test
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/lint-imports --no-cache
+	$(bin)/pytest -q tests/architecture
+
+fix: ## Format, and mend what ruff can mend
+	@packaging/setup test
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+bench: ## Compare the gateway with nginx and vllm-router: CPU per request and per event
+	@packaging/setup bench
+	@$(bin)/python -m tests.benchmarks $(ARGS)
+
+lock: ## Resolve the requirements anew and write the locks
+	@packaging/setup lock
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .venv-litellm .venv-node .venv-bench .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

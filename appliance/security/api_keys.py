@@ -54,7 +54,7 @@ def digest(pepper: bytes, key: str) -> bytes:
 
 
 def prefix_for_people(key: str) -> str:
-    """Enough of a key to tell it from others in a list, far too little to use: `clsk_live_Ab12…`."""
+    """Enough to tell a key from others in a list, too little to use: `clsk_live_Ab12…`."""
     return f"{key[:_SHOWN_CHARS]}…"
 
 

@@ -29,19 +29,19 @@ class Seal:
 
     def seal(self, text: str, context: str) -> bytes:
         nonce = self._entropy(_NONCE_BYTES)
-        return _VERSION + nonce + self._cipher.encrypt(nonce, text.encode(), context.encode())
+        return (
+            _VERSION
+            + nonce
+            + self._cipher.encrypt(nonce, text.encode(), _VERSION + context.encode())
+        )
 
     def open(self, sealed: bytes, context: str) -> str:
         """The text that was sealed. Raises SealBroken when it is not what was sealed here."""
-        version, nonce, rest = (
-            sealed[:1],
-            sealed[1 : 1 + _NONCE_BYTES],
-            sealed[1 + _NONCE_BYTES :],
-        )
+        start = len(_VERSION) + _NONCE_BYTES
+        nonce, rest = sealed[len(_VERSION) : start], sealed[start:]
         try:
-            if version != _VERSION:
-                raise InvalidTag
-            return self._cipher.decrypt(nonce, rest, context.encode()).decode()
+            # A wrong version byte is authenticated by nothing, so the context carries it.
+            return self._cipher.decrypt(nonce, rest, sealed[:1] + context.encode()).decode()
         except (InvalidTag, ValueError) as error:
             raise SealBroken(
                 f"The sealed value of {context} cannot be opened.",

@@ -1,0 +1,40 @@
+"""Errors of the registry.
+
+RegistryError
+├── NotFound          no living object of that id or name (or not in that tenant)
+├── Ambiguous         the name stands for several objects; say of which tenant or environment
+├── AlreadyExists     the name is taken among the living
+├── InUse             it cannot be deleted while others rely on it
+├── InvalidValue      a name, a URL, a number or another value is not acceptable
+└── ModelUnreadable   the file of a model is missing, cut short, or no model
+"""
+
+from appliance.domain.errors import CrossLogicError
+
+
+class RegistryError(CrossLogicError):
+    code = "registry_error"
+
+
+class NotFound(RegistryError):
+    code = "not_found"
+
+
+class Ambiguous(RegistryError):
+    code = "ambiguous_name"
+
+
+class AlreadyExists(RegistryError):
+    code = "already_exists"
+
+
+class InUse(RegistryError):
+    code = "in_use"
+
+
+class InvalidValue(RegistryError):
+    code = "invalid_value"
+
+
+class ModelUnreadable(RegistryError):
+    code = "model_unreadable"

@@ -1,0 +1,138 @@
+"""Figures in Prometheus' exposition format, collected anew for every scrape."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import CollectorRegistry
+from prometheus_client.utils import floatToGoString
+
+from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Exposition:
+    """`/metrics` of one appliance. Every name begins with `crosslogic_`; units come last."""
+
+    def __init__(self, source: MetricsSource, version: str) -> None:
+        self._source = source
+        self._version = version
+        self._collectors = CollectorRegistry(auto_describe=False)
+        self._collectors.register(self)
+
+    def text(self) -> bytes:
+        return generate_latest(self._collectors)
+
+    def collect(self) -> Iterator[Metric]:
+        """prometheus-client asks for this with each scrape."""
+        figures = self._source.figures()
+        build = GaugeMetricFamily("crosslogic_build_info", "The running version.", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+        yield GaugeMetricFamily("crosslogic_up", "1 while the appliance runs.", value=1)
+        yield GaugeMetricFamily(
+            "crosslogic_ready", "1 when /readyz answers 200.", value=int(figures.ready)
+        )
+        yield from _traffic(figures)
+        yield from _replicas(figures)
+        yield from _ledger(figures)
+
+
+def _traffic(figures: Figures) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "crosslogic_requests",
+        "Requests that ended, by how they ended.",
+        labels=["operation", "model", "status"],
+    )
+    for row in figures.requests:
+        requests.add_metric([row.operation, row.model, row.status], row.requests)
+    yield requests
+    refusals = CounterMetricFamily(
+        "crosslogic_refusals", "Requests refused before any work, by error code.", labels=["code"]
+    )
+    for code, refused in figures.refusals.items():
+        refusals.add_metric([code], refused)
+    yield refusals
+    tokens = CounterMetricFamily("crosslogic_tokens", "Tokens in the ledger.", labels=["kind"])
+    for kind, count in figures.tokens.items():
+        tokens.add_metric([kind], count)
+    yield tokens
+    for name, meaning, value in (
+        ("connections_open", "Connections of clients.", figures.connections_open),
+        ("requests_running", "Requests at an engine.", figures.requests_running),
+        ("streams_open", "Streamed answers in flight.", figures.streams_open),
+    ):
+        yield GaugeMetricFamily(f"crosslogic_{name}", meaning, value=value)
+    queued = GaugeMetricFamily(
+        "crosslogic_requests_queued", "Requests that wait for a replica.", labels=["deployment"]
+    )
+    for deployment, waiting in figures.queued.items():
+        queued.add_metric([deployment], waiting)
+    yield queued
+    yield from _histogram(
+        "crosslogic_first_token_seconds", "From request to first byte.", figures.first_token
+    )
+    yield from _histogram(
+        "crosslogic_request_seconds", "From request to end of answer.", figures.latency
+    )
+
+
+def _replicas(figures: Figures) -> Iterator[Metric]:
+    names = ["deployment", "replica", "node"]
+
+    def labels(replica: ReplicaFigures) -> list[str]:
+        return [replica.deployment, replica.replica, replica.node]
+
+    state = GaugeMetricFamily(
+        "crosslogic_replica_state", "1 for the state a replica is in.", labels=[*names, "state"]
+    )
+    running = GaugeMetricFamily(
+        "crosslogic_replica_requests_running", "Requests at this replica.", labels=names
+    )
+    outstanding = GaugeMetricFamily(
+        "crosslogic_replica_outstanding_tokens", "Tokens of work it still has.", labels=names
+    )
+    rate = GaugeMetricFamily(
+        "crosslogic_replica_tokens_per_second", "Measured; absent until it is.", labels=names
+    )
+    failures = CounterMetricFamily(
+        "crosslogic_replica_failures", "Requests it failed.", labels=names
+    )
+    for replica in figures.replicas:
+        state.add_metric([*labels(replica), replica.state], 1)
+        running.add_metric(labels(replica), replica.running)
+        outstanding.add_metric(labels(replica), replica.outstanding_tokens)
+        if replica.tokens_per_s is not None:
+            rate.add_metric(labels(replica), replica.tokens_per_s)
+        failures.add_metric(labels(replica), replica.failures)
+    yield from (state, running, outstanding, rate, failures)
+
+
+def _ledger(figures: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "crosslogic_ledger_records", "Records in the ledger.", value=figures.ledger_records
+    )
+    yield GaugeMetricFamily(
+        "crosslogic_ledger_open", "Openings that are not settled yet.", value=figures.ledger_open
+    )
+    yield from _histogram(
+        "crosslogic_ledger_commit_seconds",
+        "One group commit, until it is on disk.",
+        figures.ledger_commit,
+    )
+
+
+def _histogram(name: str, meaning: str, figures: HistogramFigures | None) -> Iterator[Metric]:
+    if figures is None:
+        return
+    buckets = [
+        (floatToGoString(bound), float(count))
+        for bound, count in zip(figures.bounds_s, figures.counts, strict=True)
+    ]
+    yield HistogramMetricFamily(name, meaning, buckets=buckets, sum_value=figures.sum_s)

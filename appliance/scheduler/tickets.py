@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 
 from appliance.domain.ids import DeploymentId, ReplicaId, TenantId
 from appliance.scheduler.replicas import ReplicaTarget
+from appliance.scheduler.standing import Standing
 
 
 class Outcome(StrEnum):
@@ -36,12 +37,14 @@ class TicketState(IntEnum):
 class Ticket:
     """One request on its way to a replica. Identity is its key; the caller may subclass it.
 
-    `tokens` is the work expected of it: prompt estimate plus the output reserved. The fields
-    below `tokens` belong to the scheduler; others only read them.
+    `tokens` is the work expected of it: prompt estimate plus the output reserved; it stays as it
+    is until the ticket is done. The fields below `tokens` belong to the scheduler; others only
+    read them.
     """
 
     __slots__ = (
         "deployment_id",
+        "place",
         "queued_at_s",
         "started_at_s",
         "state",
@@ -56,10 +59,15 @@ class Ticket:
         self.tenant_id = tenant_id
         self.tokens = tokens
         self.state = TicketState.NEW
-        self.target: ReplicaTarget | None = None  # the replica it runs on
+        self.place: Standing | None = None  # where it runs
         self.tried: tuple[ReplicaId, ...] = ()  # every replica it was placed on, in order
         self.queued_at_s = 0.0
         self.started_at_s = 0.0
+
+    @property
+    def target(self) -> ReplicaTarget | None:
+        """The replica it runs on."""
+        return None if self.place is None else self.place.target
 
 
 @dataclass(frozen=True, slots=True)

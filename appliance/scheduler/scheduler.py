@@ -1,0 +1,325 @@
+"""Which replica serves a request, and when. Events in, effects out; no clock, no input or output.
+
+The shell (the gateway) calls one method for each event, with the time, and applies what comes
+back: sends a started ticket's request, answers a shed one. Times are seconds of one monotonic
+clock. Every ticket that arrives ends exactly once: by `finish`, by `cancel`, or by being shed.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from math import ceil
+from typing import Final
+
+from appliance.domain.ids import DeploymentId, ReplicaId
+from appliance.scheduler.fair_queue import FairQueue
+from appliance.scheduler.placement import any_left, choose
+from appliance.scheduler.replicas import ReplicaTarget
+from appliance.scheduler.standing import Standing
+from appliance.scheduler.tickets import (
+    Admission,
+    DeploymentView,
+    Effect,
+    Effects,
+    Outcome,
+    Placed,
+    Queued,
+    ReplicaView,
+    Shed,
+    ShedLate,
+    ShedReason,
+    Start,
+    Ticket,
+    TicketState,
+)
+from appliance.settings import Scheduling
+
+RETRY_AFTER_S_MIN: Final = 1
+RETRY_AFTER_S_MAX: Final = 60
+# A small model loads in seconds, a large one in minutes: ask again soon, it is cheap.
+_MODEL_LOADING_RETRY_S: Final = 5
+_UNAVAILABLE_RETRY_S: Final = 10
+
+_NOTHING: Final[Effects] = ()
+
+
+class _Deployment:
+    """The replicas of one deployment and who waits for them."""
+
+    __slots__ = ("again", "fair", "known", "ready", "starting")
+
+    def __init__(self) -> None:
+        self.known: dict[ReplicaId, Standing] = {}  # ready, or gone but not yet idle
+        self.ready: list[Standing] = []
+        self.starting = 0
+        self.fair = FairQueue()
+        # Tickets that lost their replica and wait for another; they go first.
+        self.again: OrderedDict[Ticket, None] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        return len(self.fair) + len(self.again)
+
+    def oldest(self) -> Ticket | None:
+        """The ticket that has waited longest."""
+        fair, again = self.fair.oldest(), next(iter(self.again), None)
+        if fair is None or again is None:
+            return fair or again
+        return fair if fair.queued_at_s <= again.queued_at_s else again
+
+
+class Scheduler:
+    """Places tickets on replicas, queues them fairly, sheds what cannot be served in time."""
+
+    __slots__ = ("_deployments", "_settings", "_turn")
+
+    def __init__(self, settings: Scheduling) -> None:
+        self._settings = settings
+        self._deployments: dict[DeploymentId, _Deployment] = {}
+        self._turn = 0
+
+    def set_replicas(
+        self,
+        deployment_id: DeploymentId,
+        targets: Sequence[ReplicaTarget],
+        now_s: float,
+        starting: int = 0,
+    ) -> Effects:
+        """Make `targets` the ready replicas; `starting` more are on their way.
+
+        Replicas that stay keep their statistics; one that answers elsewhere now is a restarted
+        engine and is trusted anew. Those that vanish take no new tickets and are forgotten when
+        their last ticket has ended. No targets and none starting: the deployment is forgotten when
+        nothing waits for it any more.
+        """
+        deployment = self._deployments.get(deployment_id)
+        if deployment is None:
+            deployment = self._deployments[deployment_id] = _Deployment()
+        deployment.starting = starting
+        for standing in deployment.ready:
+            standing.ready = False
+        deployment.ready = [self._standing(deployment, target, now_s) for target in targets]
+        for replica_id in [r for r, s in deployment.known.items() if not s.ready and not s.running]:
+            del deployment.known[replica_id]
+        effects = self._dispatch(deployment, now_s)
+        self._forget_if_gone(deployment_id, deployment)
+        return effects
+
+    def arrive(self, ticket: Ticket, now_s: float) -> Admission:
+        """A new request. Tickets that already wait are never overtaken by it."""
+        deployment = self._deployments.get(ticket.deployment_id)
+        if deployment is None or not deployment.ready:
+            ticket.state = TicketState.DONE
+            return self._shed_without_replica(deployment)
+        if not deployment.fair:
+            standing = choose(deployment.ready, ticket.tokens, (), now_s)
+            if standing is not None:
+                return Placed(self._place(ticket, standing, now_s))
+        if deployment.waiting >= self._settings.queue_length_max:
+            ticket.state = TicketState.DONE
+            return Shed(ShedReason.OVERLOADED, self._drain_retry_s(deployment, now_s))
+        ticket.state = TicketState.WAITING
+        deployment.fair.push(ticket, now_s)
+        return Queued(deployment.waiting)
+
+    def first_byte(self, ticket: Ticket, now_s: float) -> Effects:
+        """The replica has begun to answer: one on trial may take more than one request again."""
+        standing = ticket.place
+        if standing is None or not standing.probing or not standing.answered(ticket.started_at_s):
+            return _NOTHING
+        deployment = self._deployments.get(ticket.deployment_id)
+        return _NOTHING if deployment is None else self._dispatch(deployment, now_s)
+
+    def finish(self, ticket: Ticket, outcome: Outcome, output_tokens: int, now_s: float) -> Effects:
+        """The ticket ended on its replica, for good. A ticket that is done stays as it is."""
+        if ticket.state is not TicketState.RUNNING:
+            return self.cancel(ticket, now_s)
+        ticket.state = TicketState.DONE
+        return self._leave(ticket, outcome, output_tokens, now_s)
+
+    def retry(self, ticket: Ticket, now_s: float) -> tuple[Admission, Effects]:
+        """The replica failed before its first byte: try another. Called instead of `finish`.
+
+        Never a replica it was on before, and no more than `tries` in all; then the answer is
+        Shed(TRIES_EXHAUSTED) and the ticket is done. If all others are full it waits at the head of
+        the queue. The effects concern other tickets.
+        """
+        if ticket.state is not TicketState.RUNNING:
+            return Shed(ShedReason.TRIES_EXHAUSTED, RETRY_AFTER_S_MIN), _NOTHING
+        self._end(ticket, Outcome.ENGINE_FAILED, 0, now_s)
+        deployment = self._deployments.get(ticket.deployment_id)
+        if deployment is None:
+            ticket.state = TicketState.DONE
+            return Shed(ShedReason.TRIES_EXHAUSTED, RETRY_AFTER_S_MIN), _NOTHING
+        ready, tried = deployment.ready, ticket.tried
+        answer: Admission
+        if len(tried) >= self._settings.tries or not any_left(ready, tried):
+            ticket.state = TicketState.DONE
+            retry_s = self._drain_retry_s(deployment, now_s)
+            answer = Shed(ShedReason.TRIES_EXHAUSTED, retry_s)
+        elif (standing := choose(ready, ticket.tokens, tried, now_s)) is not None:
+            answer = Placed(self._place(ticket, standing, now_s))
+        else:
+            ticket.state = TicketState.WAITING
+            ticket.queued_at_s = now_s
+            deployment.again[ticket] = None
+            answer = Queued(len(deployment.again))
+        return answer, self._dispatch(deployment, now_s)
+
+    def cancel(self, ticket: Ticket, now_s: float) -> Effects:
+        """The client left: the ticket leaves the queue or its replica."""
+        if ticket.state is TicketState.RUNNING:
+            ticket.state = TicketState.DONE
+            return self._leave(ticket, Outcome.CLIENT_LEFT, 0, now_s)
+        if ticket.state is TicketState.WAITING:
+            deployment = self._deployments[ticket.deployment_id]
+            self._unqueue(deployment, ticket)
+            self._forget_if_gone(ticket.deployment_id, deployment)
+        ticket.state = TicketState.DONE
+        return _NOTHING
+
+    def tick(self, now_s: float) -> Effects:
+        """Time has passed: ejections end, tickets wait too long. To be called a few times a second."""
+        effects: list[Effect] = []
+        for deployment_id, deployment in list(self._deployments.items()):
+            if not deployment.waiting:
+                continue
+            effects.extend(self._dispatch(deployment, now_s))
+            self._time_out(deployment, now_s, effects)
+            self._forget_if_gone(deployment_id, deployment)
+        return effects
+
+    def view(self, now_s: float) -> tuple[DeploymentView, ...]:
+        """Everything, for status and metrics."""
+        return tuple(
+            DeploymentView(
+                deployment_id=deployment_id,
+                queued=deployment.waiting,
+                oldest_wait_s=now_s - oldest.queued_at_s if oldest is not None else 0.0,
+                starting=deployment.starting,
+                replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
+            )
+            for deployment_id, deployment in self._deployments.items()
+            for oldest in (deployment.oldest(),)
+        )
+
+    # Everything below changes one deployment.
+
+    def _standing(self, deployment: _Deployment, target: ReplicaTarget, now_s: float) -> Standing:
+        settings = self._settings
+        standing = deployment.known.get(target.replica_id)
+        if standing is None:
+            standing = Standing(target, settings.requests_per_replica_max, settings.eject_s)
+            deployment.known[target.replica_id] = standing
+            return standing
+        if (standing.target.host, standing.target.port) != (target.host, target.port):
+            standing.trust(now_s, settings.eject_s)
+        standing.ready = True
+        standing.aim(target, settings.requests_per_replica_max)
+        return standing
+
+    def _place(self, ticket: Ticket, standing: Standing, now_s: float) -> ReplicaTarget:
+        self._turn += 1
+        standing.started(ticket.tokens, self._turn, now_s)
+        target = standing.target
+        ticket.state = TicketState.RUNNING
+        ticket.place = standing
+        ticket.started_at_s = now_s
+        ticket.tried += (target.replica_id,)
+        return target
+
+    def _leave(self, ticket: Ticket, outcome: Outcome, output_tokens: int, now_s: float) -> Effects:
+        self._end(ticket, outcome, output_tokens, now_s)
+        deployment = self._deployments.get(ticket.deployment_id)
+        if deployment is None or not deployment.waiting:
+            return _NOTHING
+        return self._dispatch(deployment, now_s)
+
+    def _end(self, ticket: Ticket, outcome: Outcome, output_tokens: int, now_s: float) -> None:
+        standing = ticket.place
+        assert standing is not None  # a running ticket is somewhere
+        ticket.place = None
+        standing.ended(ticket.tokens)
+        settings = self._settings
+        started_s = ticket.started_at_s
+        if outcome is Outcome.ENGINE_FAILED:
+            standing.failed(started_s, now_s, settings.eject_after_failures, settings.eject_s_max)
+        elif outcome is not Outcome.CLIENT_LEFT:
+            if standing.failures:
+                standing.succeeded(started_s, settings.eject_s)
+            standing.learn(output_tokens, now_s - started_s)
+        elif standing.probing:
+            standing.left(started_s)
+        if not standing.ready and not standing.running:
+            deployment = self._deployments.get(ticket.deployment_id)
+            if deployment is not None:
+                deployment.known.pop(standing.target.replica_id, None)
+
+    def _dispatch(self, deployment: _Deployment, now_s: float) -> Effects:
+        """Start whatever can run now: first those that were let down, then by the fair order."""
+        if not deployment.waiting:
+            return _NOTHING
+        effects: list[Effect] = []
+        for ticket in list(deployment.again):
+            standing = choose(deployment.ready, ticket.tokens, ticket.tried, now_s)
+            if standing is not None:
+                del deployment.again[ticket]
+                effects.append(Start(ticket, self._place(ticket, standing, now_s)))
+            elif not any_left(deployment.ready, ticket.tried):
+                del deployment.again[ticket]
+                ticket.state = TicketState.DONE
+                retry_s = self._drain_retry_s(deployment, now_s)
+                effects.append(ShedLate(ticket, ShedReason.TRIES_EXHAUSTED, retry_s))
+        fair = deployment.fair
+        while (head := fair.head()) is not None:
+            standing = choose(deployment.ready, head.tokens, (), now_s)
+            if standing is None:
+                break
+            fair.pop(now_s)
+            effects.append(Start(head, self._place(head, standing, now_s)))
+        return effects
+
+    def _time_out(self, deployment: _Deployment, now_s: float, effects: list[Effect]) -> None:
+        limit_s = now_s - self._settings.queue_wait_s
+        while (oldest := deployment.oldest()) is not None and oldest.queued_at_s <= limit_s:
+            self._unqueue(deployment, oldest)
+            oldest.state = TicketState.DONE
+            if deployment.ready:
+                retry_s = self._drain_retry_s(deployment, now_s)
+                effects.append(ShedLate(oldest, ShedReason.OVERLOADED, retry_s))
+            else:
+                shed = self._shed_without_replica(deployment)
+                effects.append(ShedLate(oldest, shed.reason, shed.retry_after_s))
+
+    def _unqueue(self, deployment: _Deployment, ticket: Ticket) -> None:
+        if ticket in deployment.again:
+            del deployment.again[ticket]
+        else:
+            deployment.fair.remove(ticket)
+
+    def _shed_without_replica(self, deployment: _Deployment | None) -> Shed:
+        if deployment is not None and deployment.starting:
+            return Shed(ShedReason.MODEL_LOADING, _MODEL_LOADING_RETRY_S)
+        return Shed(ShedReason.UNAVAILABLE, _UNAVAILABLE_RETRY_S)
+
+    def _drain_retry_s(self, deployment: _Deployment, now_s: float) -> int:
+        drained_s = deployment.fair.drained_in_s(now_s)
+        if drained_s is None:
+            drained_s = self._settings.queue_wait_s
+        return min(max(ceil(drained_s), RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
+
+    def _forget_if_gone(self, deployment_id: DeploymentId, deployment: _Deployment) -> None:
+        if not (deployment.ready or deployment.starting or deployment.waiting):
+            self._deployments.pop(deployment_id, None)
+
+
+def _replica_view(standing: Standing, now_s: float) -> ReplicaView:
+    return ReplicaView(
+        target=standing.target,
+        running=standing.running,
+        slots=standing.slots,
+        outstanding_tokens=standing.outstanding_tokens,
+        tokens_per_s=standing.tokens_per_s,
+        failures=standing.failures,
+        ejected_s=max(0.0, standing.ejected_until_s - now_s) if not standing.trusted else 0.0,
+        trusted=standing.trusted,
+    )

@@ -1,0 +1,106 @@
+"""The tables of ledger.db.
+
+- `records` is append-only. Its names and ids live in `subjects`, one row for each combination ever
+  seen, so that a record is small and sums are quick; a record's hash covers them all the same.
+- `openings` holds what was opened by one commit and has not wholly settled: a row for each commit,
+  not for each request. An opening whose record exists is settled, whatever stands here.
+- `head` is one row: the last record's number and hash, and the sums over all records.
+"""
+
+from typing import Final
+
+import sqlite_utils
+
+from appliance.storage.database import Migration
+
+SUBJECT_COLUMNS: Final = (
+    "tenant_id",
+    "tenant",
+    "environment_id",
+    "environment",
+    "key_id",
+    "key",
+    "model",
+    "model_digest",
+    "deployment_id",
+    "region",
+    "operation",
+    "price_class",
+)
+RECORD_COLUMNS: Final = (
+    "seq",
+    "v",
+    "record_id",
+    "request_id",
+    "subject_no",
+    "node",
+    "status",
+    "http_status",
+    "error_code",
+    "measured",
+    "prompt_estimate",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "opened_at_ns",
+    "settled_at_ns",
+    "latency_ms",
+    "first_token_ms",
+    "sha256",
+)
+
+_FIRST: Final = """
+CREATE TABLE subjects (
+  subject_no INTEGER PRIMARY KEY,
+  tenant_id TEXT NOT NULL, tenant TEXT NOT NULL,
+  environment_id TEXT NOT NULL, environment TEXT NOT NULL,
+  key_id TEXT NOT NULL, key TEXT NOT NULL,
+  model TEXT NOT NULL, model_digest TEXT NOT NULL, deployment_id TEXT NOT NULL,
+  region TEXT NOT NULL, operation TEXT NOT NULL, price_class TEXT NOT NULL,
+  UNIQUE (tenant_id, tenant, environment_id, environment, key_id, key,
+          model, model_digest, deployment_id, region, operation, price_class)
+);
+CREATE TABLE records (
+  seq INTEGER PRIMARY KEY,
+  v INTEGER NOT NULL,
+  record_id TEXT NOT NULL UNIQUE,
+  request_id TEXT NOT NULL UNIQUE,
+  subject_no INTEGER NOT NULL,
+  node TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('ok', 'aborted', 'failed')),
+  http_status INTEGER NOT NULL,
+  error_code TEXT NOT NULL,
+  measured TEXT NOT NULL CHECK (measured IN ('engine', 'counted', 'estimated')),
+  prompt_estimate INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL CHECK (input_tokens >= 0),
+  output_tokens INTEGER NOT NULL CHECK (output_tokens >= 0),
+  cached_tokens INTEGER NOT NULL CHECK (cached_tokens BETWEEN 0 AND input_tokens),
+  opened_at_ns INTEGER NOT NULL,
+  settled_at_ns INTEGER NOT NULL,
+  latency_ms INTEGER NOT NULL,
+  first_token_ms INTEGER,
+  sha256 BLOB NOT NULL CHECK (length(sha256) = 32)
+);
+CREATE INDEX records_by_time
+  ON records (settled_at_ns, subject_no, input_tokens, output_tokens, cached_tokens);
+CREATE TABLE openings (group_no INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE head (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  seq INTEGER NOT NULL,
+  sha256 BLOB NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL
+);
+INSERT INTO head VALUES (1, 0, zeroblob(32), 0, 0, 0);
+"""
+
+
+def _first(database: sqlite_utils.Database) -> None:
+    # One statement at a time: `executescript` would commit the transaction of the migration.
+    for statement in _FIRST.split(";\n"):
+        if statement.strip():
+            database.execute(statement)
+
+
+MIGRATIONS: Final = (Migration("ledger 1: records, openings, head", _first),)

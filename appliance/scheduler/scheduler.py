@@ -178,7 +178,7 @@ class Scheduler:
         return _NOTHING
 
     def tick(self, now_s: float) -> Effects:
-        """Time has passed: ejections end, tickets wait too long. To be called a few times a second."""
+        """Time has passed: ejections end, tickets wait too long. Call it a few times a second."""
         effects: list[Effect] = []
         for deployment_id, deployment in list(self._deployments.items()):
             if not deployment.waiting:

@@ -1,6 +1,7 @@
 """Figures in Prometheus' exposition format, collected anew for every scrape."""
 
 from collections.abc import Iterator
+from math import isinf
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -10,7 +11,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import CollectorRegistry
-from prometheus_client.utils import floatToGoString
 
 from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
 
@@ -32,7 +32,9 @@ class Exposition:
     def collect(self) -> Iterator[Metric]:
         """prometheus-client asks for this with each scrape."""
         figures = self._source.figures()
-        build = GaugeMetricFamily("crosslogic_build_info", "The running version.", labels=["version"])
+        build = GaugeMetricFamily(
+            "crosslogic_build_info", "The running version.", labels=["version"]
+        )
         build.add_metric([self._version], 1)
         yield build
         yield GaugeMetricFamily("crosslogic_up", "1 while the appliance runs.", value=1)
@@ -132,7 +134,7 @@ def _histogram(name: str, meaning: str, figures: HistogramFigures | None) -> Ite
     if figures is None:
         return
     buckets = [
-        (floatToGoString(bound), float(count))
+        ("+Inf" if isinf(bound) else repr(bound), float(count))
         for bound, count in zip(figures.bounds_s, figures.counts, strict=True)
     ]
     yield HistogramMetricFamily(name, meaning, buckets=buckets, sum_value=figures.sum_s)

@@ -3,17 +3,21 @@
 The registry holds what is wanted; these Protocols tell what is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
-from appliance.wire.admin import LedgerRow, LedgerVerification, Replica, UsageRow
-
-DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
-NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
-UsageColumn = Literal["tenant", "environment", "key", "model", "hour"]
+from appliance.wire.admin import (
+    DeploymentState,
+    LedgerRow,
+    LedgerVerification,
+    NodeState,
+    Replica,
+    UsageColumn,
+    UsageRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,8 @@ class UsageSource(Protocol):
         """Sums of the records settled in [since, until), one row for each value of `by`."""
         ...
 
-    def rows(self, since_seq: int) -> Iterator[LedgerRow]:
-        """Records with seq > since_seq, in order."""
+    def rows(self, since_seq: int, count_max: int) -> Sequence[LedgerRow]:
+        """The first `count_max` records with seq > since_seq, in order; empty at the end."""
         ...
 
     def verify(self) -> LedgerVerification: ...

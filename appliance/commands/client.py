@@ -1,7 +1,6 @@
 """The admin API from a command's side: HTTP on the unix socket of a home."""
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -137,7 +136,7 @@ class AdminClient:
             return Refused(
                 "permission_denied",
                 f"You may not use {socket}.",
-                next_step=f"Run it as the owner or a member of the group of {shlex.quote(str(socket))}.",
+                next_step="Run it as the owner of that file, or as a member of its group.",
                 exit_code=ExitCode.UNREACHABLE,
             )
         return Refused(

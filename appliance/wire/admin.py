@@ -2,7 +2,8 @@
 
 Objects are named by id or by name. Names of environments are unique in their tenant, names of keys
 in their environment; where a name alone is ambiguous the tenant and environment go with it as query
-parameters `tenant` and `environment`. Every error answers `ErrorBody`.
+parameters `tenant` and `environment`. `?cascade=true` deletes a tenant or an environment with what
+hangs on it. Every error answers `ErrorBody`.
 
 GET    /v1/status                         SiteStatus
 GET    /v1/tenants                        list[Tenant]           POST  TenantCreate -> Tenant
@@ -19,7 +20,8 @@ GET    /v1/limits?tenant=&environment=&key=  list[LayerReport]     PUT   LimitsS
 GET    /v1/usage?since=&until=&by=        list[UsageRow]
 GET    /v1/ledger?since=SEQ               NDJSON of LedgerRow
 GET    /v1/ledger/verify                  LedgerVerification
-GET    /v1/audit?since=SEQ                list[AuditEntry]       GET   /v1/audit/verify
+GET    /v1/audit?since=SEQ                NDJSON of AuditEntry
+GET    /v1/audit/verify                   AuditVerification
 GET    /openapi.json · /metrics · /healthz · /readyz
 """
 
@@ -31,6 +33,11 @@ State = Literal["active", "suspended"]
 PlanName = Literal["free", "developer", "business", "enterprise"]
 RoleName = Literal["admin", "developer", "read-only"]
 EngineName = Literal["llamacpp", "external", "vllm"]
+# retiring: the secret of before a rotation is still accepted.
+KeyState = Literal["active", "suspended", "expired", "retiring"]
+DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
+NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
+UsageColumn = Literal["tenant", "environment", "key", "model", "hour"]
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +96,7 @@ class EnvironmentCreate(_Message, frozen=True):
     name: str
     tenant: str
     region: str | None = None  # default: the site's region
-    models: list[str] | None = None
+    models: list[str] | None = None  # default: all
 
 
 class EnvironmentUpdate(_Message, frozen=True):
@@ -108,7 +115,7 @@ class Key(_Message, frozen=True):
     environment: str
     environment_id: str
     role: RoleName
-    state: Literal["active", "suspended", "expired", "retiring"]  # retiring: overlap of a rotation
+    state: KeyState
     expires_at: str | None
     created_at: str
     limits: LimitValues
@@ -128,6 +135,7 @@ class KeyUpdate(_Message, frozen=True):
     name: str | None = None
     role: RoleName | None = None
     expires_at: str | None = None
+    never_expires: bool = False  # takes the expiry away
 
 
 class KeyRotate(_Message, frozen=True):
@@ -196,7 +204,7 @@ class Deployment(_Message, frozen=True):
     embedding: bool
     operations: list[str]
     region: str
-    state: Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
+    state: DeploymentState
     reason: str
     replicas: list[Replica]
     created_at: str
@@ -220,6 +228,8 @@ class DeploymentCreate(_Message, frozen=True):
 
 
 class DeploymentUpdate(_Message, frozen=True):
+    """A field that is absent stays; "" takes `api_key` or `upstream_model` away."""
+
     replicas: int | None = None
     parallel: int | None = None
     context_tokens: int | None = None
@@ -233,7 +243,7 @@ class Node(_Message, frozen=True):
     id: str
     name: str
     region: str
-    state: Literal["expected", "ready", "draining", "suspended", "unreachable"]
+    state: NodeState
     agent_version: str | None
     cores: int | None
     memory_bytes: int | None

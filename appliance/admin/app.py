@@ -1,0 +1,175 @@
+"""The aiohttp application of the admin API: routes in, JSON out, every error an ErrorBody."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from appliance.admin.calls import Call, Lines, Route, Services
+from appliance.admin.errors import BadRequest, body_of, status_of
+from appliance.admin.metrics import CONTENT_TYPE, Exposition
+from appliance.admin.openapi import describe
+from appliance.admin.peer import actor
+from appliance.admin.routes import ROUTES
+from appliance.domain.errors import CrossLogicError
+from appliance.wire.admin import ErrorBody
+
+log = logging.getLogger(__name__)
+
+# The largest body of this API is an object with a few names in it.
+BODY_BYTES_MAX: Final = 1024 * 1024
+_JSON: Final = "application/json"
+_LINES: Final = "application/x-ndjson"
+# Lines are written in pieces of about this size.
+_PIECE_BYTES: Final = 64 * 1024
+
+_Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def admin_app(services: Services, exposition: Exposition) -> web.Application:
+    """Everything the unix socket answers."""
+    app = web.Application(middlewares=[_errors], client_max_size=BODY_BYTES_MAX)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _endpoint(route, services))
+    document = msgspec.json.encode(describe(ROUTES, services.site.version))
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=document, content_type=_JSON)
+
+    app.router.add_get("/openapi.json", openapi)
+    _add_metrics(app, exposition)
+    _add_health(app, services)
+    return app
+
+
+def metrics_app(exposition: Exposition) -> web.Application:
+    """What is served over TCP when the settings ask for it: figures, and nothing else."""
+    app = web.Application(middlewares=[_errors])
+    _add_metrics(app, exposition)
+    return app
+
+
+def _add_metrics(app: web.Application, exposition: Exposition) -> None:
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    app.router.add_get("/metrics", metrics)
+
+
+def _add_health(app: web.Application, services: Services) -> None:
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        if services.live.ready():
+            return web.json_response({"status": "ready"})
+        return web.json_response({"status": "not ready"}, status=503)
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+
+
+def _endpoint(route: Route, services: Services) -> _Endpoint:
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        call = Call(
+            actor=actor(request.transport),
+            ref=request.match_info.get("ref", ""),
+            query=_query(request, route.query),
+            body=None if route.body is None else _body(await request.read(), route.body, request),
+        )
+        answer = await route.handler(services, call)
+        if isinstance(answer, Lines):
+            return await _send_lines(request, answer)
+        if route.answer is None:
+            return web.Response(status=204)
+        return web.Response(
+            body=msgspec.json.encode(answer), status=route.status, content_type=_JSON
+        )
+
+    return endpoint
+
+
+def _query(request: web.Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise BadRequest(f"The query parameter '{name}' is given twice.")
+        values[name] = value
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The query is not understood: {error}.") from error
+
+
+def _body(raw: bytes, kind: type[msgspec.Struct], request: web.Request) -> msgspec.Struct:
+    if raw and request.content_type != _JSON:
+        raise BadRequest(f"The body must be {_JSON}, not {request.content_type}.")
+    try:
+        # No body at all stands for an object whose fields all have their defaults.
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not understood: {error}.") from error
+
+
+async def _send_lines(request: web.Request, lines: Lines) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": _LINES})
+    piece = bytearray()
+    try:
+        async for item in lines.objects:
+            piece += msgspec.json.encode(item) + b"\n"
+            if len(piece) >= _PIECE_BYTES:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(bytes(piece))
+                piece.clear()
+    except CrossLogicError as error:
+        if not response.prepared or request.transport is None:
+            raise
+        # The head is out: only a connection that breaks tells the reader that lines are missing.
+        log.warning("admin answer broken off", extra={"path": request.path, "code": error.code})
+        request.transport.abort()
+        return response
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof(bytes(piece))
+    return response
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+    except CrossLogicError as error:
+        status = status_of(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.warning("admin request failed", extra={"path": request.path, "code": error.code})
+        return _error_response(body_of(error), status)
+    except web.HTTPRequestEntityTooLarge:
+        body = ErrorBody(
+            code="body_too_large", message=f"The body is larger than {BODY_BYTES_MAX} bytes."
+        )
+        return _error_response(body, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    except web.HTTPException as error:
+        body = ErrorBody(
+            code="no_such_route",
+            message=f"{request.method} {request.path} is not part of this API.",
+            next_step="GET /openapi.json lists what is.",
+        )
+        return _error_response(body, HTTPStatus(error.status))
+    # The boundary of one request: its defect must not end the connection without an answer.
+    except Exception:
+        log.exception("admin request failed", extra={"path": request.path})
+        body = ErrorBody(
+            code="internal_error",
+            message="The appliance failed on this request.",
+            next_step="Its log says more; please report it.",
+        )
+        return _error_response(body, HTTPStatus.INTERNAL_SERVER_ERROR)
+    return response
+
+
+def _error_response(body: ErrorBody, status: HTTPStatus) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type=_JSON)

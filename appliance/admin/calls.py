@@ -1,0 +1,118 @@
+"""One call of the admin API as its handler sees it: who asks, for what, with which values."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from appliance.admin.ports import LimitUsage, LiveState, UsageSource
+from appliance.domain.clock import Clock
+from appliance.registry.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the site tells of itself. It does not change while the appliance runs."""
+
+    name: str
+    region: str
+    version: str
+    started_at_ns: int  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that handlers work with."""
+
+    site: Site
+    registry: Registry
+    live: LiveState
+    usage: UsageSource
+    limit_usage: LimitUsage
+    clock: Clock
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A route without query parameters."""
+
+
+class InTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Narrows a name, or a list, to a tenant (id or name)."""
+
+    tenant: str | None = None
+
+
+class InEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Narrows a name, or a list, to a tenant and an environment (ids or names)."""
+
+    tenant: str | None = None
+    environment: str | None = None
+
+
+class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`cascade=true` deletes what hangs on the object with it."""
+
+    tenant: str | None = None
+    cascade: bool = False
+
+
+class Layers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose limits: the layers a request of that key, environment or tenant passes."""
+
+    tenant: str | None = None
+    environment: str | None = None
+    key: str | None = None
+
+
+class UsageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`since` and `until` are ISO 8601; `by` is a list of columns with commas."""
+
+    since: str | None = None
+    until: str | None = None
+    by: str = ""
+
+
+class Since(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only what has a higher number."""
+
+    since: int = 0
+
+
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """`ref` is the object's id or name from the path, "" where the path has none."""
+
+    actor: str
+    ref: str
+    query: Q
+    body: B
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """An answer of many objects, sent one a line as they come."""
+
+    objects: AsyncIterator[msgspec.Struct]
+
+
+Handler = Callable[[Services, Call[Any, Any]], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: registered with the server and described in OpenAPI from this same row."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    answer: Any  # a type; None: no content
+    query: type[msgspec.Struct] = NoQuery
+    body: type[msgspec.Struct] | None = None
+    status: int = 200
+    lines: bool = False  # NDJSON of `answer`

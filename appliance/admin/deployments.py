@@ -1,0 +1,200 @@
+"""Models and deployments: what is wanted, from the registry, and what is, from the fleet."""
+
+from pathlib import Path
+
+from appliance.admin.calls import Call, NoQuery, Services
+from appliance.admin.errors import BadRequest
+from appliance.admin.ports import DeploymentLive
+from appliance.admin.tenants import state_word
+from appliance.domain.clock import iso
+from appliance.domain.usage import Operation
+from appliance.registry.deployments import DeploymentRow, Engine
+from appliance.registry.models import ModelRow
+from appliance.wire.admin import (
+    Deployment,
+    DeploymentCreate,
+    DeploymentUpdate,
+    Model,
+    ModelCreate,
+    ModelUpdate,
+)
+
+
+def model_view(row: ModelRow) -> Model:
+    return Model(
+        id=row.id,
+        name=row.name,
+        path=row.path,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        family=row.family,
+        licence=row.licence,
+        state=state_word(suspended=row.suspended),
+        created_at=iso(row.created_at_ns),
+    )
+
+
+def deployment_view(row: DeploymentRow, live: DeploymentLive | None) -> Deployment:
+    """A suspended deployment is shown as such, whatever its processes still do."""
+    if live is None:
+        live = DeploymentLive("pending", "no node has taken it yet", ())
+    return Deployment(
+        id=row.id,
+        name=row.name,
+        engine=row.engine.value,
+        model=row.model_name,
+        url=row.url,
+        has_api_key=row.has_api_key,
+        upstream_model=row.upstream_model,
+        replicas_wanted=row.replicas,
+        parallel=row.parallel,
+        context_tokens=row.context_tokens,
+        embedding=row.embedding,
+        operations=sorted(operation.value for operation in row.operations),
+        region=row.region,
+        state="suspended" if row.suspended else live.state,
+        reason="" if row.suspended else live.reason,
+        replicas=list(live.replicas),
+        created_at=iso(row.created_at_ns),
+    )
+
+
+def _with_live(services: Services, row: DeploymentRow) -> Deployment:
+    return deployment_view(row, services.live.deployment(row.id))
+
+
+async def list_models(services: Services, _call: Call[NoQuery, None]) -> list[Model]:
+    return [model_view(row) for row in await services.registry.models.list()]
+
+
+async def create_model(services: Services, call: Call[NoQuery, ModelCreate]) -> Model:
+    body = call.body
+    return model_view(
+        await services.registry.models.register(
+            call.actor,
+            body.name,
+            _absolute(body.path),
+            family=body.family,
+            licence=body.licence,
+        )
+    )
+
+
+async def show_model(services: Services, call: Call[NoQuery, None]) -> Model:
+    return model_view(await services.registry.models.get(call.ref))
+
+
+async def update_model(services: Services, call: Call[NoQuery, ModelUpdate]) -> Model:
+    body = call.body
+    return model_view(
+        await services.registry.models.update(
+            call.actor, call.ref, name=body.name, family=body.family, licence=body.licence
+        )
+    )
+
+
+async def suspend_model(services: Services, call: Call[NoQuery, None]) -> Model:
+    return model_view(await services.registry.models.suspend(call.actor, call.ref))
+
+
+async def resume_model(services: Services, call: Call[NoQuery, None]) -> Model:
+    return model_view(await services.registry.models.resume(call.actor, call.ref))
+
+
+async def delete_model(services: Services, call: Call[NoQuery, None]) -> None:
+    await services.registry.models.delete(call.actor, call.ref)
+
+
+async def list_deployments(services: Services, _call: Call[NoQuery, None]) -> list[Deployment]:
+    return [_with_live(services, row) for row in await services.registry.deployments.list()]
+
+
+async def create_deployment(
+    services: Services, call: Call[NoQuery, DeploymentCreate]
+) -> Deployment:
+    body = call.body
+    model = body.model
+    if model is not None and model.startswith("/"):
+        model = (await services.registry.models.register(call.actor, None, Path(model))).id
+    row = await services.registry.deployments.create(
+        call.actor,
+        body.name,
+        _engine(body.engine),
+        model=model,
+        url=body.url,
+        api_key=body.api_key,
+        upstream_model=body.upstream_model,
+        replicas=body.replicas,
+        parallel=body.parallel,
+        context_tokens=body.context_tokens,
+        embedding=body.embedding,
+        operations=_operations(body.operations),
+        region=body.region,
+    )
+    return _with_live(services, row)
+
+
+async def show_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
+    return _with_live(services, await services.registry.deployments.get(call.ref))
+
+
+async def update_deployment(
+    services: Services, call: Call[NoQuery, DeploymentUpdate]
+) -> Deployment:
+    body = call.body
+    row = await services.registry.deployments.update(
+        call.actor,
+        call.ref,
+        replicas=body.replicas,
+        parallel=body.parallel,
+        context_tokens=body.context_tokens,
+        url=body.url,
+        api_key=body.api_key,
+        upstream_model=body.upstream_model,
+        operations=_operations(body.operations),
+    )
+    return _with_live(services, row)
+
+
+async def suspend_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
+    return _with_live(services, await services.registry.deployments.suspend(call.actor, call.ref))
+
+
+async def resume_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
+    return _with_live(services, await services.registry.deployments.resume(call.actor, call.ref))
+
+
+async def delete_deployment(services: Services, call: Call[NoQuery, None]) -> None:
+    await services.registry.deployments.delete(call.actor, call.ref)
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise BadRequest(
+            f"path: {text!r} is not absolute.",
+            next_step="The appliance runs in a folder of its own: write the path from / on.",
+        )
+    return path
+
+
+def _engine(name: str) -> Engine:
+    try:
+        return Engine(name)
+    except ValueError as error:
+        raise BadRequest(
+            f"The engine '{name}' is not part of this installation.",
+            next_step=f"Engines that are: {', '.join(engine.value for engine in Engine)}.",
+        ) from error
+
+
+def _operations(names: list[str] | None) -> list[Operation] | None:
+    if names is None:
+        return None
+    try:
+        return [Operation(name) for name in names]
+    except ValueError as error:
+        raise BadRequest(
+            f"operations: {error}.",
+            next_step=f"Operations: {', '.join(operation.value for operation in Operation)}.",
+        ) from error

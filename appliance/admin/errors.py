@@ -1,0 +1,58 @@
+"""Errors of the admin API, and the one place where a code of the product becomes an HTTP status.
+
+AdminError
+├── BadRequest      the request is not understood: its JSON, its query, a value
+├── NoSuchRoute     no such path, or not with this method
+├── SocketInUse     another process answers on the admin socket
+└── ListenFailed    an address cannot be listened on
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from appliance.domain.errors import CrossLogicError
+from appliance.wire.admin import ErrorBody
+
+
+class AdminError(CrossLogicError):
+    code = "admin_error"
+
+
+class BadRequest(AdminError):
+    code = "bad_request"
+
+
+class NoSuchRoute(AdminError):
+    code = "no_such_route"
+
+
+class SocketInUse(AdminError):
+    code = "socket_in_use"
+
+
+class ListenFailed(AdminError):
+    code = "listen_failed"
+
+
+# Codes that are absent here are the appliance's own trouble: 500.
+STATUSES: Final = {
+    "bad_request": HTTPStatus.BAD_REQUEST,
+    "invalid_value": HTTPStatus.BAD_REQUEST,
+    "ambiguous_name": HTTPStatus.BAD_REQUEST,
+    "not_found": HTTPStatus.NOT_FOUND,
+    "no_such_route": HTTPStatus.NOT_FOUND,
+    "already_exists": HTTPStatus.CONFLICT,
+    "in_use": HTTPStatus.CONFLICT,
+    "model_unreadable": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "ledger_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "ledger_closed": HTTPStatus.SERVICE_UNAVAILABLE,
+    "database_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def status_of(error: CrossLogicError) -> HTTPStatus:
+    return STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def body_of(error: CrossLogicError) -> ErrorBody:
+    return ErrorBody(code=error.code, message=error.message, next_step=error.next_step)

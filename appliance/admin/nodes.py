@@ -1,0 +1,100 @@
+"""Nodes and regions."""
+
+from appliance.admin.calls import Call, NoQuery, Services
+from appliance.admin.ports import NodeLive
+from appliance.domain.clock import iso
+from appliance.registry.nodes import NodeRow
+from appliance.registry.regions import RegionRow
+from appliance.wire.admin import (
+    Node,
+    NodeCreate,
+    NodeUpdate,
+    Region,
+    RegionCreate,
+    RegionUpdate,
+)
+
+
+def node_view(row: NodeRow, live: NodeLive | None) -> Node:
+    """A node whose agent never said hello is `expected`."""
+    if live is None:
+        live = NodeLive("expected")
+    return Node(
+        id=row.id,
+        name=row.name,
+        region=row.region,
+        state="suspended" if row.suspended else live.state,
+        agent_version=live.agent_version,
+        cores=live.cores,
+        memory_bytes=live.memory_bytes,
+        gpus=list(live.gpus),
+        engines=list(live.engines),
+        last_seen_at=live.last_seen_at,
+        created_at=iso(row.created_at_ns),
+    )
+
+
+def region_view(row: RegionRow) -> Region:
+    return Region(name=row.name, multiplier_bp=row.multiplier_bp, created_at=iso(row.created_at_ns))
+
+
+def _with_live(services: Services, row: NodeRow) -> Node:
+    return node_view(row, services.live.node(row.id))
+
+
+async def list_nodes(services: Services, _call: Call[NoQuery, None]) -> list[Node]:
+    return [_with_live(services, row) for row in await services.registry.nodes.list()]
+
+
+async def create_node(services: Services, call: Call[NoQuery, NodeCreate]) -> Node:
+    row = await services.registry.nodes.create(call.actor, call.body.name, region=call.body.region)
+    return _with_live(services, row)
+
+
+async def show_node(services: Services, call: Call[NoQuery, None]) -> Node:
+    return _with_live(services, await services.registry.nodes.get(call.ref))
+
+
+async def update_node(services: Services, call: Call[NoQuery, NodeUpdate]) -> Node:
+    row = await services.registry.nodes.update(
+        call.actor, call.ref, name=call.body.name, region=call.body.region
+    )
+    return _with_live(services, row)
+
+
+async def suspend_node(services: Services, call: Call[NoQuery, None]) -> Node:
+    return _with_live(services, await services.registry.nodes.suspend(call.actor, call.ref))
+
+
+async def resume_node(services: Services, call: Call[NoQuery, None]) -> Node:
+    return _with_live(services, await services.registry.nodes.resume(call.actor, call.ref))
+
+
+async def delete_node(services: Services, call: Call[NoQuery, None]) -> None:
+    await services.registry.nodes.delete(call.actor, call.ref)
+
+
+async def list_regions(services: Services, _call: Call[NoQuery, None]) -> list[Region]:
+    return [region_view(row) for row in await services.registry.regions.list()]
+
+
+async def create_region(services: Services, call: Call[NoQuery, RegionCreate]) -> Region:
+    return region_view(
+        await services.registry.regions.create(call.actor, call.body.name, call.body.multiplier_bp)
+    )
+
+
+async def show_region(services: Services, call: Call[NoQuery, None]) -> Region:
+    return region_view(await services.registry.regions.get(call.ref))
+
+
+async def update_region(services: Services, call: Call[NoQuery, RegionUpdate]) -> Region:
+    return region_view(
+        await services.registry.regions.update(
+            call.actor, call.ref, multiplier_bp=call.body.multiplier_bp
+        )
+    )
+
+
+async def delete_region(services: Services, call: Call[NoQuery, None]) -> None:
+    await services.registry.regions.delete(call.actor, call.ref)

@@ -1,0 +1,244 @@
+"""Every operation of the admin API, once. The server and the OpenAPI description both read this."""
+
+from typing import Any, Final
+
+from appliance.admin import deployments, keys, nodes, site, tenants
+from appliance.admin.calls import (
+    Cascade,
+    Handler,
+    InEnvironment,
+    InTenant,
+    Layers,
+    NoQuery,
+    Route,
+    Since,
+    UsageQuery,
+)
+from appliance.wire import admin as wire
+
+
+def _states(
+    path: str, noun: str, answer: Any, suspend: Handler, resume: Handler, query: type = NoQuery
+) -> tuple[Route, Route]:
+    return (
+        Route("POST", f"{path}/suspend", f"Suspend {noun}", suspend, answer, query),
+        Route("POST", f"{path}/resume", f"Resume {noun}", resume, answer, query),
+    )
+
+
+_TENANTS: Final = (
+    Route("GET", "/v1/tenants", "List tenants", tenants.list_tenants, list[wire.Tenant]),
+    Route(
+        *("POST", "/v1/tenants", "Create a tenant", tenants.create_tenant, wire.Tenant),
+        body=wire.TenantCreate,
+        status=201,
+    ),
+    Route("GET", "/v1/tenants/{ref}", "Show a tenant", tenants.show_tenant, wire.Tenant),
+    Route(
+        *("PATCH", "/v1/tenants/{ref}", "Change a tenant", tenants.update_tenant, wire.Tenant),
+        body=wire.TenantUpdate,
+    ),
+    Route(
+        *("DELETE", "/v1/tenants/{ref}", "Delete a tenant", tenants.delete_tenant, None),
+        query=Cascade,
+    ),
+    *_states(
+        *("/v1/tenants/{ref}", "a tenant", wire.Tenant),
+        *(tenants.suspend_tenant, tenants.resume_tenant),
+    ),
+)
+
+_ENVIRONMENTS: Final = (
+    Route(
+        *("GET", "/v1/environments", "List environments", tenants.list_environments),
+        answer=list[wire.Environment],
+        query=InTenant,
+    ),
+    Route(
+        *("POST", "/v1/environments", "Create an environment", tenants.create_environment),
+        answer=wire.Environment,
+        body=wire.EnvironmentCreate,
+        status=201,
+    ),
+    Route(
+        *("GET", "/v1/environments/{ref}", "Show an environment", tenants.show_environment),
+        answer=wire.Environment,
+        query=InTenant,
+    ),
+    Route(
+        *("PATCH", "/v1/environments/{ref}", "Change an environment", tenants.update_environment),
+        answer=wire.Environment,
+        query=InTenant,
+        body=wire.EnvironmentUpdate,
+    ),
+    Route(
+        *("DELETE", "/v1/environments/{ref}", "Delete an environment", tenants.delete_environment),
+        answer=None,
+        query=Cascade,
+    ),
+    *_states(
+        *("/v1/environments/{ref}", "an environment", wire.Environment),
+        *(tenants.suspend_environment, tenants.resume_environment, InTenant),
+    ),
+)
+
+_KEYS: Final = (
+    Route(
+        *("GET", "/v1/keys", "List API keys", keys.list_keys, list[wire.Key]), query=InEnvironment
+    ),
+    Route(
+        *("POST", "/v1/keys", "Create an API key; the secret is shown once", keys.create_key),
+        answer=wire.KeyCreated,
+        body=wire.KeyCreate,
+        status=201,
+    ),
+    Route(
+        *("GET", "/v1/keys/{ref}", "Show an API key", keys.show_key, wire.Key),
+        query=InEnvironment,
+    ),
+    Route(
+        *("PATCH", "/v1/keys/{ref}", "Change an API key", keys.update_key, wire.Key),
+        query=InEnvironment,
+        body=wire.KeyUpdate,
+    ),
+    Route(
+        *("DELETE", "/v1/keys/{ref}", "Delete an API key", keys.delete_key, None),
+        query=InEnvironment,
+    ),
+    *_states(
+        *("/v1/keys/{ref}", "an API key", wire.Key),
+        *(keys.suspend_key, keys.resume_key, InEnvironment),
+    ),
+    Route(
+        *("POST", "/v1/keys/{ref}/rotate", "Give an API key a new secret", keys.rotate_key),
+        answer=wire.KeyCreated,
+        query=InEnvironment,
+        body=wire.KeyRotate,
+    ),
+)
+
+_MODELS: Final = (
+    Route("GET", "/v1/models", "List models", deployments.list_models, list[wire.Model]),
+    Route(
+        *("POST", "/v1/models", "Register a model's file", deployments.create_model, wire.Model),
+        body=wire.ModelCreate,
+        status=201,
+    ),
+    Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, wire.Model),
+    Route(
+        *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, wire.Model),
+        body=wire.ModelUpdate,
+    ),
+    Route(
+        *("DELETE", "/v1/models/{ref}", "Forget a model; its file stays"),
+        *(deployments.delete_model, None),
+    ),
+    *_states(
+        *("/v1/models/{ref}", "a model", wire.Model),
+        *(deployments.suspend_model, deployments.resume_model),
+    ),
+)
+
+_DEPLOYMENTS: Final = (
+    Route(
+        *("GET", "/v1/deployments", "List deployments and their replicas"),
+        *(deployments.list_deployments, list[wire.Deployment]),
+    ),
+    Route(
+        *("POST", "/v1/deployments", "Deploy a model", deployments.create_deployment),
+        answer=wire.Deployment,
+        body=wire.DeploymentCreate,
+        status=201,
+    ),
+    Route(
+        *("GET", "/v1/deployments/{ref}", "Show a deployment and its replicas"),
+        *(deployments.show_deployment, wire.Deployment),
+    ),
+    Route(
+        *("PATCH", "/v1/deployments/{ref}", "Change a deployment"),
+        *(deployments.update_deployment, wire.Deployment),
+        body=wire.DeploymentUpdate,
+    ),
+    Route(
+        *("DELETE", "/v1/deployments/{ref}", "Delete a deployment"),
+        *(deployments.delete_deployment, None),
+    ),
+    *_states(
+        *("/v1/deployments/{ref}", "a deployment", wire.Deployment),
+        *(deployments.suspend_deployment, deployments.resume_deployment),
+    ),
+)
+
+_NODES: Final = (
+    Route("GET", "/v1/nodes", "List nodes", nodes.list_nodes, list[wire.Node]),
+    Route(
+        *("POST", "/v1/nodes", "Expect a node", nodes.create_node, wire.Node),
+        body=wire.NodeCreate,
+        status=201,
+    ),
+    Route("GET", "/v1/nodes/{ref}", "Show a node", nodes.show_node, wire.Node),
+    Route(
+        *("PATCH", "/v1/nodes/{ref}", "Change a node", nodes.update_node, wire.Node),
+        body=wire.NodeUpdate,
+    ),
+    Route("DELETE", "/v1/nodes/{ref}", "Forget a node", nodes.delete_node, None),
+    *_states(*("/v1/nodes/{ref}", "a node", wire.Node), *(nodes.suspend_node, nodes.resume_node)),
+    Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[wire.Region]),
+    Route(
+        *("POST", "/v1/regions", "Create a region", nodes.create_region, wire.Region),
+        body=wire.RegionCreate,
+        status=201,
+    ),
+    Route("GET", "/v1/regions/{ref}", "Show a region", nodes.show_region, wire.Region),
+    Route(
+        *("PATCH", "/v1/regions/{ref}", "Change a region", nodes.update_region, wire.Region),
+        body=wire.RegionUpdate,
+    ),
+    Route("DELETE", "/v1/regions/{ref}", "Delete a region", nodes.delete_region, None),
+)
+
+_SITE: Final = (
+    Route("GET", "/v1/status", "The site as it is now", site.status, wire.SiteStatus),
+    Route(
+        *("GET", "/v1/limits", "Limits in force and what is used of them", site.show_limits),
+        answer=list[wire.LayerReport],
+        query=Layers,
+    ),
+    Route(
+        *("PUT", "/v1/limits", "Set limits of one layer", site.set_limits),
+        answer=list[wire.LayerReport],
+        body=wire.LimitsSet,
+    ),
+    Route(
+        *("GET", "/v1/usage", "Sums of the ledger", site.usage, list[wire.UsageRow]),
+        query=UsageQuery,
+    ),
+    Route(
+        *("GET", "/v1/ledger", "Records of the ledger, one a line", site.ledger, wire.LedgerRow),
+        query=Since,
+        lines=True,
+    ),
+    Route(
+        *("GET", "/v1/ledger/verify", "Recompute the ledger's chain", site.verify_ledger),
+        answer=wire.LedgerVerification,
+    ),
+    Route(
+        *("GET", "/v1/audit", "Entries of the audit, one a line", site.audit, wire.AuditEntry),
+        query=Since,
+        lines=True,
+    ),
+    Route(
+        *("GET", "/v1/audit/verify", "Recompute the audit's chain", site.verify_audit),
+        answer=wire.AuditVerification,
+    ),
+)
+
+ROUTES: Final = (
+    *_SITE,
+    *_TENANTS,
+    *_ENVIRONMENTS,
+    *_KEYS,
+    *_MODELS,
+    *_DEPLOYMENTS,
+    *_NODES,
+)

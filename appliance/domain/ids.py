@@ -1,6 +1,7 @@
 """Identifiers. A NewType each, so that a tenant's id is never passed where a key's is meant."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import Final, NewType
 
@@ -29,9 +30,21 @@ PREFIXES: Final = {
 }
 
 
-def new_id(noun: str, entropy: Callable[[int], bytes] = os.urandom) -> str:
+# Made for every request and indexed in the ledger, so they begin with the time: neighbours in time
+# are neighbours in the index, and a commit touches a few pages and not two for each record.
+_ORDERED: Final = frozenset({"record", "request"})
+
+
+def new_id(
+    noun: str,
+    entropy: Callable[[int], bytes] = os.urandom,
+    wall_ns: Callable[[], int] = time.time_ns,
+) -> str:
     """A fresh identifier, `<prefix>_<24 hex digits>`: 96 random bits.
 
-    `noun` is a key of PREFIXES; any other raises KeyError.
+    Records and requests get `<prefix>_<28 hex digits>`: 48 bits of milliseconds since 1970 and 64
+    random bits. `noun` is a key of PREFIXES; any other raises KeyError.
     """
+    if noun in _ORDERED:
+        return f"{PREFIXES[noun]}_{wall_ns() // 1_000_000:012x}{entropy(8).hex()}"
     return f"{PREFIXES[noun]}_{entropy(12).hex()}"

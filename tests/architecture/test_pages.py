@@ -1,0 +1,103 @@
+"""The pages say what the code does: settings, error codes, commands, links."""
+
+import importlib
+import re
+import shlex
+from importlib.metadata import entry_points
+
+import click
+import msgspec
+import pytest
+
+from appliance.domain.errors import CrossLogicError
+from appliance.settings import ENVIRONMENT_PREFIX, Settings
+from tests.architecture.tree import ROOT, module_name, product_modules
+
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
+
+
+def _shown(default: object) -> str:
+    """A default as the settings page writes it."""
+    if default is None:
+        return "none"
+    if isinstance(default, float) and default.is_integer():
+        return f"{int(default):,}"
+    return f"{default:,}" if isinstance(default, int) else str(default)
+
+
+def test_the_settings_page_lists_every_setting_with_its_variable_and_default() -> None:
+    page = (DOCS / "SETTINGS.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \| `(\w+)` \| `([^`]*)` \|", page, re.MULTILINE))
+    expected = set()
+    for section in msgspec.structs.fields(Settings):
+        for field in msgspec.structs.fields(section.type):
+            variable = f"{ENVIRONMENT_PREFIX}{section.name}_{field.name}".upper()
+            expected.add((field.name, variable, _shown(field.default)))
+    assert listed == expected
+
+
+def _subclasses(cls: type[CrossLogicError]) -> set[type[CrossLogicError]]:
+    return {cls}.union(*(_subclasses(sub) for sub in cls.__subclasses__()))
+
+
+def test_the_errors_page_lists_every_code() -> None:
+    for file in product_modules():
+        if file.name not in {"__main__.py", "llamacpp_server.py"}:
+            importlib.import_module(module_name(file))
+    raised = {
+        error.code for error in _subclasses(CrossLogicError) if error.__module__.startswith("appl")
+    }
+    page = (DOCS / "ERRORS.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert listed == raised | {
+        error.code for error in _subclasses(CrossLogicError) if error.__module__.startswith("agent")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    broken = [
+        target
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_pages_exist_with_their_options(page) -> None:
+    commands = {point.name: point for point in entry_points(group="crosslogic.commands")}
+    wrong = []
+    for line in _typed(page.read_text(encoding="utf-8")):
+        words = shlex.split(line, comments=True)[1:]
+        while words[:1] in (["--home"], ["--json"]):
+            words = words[2 if words[0] == "--home" else 1 :]
+        if not words or words[0].startswith("-"):
+            continue
+        if words[0] not in commands:
+            wrong.append(line)
+            continue
+        command = commands[words[0]].load()
+        rest = words[1:]
+        if isinstance(command, click.Group):
+            command = command.commands.get(rest[0]) if rest else None
+            rest = rest[1:]
+        if command is None or _unknown(command, rest):
+            wrong.append(line)
+    assert wrong == []
+
+
+def _typed(text: str) -> list[str]:
+    """The `cic …` lines of the indented and fenced blocks that a person is to type."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = (line.strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if re.match(r"(\.venv/bin/)?cic (?!\w+\|)", line)]
+
+
+def _unknown(command: click.Command, words: list[str]) -> list[str]:
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    return [
+        w for w in words if w.startswith("--") and w.partition("=")[0] not in {*known, "--help"}
+    ]

@@ -48,7 +48,6 @@ class Ticket:
         "queued_at_s",
         "started_at_s",
         "state",
-        "target",
         "tenant_id",
         "tokens",
         "tried",

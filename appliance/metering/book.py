@@ -14,8 +14,9 @@ import msgspec
 from appliance.domain.ids import RecordId, RequestId
 from appliance.domain.usage import Measured, Operation, Status, TokenCount
 from appliance.metering import chain
+from appliance.metering.errors import BadRecord
 from appliance.metering.records import Opening, Record, Settlement
-from appliance.metering.schema import RECORD_COLUMNS, SUBJECT_COLUMNS
+from appliance.metering.schema import RECORD_COLUMNS, SLOT_NS, SUBJECT_COLUMNS
 
 Subject = tuple[str, ...]  # the values of SUBJECT_COLUMNS
 
@@ -31,6 +32,15 @@ _INSERT: Final = tuple(
     f"INSERT INTO records VALUES {','.join([_PLACES] * rows)}"  # noqa: S608 (only placeholders)
     for rows in range(_ROWS + 1)
 )
+_ADD_TO_SLOT: Final = """
+INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (slot, subject_no) DO UPDATE SET
+  requests = requests + excluded.requests,
+  input_tokens = input_tokens + excluded.input_tokens,
+  output_tokens = output_tokens + excluded.output_tokens,
+  cached_tokens = cached_tokens + excluded.cached_tokens,
+  seq_hi = excluded.seq_hi
+"""
 _SUBJECT_IS: Final = " AND ".join(f"{name} = ?" for name in SUBJECT_COLUMNS)
 
 _encoder = msgspec.json.Encoder()
@@ -61,6 +71,32 @@ class Head:
 
 
 @dataclass(slots=True)
+class _Slot:
+    """What a group adds to one row of `slots`."""
+
+    slot: int
+    subject_no: int
+    seq_lo: int
+    seq_hi: int = 0
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    def row(self) -> tuple[int, ...]:
+        return (
+            self.slot,
+            self.subject_no,
+            self.requests,
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            self.seq_lo,
+            self.seq_hi,
+        )
+
+
+@dataclass(slots=True)
 class _Prepared:
     """What becomes true with the commit."""
 
@@ -70,6 +106,7 @@ class _Prepared:
     opened: list[OpenLine] = field(default_factory=list)
     emptied: list[int] = field(default_factory=list)  # groups of openings that are no more
     subjects: dict[Subject, int] = field(default_factory=dict)
+    slots: dict[tuple[int, int], "_Slot"] = field(default_factory=dict)
 
 
 class Book:
@@ -189,6 +226,7 @@ class Book:
             # Take back what this group has inserted, look each one up, and insert again.
             connection.execute("DELETE FROM records WHERE seq > ?", (self.head.seq,))
             self._insert(connection, prepared, self._made_unique(connection, settlements))
+        connection.executemany(_ADD_TO_SLOT, [slot.row() for slot in prepared.slots.values()])
         head = prepared.head
         connection.execute(
             "UPDATE head SET seq = ?, sha256 = ?, input_tokens = ?, output_tokens = ?,"
@@ -201,48 +239,40 @@ class Book:
     def _insert(
         self, connection: sqlite3.Connection, prepared: _Prepared, settlements: list[Settlement]
     ) -> None:
-        head = self.head
-        seq, before = head.seq, head.sha256
-        input_tokens, output_tokens = head.input_tokens, head.output_tokens
-        cached_tokens = head.cached_tokens
+        seq, before = self.head.seq, self.head.sha256
+        slots: dict[tuple[int, int], _Slot] = {}
         values: list[object] = []
         rows = 0
         for settlement in settlements:
-            opening, tokens = settlement.opening, settlement.tokens
             seq += 1
             record = _record(seq, settlement)
             before = chain.link(before, chain.canonical(record))
-            input_tokens += tokens.input
-            output_tokens += tokens.output
-            cached_tokens += tokens.cached
-            values += (
-                seq,
-                record.v,
-                record.record_id,
-                record.request_id,
-                self._subject(connection, prepared, opening),
-                record.node,
-                record.status,
-                record.http_status,
-                record.error_code,
-                record.measured,
-                record.prompt_estimate,
-                record.input_tokens,
-                record.output_tokens,
-                record.cached_tokens,
-                record.opened_at_ns,
-                record.settled_at_ns,
-                record.latency_ms,
-                record.first_token_ms,
-                before,
-            )
+            subject_no = self._subject(connection, prepared, settlement.opening)
+            values += _row(record, subject_no, before)
             rows += 1
             if rows == _ROWS:
                 connection.execute(_INSERT[rows], values)
                 values, rows = [], 0
+            place = (record.settled_at_ns // SLOT_NS, subject_no)
+            slot = slots.get(place)
+            if slot is None:
+                slot = slots[place] = _Slot(*place, seq_lo=seq)
+            slot.seq_hi = seq
+            slot.requests += 1
+            slot.input_tokens += record.input_tokens
+            slot.output_tokens += record.output_tokens
+            slot.cached_tokens += record.cached_tokens
         if rows:
             connection.execute(_INSERT[rows], values)
-        prepared.head = Head(seq, before, input_tokens, output_tokens, cached_tokens)
+        prepared.slots = slots
+        head = self.head
+        prepared.head = Head(
+            seq,
+            before,
+            head.input_tokens + sum(slot.input_tokens for slot in slots.values()),
+            head.output_tokens + sum(slot.output_tokens for slot in slots.values()),
+            head.cached_tokens + sum(slot.cached_tokens for slot in slots.values()),
+        )
 
     def _made_unique(
         self, connection: sqlite3.Connection, settlements: list[Settlement]
@@ -323,8 +353,13 @@ class Book:
 
 
 def _record(seq: int, settlement: Settlement) -> Record:
-    # `_value_` and not the enum itself: SQLite binds a plain str at once, a subclass by a search.
     opening, tokens = settlement.opening, settlement.tokens
+    if not 0 <= tokens.cached <= tokens.input or tokens.output < 0:
+        raise BadRecord(
+            f"{tokens} are no token counts (record {opening.record_id}).",
+            next_step="Report this: it is a defect of the appliance.",
+        )
+    # `_value_` and not the enum itself: SQLite binds a plain str at once, a subclass by a search.
     return Record(
         chain.VERSION,
         seq,
@@ -355,6 +390,31 @@ def _record(seq: int, settlement: Settlement) -> Record:
         settlement.settled_at_ns,
         settlement.latency_ms,
         settlement.first_token_ms,
+    )
+
+
+def _row(record: Record, subject_no: int, sha256: bytes) -> tuple[object, ...]:
+    """The values of RECORD_COLUMNS."""
+    return (
+        record.seq,
+        record.v,
+        record.record_id,
+        record.request_id,
+        subject_no,
+        record.node,
+        record.status,
+        record.http_status,
+        record.error_code,
+        record.measured,
+        record.prompt_estimate,
+        record.input_tokens,
+        record.output_tokens,
+        record.cached_tokens,
+        record.opened_at_ns,
+        record.settled_at_ns,
+        record.latency_ms,
+        record.first_token_ms,
+        sha256,
     )
 
 

@@ -2,6 +2,7 @@
 
 LedgerError
 ├── LedgerUnavailable   the disk is full or failing: nothing was recorded, the request is refused
+├── BadRecord           a settlement that breaks a rule of the ledger; only it is refused
 └── LedgerClosed        the appliance is stopping
 """
 
@@ -18,3 +19,7 @@ class LedgerUnavailable(LedgerError):
 
 class LedgerClosed(LedgerError):
     code = "ledger_closed"
+
+
+class BadRecord(LedgerError):
+    code = "bad_record"

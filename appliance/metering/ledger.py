@@ -28,7 +28,7 @@ Item = tuple[Opening | Settlement | None, Done]  # None: nothing new, only what 
 
 # How long a group is left open for more while there is a load. A commit costs about 60 µs of CPU
 # and 250 µs of waiting however many it carries; a request waits for its record at most this longer.
-GATHER_S: Final = 0.001
+GATHER_S: Final = 0.002
 RETRY_S: Final = 1.0  # between two attempts while the disk fails and nothing else comes
 _CHECKPOINT_PAGES: Final = 4_000  # 16 MB of WAL, so that a page often changed is copied back once
 _WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
@@ -181,6 +181,8 @@ class Ledger:
 
     def _refused(self, content: Opening | Settlement | None, error: BaseException) -> LedgerError:
         """What to tell about an item that was not written; a settlement stays owed."""
+        if isinstance(error, LedgerError):
+            return error
         if not of_the_disk(error):
             return LedgerError(
                 f"The ledger cannot hold this record: {error}.",

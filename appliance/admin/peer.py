@@ -19,6 +19,11 @@ def actor(transport: BaseTransport | None) -> str:
         return "unknown"
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _pid, uid, _gid = _UCRED.unpack(credentials)
+    return account(uid)
+
+
+def account(uid: int) -> str:
+    """`uid:name`, or `uid:` where the host knows no name."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:

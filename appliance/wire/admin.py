@@ -161,8 +161,8 @@ class Model(_Message, frozen=True):
 
 
 class ModelCreate(_Message, frozen=True):
-    name: str
     path: str
+    name: str | None = None  # default: the file's name
     family: str = ""
     licence: str = ""
 

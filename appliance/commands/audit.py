@@ -1,0 +1,66 @@
+"""`cic audit`."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import click
+import msgspec
+
+from appliance.commands.client import AdminClient
+from appliance.commands.output import (
+    Column,
+    fields_of,
+    print_fields,
+    print_json,
+    print_rows,
+)
+from appliance.wire.admin import AuditEntry, AuditVerification
+from appliance.wire.command import ExitCode, Invocation
+
+_COLUMNS: Final[tuple[Column[AuditEntry], ...]] = (
+    Column("SEQ", lambda row: row.seq, right=True),
+    Column("AT", lambda row: row.at),
+    Column("WHO", lambda row: row.actor),
+    Column("ACTION", lambda row: row.action),
+    Column("KIND", lambda row: row.object_kind),
+    Column("NAME", lambda row: row.object_name),
+    Column("ID", lambda row: row.object_id),
+)
+
+
+@click.group()
+def audit() -> None:
+    """The audit: who changed what, before and after."""
+
+
+@audit.command("list")
+@click.option("--since", type=click.IntRange(min=0), default=0, help="Only after this number.")
+@click.pass_obj
+def list_entries(invocation: Invocation, since: int) -> None:
+    """List the entries of the audit, oldest first."""
+    with AdminClient(invocation.home) as client:
+        entries = decoded(client.lines("/v1/audit", {"since": since}))
+    if invocation.json:
+        print_json(entries)
+    else:
+        print_rows(entries, _COLUMNS, "No entries.")
+
+
+@audit.command("verify")
+@click.pass_context
+def verify(ctx: click.Context) -> None:
+    """Recompute the audit's chain. Exit code 6 when it is broken."""
+    invocation: Invocation = ctx.obj
+    with AdminClient(invocation.home) as client:
+        verdict = client.get("/v1/audit/verify", AuditVerification)
+    if invocation.json:
+        print_json(verdict)
+    else:
+        print_fields(fields_of(verdict))
+    if not verdict.ok:
+        ctx.exit(ExitCode.DAMAGED)
+
+
+def decoded(lines: Iterable[bytes]) -> list[AuditEntry]:
+    decoder = msgspec.json.Decoder(AuditEntry)
+    return [decoder.decode(line) for line in lines]

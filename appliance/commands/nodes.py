@@ -1,0 +1,128 @@
+"""`cic node` and `cic region`."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+import click
+
+from appliance.commands.client import AdminClient, object_path
+from appliance.commands.noun import Noun, add_common
+from appliance.commands.output import Column
+from appliance.wire.admin import (
+    Node,
+    NodeCreate,
+    NodeUpdate,
+    Region,
+    RegionCreate,
+    RegionUpdate,
+)
+from appliance.wire.command import Invocation
+
+NODE: Final = Noun(
+    word="node",
+    collection="nodes",
+    answer=Node,
+    columns=(
+        Column("NAME", lambda row: row.name),
+        Column("REGION", lambda row: row.region),
+        Column("STATE", lambda row: row.state),
+        Column("CORES", lambda row: row.cores, right=True),
+        Column("MEMORY BYTES", lambda row: row.memory_bytes, right=True),
+        Column("GPUS", lambda row: row.gpus),
+        Column("ENGINES", lambda row: row.engines),
+        Column("SEEN", lambda row: row.last_seen_at),
+        Column("ID", lambda row: row.id),
+    ),
+)
+REGION: Final = Noun(
+    word="region",
+    collection="regions",
+    answer=Region,
+    columns=(
+        Column("NAME", lambda row: row.name),
+        Column("MULTIPLIER", lambda row: str(Decimal(row.multiplier_bp) / 10_000), right=True),
+        Column("CREATED", lambda row: row.created_at),
+    ),
+    suspends=False,
+)
+
+
+class Multiplier(click.ParamType[int]):
+    """A price multiplier as people write it, 0.7; kept in basis points, 7000."""
+
+    name = "FACTOR"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            basis_points = Decimal(value) * 10_000
+        except InvalidOperation:
+            self.fail(f"{value!r} is no factor: write 0.7 or 1.0.", param, ctx)
+        if not basis_points.is_finite() or basis_points != int(basis_points) or basis_points < 0:
+            self.fail(f"{value!r}: a factor has at most four digits behind the point.", param, ctx)
+        return int(basis_points)
+
+
+@click.group()
+def node() -> None:
+    """Nodes: machines whose agents run engines."""
+
+
+@node.command("create")
+@click.argument("name")
+@click.option("--region", help="Default: the site's region.")
+@click.pass_obj
+def create_node(invocation: Invocation, name: str, region: str | None) -> None:
+    """Expect a node of this name. Its agent makes it ready."""
+    with AdminClient(invocation.home) as client:
+        item = client.send("POST", "/v1/nodes", Node, NodeCreate(name=name, region=region))
+    NODE.print(invocation, item)
+
+
+@node.command("update")
+@click.argument("ref")
+@click.option("--name", help="Its new name.")
+@click.option("--region")
+@click.pass_obj
+def update_node(invocation: Invocation, ref: str, name: str | None, region: str | None) -> None:
+    """Change the node REF, an id or a name."""
+    body = NodeUpdate(name=name, region=region)
+    with AdminClient(invocation.home) as client:
+        item = client.send("PATCH", object_path("nodes", ref), Node, body)
+    NODE.print(invocation, item)
+
+
+@click.group()
+def region() -> None:
+    """Regions: where environments are pinned to, with price multipliers."""
+
+
+@region.command("create")
+@click.argument("name")
+@click.option("--multiplier", type=Multiplier(), default="1.0", show_default=True)
+@click.pass_obj
+def create_region(invocation: Invocation, name: str, multiplier: int) -> None:
+    """Create a region."""
+    body = RegionCreate(name=name, multiplier_bp=multiplier)
+    with AdminClient(invocation.home) as client:
+        item = client.send("POST", "/v1/regions", Region, body)
+    REGION.print(invocation, item)
+
+
+@region.command("update")
+@click.argument("ref")
+@click.option("--multiplier", type=Multiplier(), required=True)
+@click.pass_obj
+def update_region(invocation: Invocation, ref: str, multiplier: int) -> None:
+    """Change the multiplier of the region REF."""
+    body = RegionUpdate(multiplier_bp=multiplier)
+    with AdminClient(invocation.home) as client:
+        item = client.send("PATCH", object_path("regions", ref), Region, body)
+    REGION.print(invocation, item)
+
+
+add_common(node, NODE)
+add_common(region, REGION)

@@ -1,0 +1,26 @@
+"""`cic status`."""
+
+import click
+
+from appliance.commands.client import AdminClient
+from appliance.commands.models import DEPLOYMENT
+from appliance.commands.nodes import NODE
+from appliance.commands.output import fields_of, print_fields, print_json, print_rows
+from appliance.wire.admin import SiteStatus
+from appliance.wire.command import Invocation
+
+
+@click.command()
+@click.pass_obj
+def status(invocation: Invocation) -> None:
+    """Show the site: its endpoint, deployments and nodes."""
+    with AdminClient(invocation.home) as client:
+        site = client.get("/v1/status", SiteStatus)
+    if invocation.json:
+        print_json(site)
+        return
+    print_fields(fields_of(site, omit=("deployments", "nodes")))
+    click.echo()
+    print_rows(site.deployments, DEPLOYMENT.columns, "No deployments yet.")
+    click.echo()
+    print_rows(site.nodes, NODE.columns, "No nodes yet.")

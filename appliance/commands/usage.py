@@ -1,0 +1,133 @@
+"""`cic usage` and `cic ledger`."""
+
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+import click
+import msgspec
+
+from appliance.commands.client import AdminClient
+from appliance.commands.context import Refused
+from appliance.commands.moments import Moment
+from appliance.commands.output import Column, fields_of, print_fields, print_json, print_rows
+from appliance.commands.stopped import StoppedSite
+from appliance.wire.admin import LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.command import ExitCode, Invocation
+
+_COLUMNS: Final[tuple[UsageColumn, ...]] = get_args(UsageColumn)
+_NOT_RUNNING: Final = "not_running"
+
+
+class UsageColumns(click.ParamType[list[UsageColumn]]):
+    """Columns with commas. `env` is short for environment."""
+
+    name = "COLUMNS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[UsageColumn]:
+        if isinstance(value, list):
+            return value
+        columns: list[UsageColumn] = []
+        for word in (part.strip() for part in str(value).split(",")):
+            name = "environment" if word == "env" else word
+            column = next((known for known in _COLUMNS if known == name), None)
+            if column is None:
+                self.fail(f"{word!r} is none of tenant, env, key, model, hour.", param, ctx)
+            if column not in columns:
+                columns.append(column)
+        return columns
+
+
+@click.command()
+@click.option("--since", type=Moment(-1), help="From this moment on, or 24h, 7d, 30m ago.")
+@click.option("--until", type=Moment(-1), help="Before this moment.")
+@click.option("--by", type=UsageColumns(), default="", help="Of tenant,env,key,model,hour.")
+@click.pass_obj
+def usage(
+    invocation: Invocation, since: str | None, until: str | None, by: list[UsageColumn]
+) -> None:
+    """Sum the tokens in the ledger. Also reads a site that does not run."""
+    query = {"since": since, "until": until, "by": ",".join(by)}
+    try:
+        with AdminClient(invocation.home) as client:
+            rows = client.get("/v1/usage", list[UsageRow], query)
+    except Refused as error:
+        with stopped(invocation, error) as site:
+            rows = site.usage(since, until, by)
+    if invocation.json:
+        print_json([usage_object(row) for row in rows])
+        return
+    named: list[Column[UsageRow]] = [
+        Column(name.upper(), lambda row, name=name: getattr(row, name))  # type: ignore[misc]  # the default binds the loop's value
+        for name in by
+    ]
+    print_rows(rows, [*named, *_SUMS], "No usage.")
+
+
+_SUMS: Final[tuple[Column[UsageRow], ...]] = (
+    Column("REQUESTS", lambda row: row.requests, right=True),
+    Column("INPUT", lambda row: row.input_tokens, right=True),
+    Column("OUTPUT", lambda row: row.output_tokens, right=True),
+    Column("CACHED", lambda row: row.cached_tokens, right=True),
+)
+
+
+@click.group()
+def ledger() -> None:
+    """The ledger: one record for each request that was admitted."""
+
+
+@ledger.command("list")
+@click.option("--since", type=click.IntRange(min=0), default=0, help="Only after this number.")
+@click.pass_obj
+def list_records(invocation: Invocation, since: int) -> None:
+    """Print the records as JSON, one object a line. Also reads a site that does not run."""
+    for line in record_lines(invocation, since):
+        click.echo(line)
+
+
+@ledger.command("verify")
+@click.pass_context
+def verify(ctx: click.Context) -> None:
+    """Recompute the ledger's chain. Exit code 6 when it is broken.
+
+    Also reads a site that does not run.
+    """
+    invocation: Invocation = ctx.obj
+    try:
+        with AdminClient(invocation.home, timeout_s=600.0) as client:
+            verdict = client.get("/v1/ledger/verify", LedgerVerification)
+    except Refused as error:
+        with stopped(invocation, error) as site:
+            verdict = site.verify()
+    if invocation.json:
+        print_json(verdict)
+    else:
+        print_fields(fields_of(verdict))
+    if not verdict.ok:
+        ctx.exit(ExitCode.DAMAGED)
+
+
+def record_lines(invocation: Invocation, since: int) -> Iterator[bytes]:
+    try:
+        with AdminClient(invocation.home) as client:
+            yield from client.lines("/v1/ledger", {"since": since})
+    except Refused as error:
+        with stopped(invocation, error) as site:
+            yield from map(msgspec.json.encode, site.rows(since))
+
+
+def stopped(invocation: Invocation, error: Refused) -> StoppedSite:
+    """The ledger's file, when the error is that the appliance does not run; else raises it."""
+    if error.wire_code != _NOT_RUNNING:
+        raise error
+    return StoppedSite(invocation.home)
+
+
+def usage_object(row: UsageRow) -> dict[str, Any]:
+    """A row with `env` as well as `environment`: it is asked for by either name."""
+    written: dict[str, Any] = msgspec.to_builtins(row)
+    if "environment" in written:
+        written["env"] = written["environment"]
+    return written

@@ -1,0 +1,78 @@
+"""Thousands of connections at once: the endpoint stays up, and honest clients are answered."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.raw_client import request
+from tests.fakes.site import Key, Site
+
+pytestmark = pytest.mark.serial
+
+FLOOD = 3_000
+BODY = {"model": "fault", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+
+
+@contextlib.contextmanager
+def flood(address: tuple[str, int], count: int, data: bytes) -> Iterator[list[socket.socket]]:
+    """Connections that have all sent `data`; those that were refused are left out."""
+    made: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            one = socket.socket()
+            one.settimeout(5.0)
+            try:
+                one.connect(address)
+                if data:
+                    one.sendall(data)
+            except OSError:
+                one.close()
+                continue
+            made.append(one)
+        yield made
+    finally:
+        for one in made:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GET /v1/mo", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"],
+    ids=["silent", "half a head", "half a body"],
+)
+def test_a_flood_of_connections(site: Site, key: Key, data: bytes) -> None:
+    idle = site.sockets_open()
+    with flood(site.address, FLOOD, data):
+        begun = time.monotonic()
+        status, _, answer = site.post("/chat/completions", BODY, key)
+        assert status == 200, answer
+        assert time.monotonic() - begun < 5.0
+        assert site.memory_bytes() < 200 * 1024 * 1024
+    until = time.monotonic() + 10
+    while site.sockets_open() > idle + 10:
+        assert time.monotonic() < until, "connections of clients that left are still open"
+        time.sleep(0.05)
+
+
+def test_a_storm_of_connects_and_resets(site: Site, key: Key) -> None:
+    whole = request("GET", "/v1/models", None, key.bearer)
+    for round_number in range(1_000):
+        one = socket.create_connection(site.address, timeout=5)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        if round_number % 2:
+            one.sendall(whole[: round_number % len(whole)])
+        one.close()
+    assert site.post("/chat/completions", BODY, key)[0] == 200
+
+
+def test_refused_keys_do_not_pile_up(site: Site, key: Key) -> None:
+    before = site.memory_bytes()
+    stranger = request("GET", "/v1/models", None, {"Authorization": "Bearer clsk_live_" + "b" * 36})
+    with socket.create_connection(site.address, timeout=5) as one:
+        for _ in range(500):
+            one.sendall(stranger)
+            assert one.recv(65_536).startswith(b"HTTP/1.1 401")
+    assert site.memory_bytes() - before < 8 * 1024 * 1024

@@ -8,7 +8,8 @@ from appliance.admin.ports import DeploymentLive
 from appliance.admin.tenants import state_word
 from appliance.domain.clock import iso
 from appliance.domain.usage import Operation
-from appliance.registry.deployments import DeploymentRow, Engine
+from appliance.registry.deployments import DeploymentRow
+from appliance.registry.engines import Engine
 from appliance.registry.models import ModelRow
 from appliance.wire.admin import (
     Deployment,

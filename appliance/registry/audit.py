@@ -1,19 +1,29 @@
-"""The audit: one entry for every change, each holding the hash of the one before."""
+"""The audit as it is read: entries, and whether their chain holds."""
 
+import sqlite3
 from dataclasses import dataclass
+from typing import Final
+
+from appliance.registry.chain import GENESIS, Entry, link
+from appliance.registry.store import Store
+
+PROBLEMS_MAX: Final = 100
+_FIELDS: Final = "seq, at_ns, actor, action, object_kind, object_id, object_name, before, after"
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    seq: int  # 1, 2, 3 … without a gap
+    """An entry as people see it; the fields are those of `chain.Entry`."""
+
+    seq: int
     at_ns: int
     actor: str
-    action: str  # "create", "update", "suspend", "resume", "delete", "rotate", …
-    object_kind: str  # "tenant", "environment", "key", …
+    action: str
+    object_kind: str
     object_id: str
     object_name: str
-    before: str | None  # JSON; None: it was not there
-    after: str | None  # JSON; None: it is no more
+    before: str | None
+    after: str | None
     sha256: str  # hex, over the hash before and this entry
 
 
@@ -22,14 +32,49 @@ class AuditVerdict:
     ok: bool
     entries: int
     head_sha256: str
-    problems: tuple[str, ...]  # each names its seq
+    problems: tuple[str, ...]  # each names its seq; at most PROBLEMS_MAX
 
 
 class Audit:
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
     async def list(self, *, since: int = 0, count_max: int = 1_000) -> list[AuditRow]:
         """Entries with seq > since, oldest first."""
-        raise NotImplementedError
+        return await self._store.read(lambda connection: _rows(connection, since, count_max))
 
     async def verify(self) -> AuditVerdict:
-        """Recompute the whole chain."""
-        raise NotImplementedError
+        """Recompute the whole chain, and compare its end with what the site remembers."""
+        return await self._store.read(verify_chain)
+
+
+def _rows(connection: sqlite3.Connection, since: int, count_max: int) -> list[AuditRow]:
+    found = connection.execute(
+        f"SELECT {_FIELDS}, lower(hex(sha256)) FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 (a constant)
+        [since, count_max],
+    )
+    return [AuditRow(*row) for row in found]
+
+
+def verify_chain(connection: sqlite3.Connection) -> AuditVerdict:
+    """What is wrong with the chain, entry by entry."""
+    problems: list[str] = []
+    previous, seq, count = GENESIS, 0, 0
+    for row in connection.execute(f"SELECT {_FIELDS}, sha256 FROM audit ORDER BY seq"):  # noqa: S608 (a constant)
+        entry, stored = Entry(*row[:-1]), row["sha256"]
+        if entry.seq != seq + 1:
+            problems.append(f"between entry {seq} and entry {entry.seq}: entries are missing")
+        elif link(previous, entry) != stored:
+            problems.append(f"entry {entry.seq} does not follow from entry {seq}: it was changed")
+        # Going on from what is stored keeps the entries after a changed one from being blamed.
+        previous, seq, count = stored, entry.seq, count + 1
+    remembered = connection.execute("SELECT audit_seq, audit_head FROM state").fetchone()
+    if (seq, previous) != (remembered["audit_seq"], remembered["audit_head"]):
+        problems.append(
+            f"the chain ends at entry {seq}, but entry {remembered['audit_seq']} was written last"
+            if seq != remembered["audit_seq"]
+            else f"entry {seq} is not the one that was written last"
+        )
+    return AuditVerdict(not problems, count, bytes(previous).hex(), tuple(problems[:PROBLEMS_MAX]))

@@ -2,22 +2,27 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from appliance.domain.clock import Clock
 from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.api_keys import APIKeys
 from appliance.registry.audit import Audit
+from appliance.registry.cascade import empty_environment, empty_tenant
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
-from appliance.registry.regions import Regions
+from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
 from appliance.registry.reservations import Reservations
+from appliance.registry.schema import MIGRATIONS
 from appliance.registry.settings import SiteSettings
 from appliance.registry.snapshot import Snapshot
+from appliance.registry.snapshot_source import load_snapshot
+from appliance.registry.store import Change, Store, apply_change
 from appliance.registry.tenants import Tenants
 from appliance.security.seal import Seal
 from appliance.storage.database import Database
@@ -29,19 +34,6 @@ class Registry:
     A write returns when it is durable and every callback of `on_change` has had the new tables,
     so that a key works the moment its creator is told of it.
     """
-
-    tenants: Tenants
-    environments: Environments
-    keys: APIKeys
-    limits: LayerLimitsTable
-    regions: Regions
-    models: Models
-    deployments: Deployments
-    replicas: Replicas
-    nodes: Nodes
-    reservations: Reservations
-    settings: SiteSettings
-    audit: Audit
 
     def __init__(
         self,
@@ -58,26 +50,52 @@ class Registry:
 
         `site_region` and `global_limits` come from the settings.
         """
-        raise NotImplementedError
+        load = partial(load_snapshot, pepper=pepper, global_limits=global_limits)
+        store = Store(database, clock, entropy, load)
+        self._store = store
+        self.tenants = Tenants(store, empty_tenant)
+        self.environments = Environments(store, site_region, empty_environment)
+        self.keys = APIKeys(store, pepper, entropy)
+        self.limits = LayerLimitsTable(store, global_limits)
+        self.regions = Regions(store)
+        self.models = Models(store)
+        self.deployments = Deployments(store, site_region, seal)
+        self.replicas = Replicas(store)
+        self.nodes = Nodes(store, site_region)
+        self.reservations = Reservations(store)
+        self.settings = SiteSettings(store)
+        self.audit = Audit(store)
 
     async def snapshot(self) -> Snapshot:
         """The tables of now, loaded in a thread and cached by version."""
-        raise NotImplementedError
+        return await self._store.snapshot()
 
     def on_change(self, callback: Callable[[Snapshot], None]) -> None:
         """Call `callback` on the event loop with the new tables after each committed change."""
-        raise NotImplementedError
+        self._store.subscribe(callback)
 
     async def close(self) -> None:
         """Wait for the changes under way."""
-        raise NotImplementedError
+        await self._store.close()
 
 
 def open_database(path: Path) -> Database:
     """Open registry.db, brought to the newest schema; creates it. Raises StorageError."""
-    raise NotImplementedError
+    return Database(path, MIGRATIONS)
 
 
-def initialise(path: Path, *, actor: str, region: str, clock: Clock) -> None:
+def initialise(
+    path: Path,
+    *,
+    actor: str,
+    region: str,
+    clock: Clock,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> None:
     """Create registry.db with the site's region. Doing it again changes nothing. Blocks."""
-    raise NotImplementedError
+    database = open_database(path)
+    try:
+        make_region: Callable[[Change], str] = partial(ensure_region, name=region)
+        database.submit(partial(apply_change, actor, clock, entropy, make_region)).result()
+    finally:
+        database.close()

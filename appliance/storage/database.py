@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import sqlite_utils
 
@@ -16,6 +16,9 @@ from appliance.storage.errors import DatabaseDamaged, DatabaseUnavailable, Schem
 from appliance.storage.writer import GroupWriter, Outcome
 
 R = TypeVar("R")
+
+# What a migration is given: sqlite-utils' view of the open file.
+Schema: TypeAlias = sqlite_utils.Database
 
 BUSY_TIMEOUT_S: Final = 5.0
 _MIGRATIONS_TABLE: Final = "_migrations"
@@ -26,7 +29,7 @@ class Migration:
     """One step of a schema. Steps are applied in order, once, each in its own transaction."""
 
     name: str
-    apply: Callable[[sqlite_utils.Database], None]
+    apply: Callable[[Schema], None]
 
 
 @dataclass(slots=True)

@@ -1,0 +1,39 @@
+"""What goes with a tenant or an environment when it is deleted."""
+
+from appliance.registry.api_keys import delete_key, keys_of
+from appliance.registry.environments import EnvironmentRow, environments_of, retire_environment
+from appliance.registry.errors import InUse
+from appliance.registry.reservations import delete_reservation, reservations_of
+from appliance.registry.store import Change
+from appliance.registry.tenants import TenantRow
+
+
+def empty_tenant(change: Change, tenant: TenantRow, cascade: bool) -> None:  # noqa: FBT001 (an injected step)
+    """Delete the tenant's environments, keys and reservations; InUse unless `cascade`."""
+    environments = environments_of(change.connection, tenant.id)
+    reservations = reservations_of(change.connection, tenant.id)
+    if (environments or reservations) and not cascade:
+        raise InUse(
+            f"The tenant {tenant.name!r} still has {len(environments)} environments and "
+            f"{len(reservations)} capacity reservations.",
+            next_step="Delete those first, or delete it with all it has (--cascade), or suspend "
+            f"it: `cic tenant suspend {tenant.name}`.",
+        )
+    for environment in environments:
+        empty_environment(change, environment, cascade)
+        retire_environment(change, environment)
+    for reservation in reservations:
+        delete_reservation(change, reservation)
+
+
+def empty_environment(change: Change, environment: EnvironmentRow, cascade: bool) -> None:  # noqa: FBT001 (an injected step)
+    """Delete the environment's keys; InUse unless `cascade`."""
+    keys = keys_of(change.connection, environment.id)
+    if keys and not cascade:
+        raise InUse(
+            f"The environment {environment.name!r} still has {len(keys)} API keys.",
+            next_step="Delete those first, or delete it with all it has (--cascade), or suspend "
+            f"it: `cic env suspend {environment.name} --tenant {environment.tenant_name}`.",
+        )
+    for key in keys:
+        delete_key(change, key)

@@ -1,0 +1,79 @@
+"""Names people give, and finding the one object they mean."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from appliance.domain.ids import PREFIXES
+from appliance.registry.errors import Ambiguous, InvalidValue, NotFound
+
+R = TypeVar("R")
+
+NAME_CHARS_MAX: Final = 63
+MODEL_NAME_CHARS_MAX: Final = 127
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+# A name in the form of an id could stand for two objects.
+_ID: Final = re.compile(rf"(?:{'|'.join(PREFIXES.values())})_[0-9a-f]{{24}}")
+
+
+def check_name(kind: str, name: str) -> str:
+    """`name` itself. Raises InvalidValue when it cannot name a tenant, environment, key or node."""
+    if len(name) > NAME_CHARS_MAX or not _PLAIN.fullmatch(name):
+        raise InvalidValue(
+            f"{name!r} cannot be the name of {_a(kind)}.",
+            next_step=f"Use 1 to {NAME_CHARS_MAX} letters, digits, '.', '_' or '-', beginning "
+            "with a letter or digit.",
+        )
+    return _refuse_id(kind, name)
+
+
+def check_model_name(kind: str, name: str) -> str:
+    """As `check_name`, for models and deployments: also `/` and `:`, as in `org/Model-8B:q4`."""
+    if len(name) > MODEL_NAME_CHARS_MAX or not _MODEL.fullmatch(name) or "//" in name:
+        raise InvalidValue(
+            f"{name!r} cannot be the name of {_a(kind)}.",
+            next_step=f"Use 1 to {MODEL_NAME_CHARS_MAX} letters, digits, '.', '_', '-', ':' or "
+            "single '/', beginning with a letter or digit.",
+        )
+    return _refuse_id(kind, name)
+
+
+def check_count(what: str, value: int, *, lowest: int = 1, highest: int = 10**15) -> int:
+    """`value` itself. Raises InvalidValue when it is out of bounds."""
+    if not lowest <= value <= highest:
+        raise InvalidValue(
+            f"{what} cannot be {value}.", next_step=f"Give a number from {lowest} to {highest}."
+        )
+    return value
+
+
+def only(rows: Sequence[R], kind: str, ref: str, *, within: str = "") -> R:
+    """The single row that `ref` stands for. `within` names the nouns that would narrow it."""
+    if not rows:
+        raise NotFound(
+            f"There is no {kind} {ref!r}.", next_step=f"See `cic {_command(kind)} list`."
+        )
+    if len(rows) > 1:
+        raise Ambiguous(
+            f"{ref!r} stands for {len(rows)} objects of the kind {kind}.",
+            next_step=f"Say which by {within}, or use the id.",
+        )
+    return rows[0]
+
+
+def _refuse_id(kind: str, name: str) -> str:
+    if _ID.fullmatch(name):
+        raise InvalidValue(
+            f"{name!r} has the form of an id and cannot be the name of {_a(kind)}.",
+            next_step="Choose a name of your own.",
+        )
+    return name
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _command(kind: str) -> str:
+    return {"environment": "env"}.get(kind, kind)

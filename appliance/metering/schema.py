@@ -52,6 +52,15 @@ RECORD_COLUMNS: Final = (
     "sha256",
 )
 
+# Yields the fields of `Record`, in its order, then the hash. A left join: a record whose subject is
+# gone is still seen, and found damaged.
+RECORD_SELECT: Final = """
+SELECT r.v, r.seq, r.record_id, r.request_id, s.tenant_id, s.tenant, s.environment_id,
+  s.environment, s.key_id, s.key, s.model, s.model_digest, s.deployment_id, s.region, s.operation,
+  s.price_class, r.node, r.status, r.http_status, r.error_code, r.measured, r.prompt_estimate,
+  r.input_tokens, r.output_tokens, r.cached_tokens, r.opened_at_ns, r.settled_at_ns, r.latency_ms,
+  r.first_token_ms, r.sha256 FROM records r LEFT JOIN subjects s USING (subject_no)
+"""
 SLOT_NS: Final = 300 * 1_000_000_000
 
 _FIRST: Final = """

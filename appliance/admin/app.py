@@ -111,7 +111,9 @@ def _body(raw: bytes, kind: type[msgspec.Struct], request: web.Request) -> msgsp
         # No body at all stands for an object whose fields all have their defaults.
         return msgspec.json.decode(raw or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"The body is not understood: {error}.") from error
+        raise BadRequest(
+            f"The body is not understood: {error}.", next_step="/openapi.json describes it."
+        ) from error
 
 
 async def _send_lines(request: web.Request, lines: Lines) -> web.StreamResponse:

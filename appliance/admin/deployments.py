@@ -120,7 +120,7 @@ async def create_deployment(
     row = await services.registry.deployments.create(
         call.actor,
         body.name,
-        _engine(body.engine),
+        body.engine,
         model=model,
         url=body.url,
         api_key=body.api_key,
@@ -177,16 +177,6 @@ def _absolute(text: str) -> Path:
             next_step="The appliance runs in a folder of its own: write the path from / on.",
         )
     return path
-
-
-def _engine(name: str) -> Engine:
-    try:
-        return Engine(name)
-    except ValueError as error:
-        raise BadRequest(
-            f"The engine '{name}' is not part of this installation.",
-            next_step=f"Engines that are: {', '.join(engine.value for engine in Engine)}.",
-        ) from error
 
 
 def _operations(names: list[str] | None) -> list[Operation] | None:

@@ -152,7 +152,7 @@ def deployment() -> None:
 )
 @click.option("--upstream-model", help="external: the engine's own name of the model.")
 @click.option("--operations", metavar="A,B", help=f"Of {', '.join(Operation)}.")
-@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--replicas", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
     "--parallel", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at once."
 )
@@ -208,7 +208,7 @@ def create_deployment(
 
 @deployment.command("update")
 @click.argument("ref")
-@click.option("--replicas", type=click.IntRange(min=1))
+@click.option("--replicas", type=click.IntRange(min=0))
 @click.option("--parallel", type=click.IntRange(min=1), help="Requests at once.")
 @click.option("--context", type=click.IntRange(min=1), help="Tokens of one request.")
 @click.option("--url", help="external: base URL.")

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -89,9 +88,10 @@ def main(argv: Sequence[str]) -> int:
     # The first line of our own goes to the real standard output; llama.cpp's go with its errors.
     ours = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    stop = threading.Event()
+    # No handlers: Python runs them only between two steps of the main thread, which loading a model
+    # and waiting for nothing do not offer. There is nothing to save, so the kernel may end us.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, signal.SIG_DFL)
     try:
         server = _listen(arguments, api_key)
     except ImportError as error:
@@ -109,9 +109,8 @@ def main(argv: Sequence[str]) -> int:
     }
     with contextlib.suppress(OSError):  # whoever started it may be gone, and it serves on
         ours.write(json.dumps(ready) + "\n")
-    stop.wait()
-    # Taking the server apart joins its threads for more than a second and saves nothing.
-    os._exit(0)
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -19,38 +19,10 @@ HEADS_KV = 1
 FEED_FORWARD = 128
 
 CONTROL = ("<s>", "</s>", "<|turn|>", "<|end|>")
-WORDS = [
-    "river",
-    "stone",
-    "lamp",
-    "window",
-    "garden",
-    "winter",
-    "summer",
-    "bread",
-    "paper",
-    "bridge",
-    "morning",
-    "evening",
-    "quiet",
-    "green",
-    "yellow",
-    "north",
-    "south",
-    "walks",
-    "sings",
-    "opens",
-    "closes",
-    "under",
-    "over",
-    "between",
-    "and",
-    "or",
-    "not",
-    "where",
-    "when",
-    "how",
-]
+WORDS = (
+    "river stone lamp window garden winter summer bread paper bridge morning evening quiet green "
+    "yellow north south walks sings opens closes under over between and or not where when how"
+)
 # A space before a word is part of the word's token in this kind of vocabulary.
 SPACE = "\u2581"
 TEMPLATE = (
@@ -72,7 +44,11 @@ class Vocabulary:
 def vocabulary() -> Vocabulary:
     special = ["<unk>", *CONTROL]
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
-    text = [SPACE, *(chr(code) for code in range(33, 127)), *(SPACE + word for word in WORDS)]
+    text = [
+        SPACE,
+        *(chr(code) for code in range(33, 127)),
+        *(SPACE + word for word in WORDS.split()),
+    ]
     return Vocabulary(
         tokens=[*special, *fallback, *text],
         # Lower scores merge later: whole words win over single characters by being longer.

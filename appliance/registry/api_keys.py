@@ -15,7 +15,7 @@ from appliance.domain.limits import UNLIMITED, Layer, Limits
 from appliance.registry.environments import find_environment
 from appliance.registry.errors import AlreadyExists, InvalidValue
 from appliance.registry.limit_rows import COLUMNS, limits_of, write_limits
-from appliance.registry.names import check_count, check_name, only
+from appliance.registry.names import check_count, check_name, column_of, only
 from appliance.registry.snapshot import Role
 from appliance.registry.store import Change, Store
 from appliance.registry.tenants import find_tenant
@@ -229,7 +229,7 @@ def find_key(
 ) -> KeyRow:
     """The living key of that id or name. Raises NotFound, Ambiguous."""
     narrow, values = _scope(connection, tenant, environment)
-    rows = connection.execute(_LIVING + narrow + " AND ? IN (k.id, k.name)", [*values, ref])
+    rows = connection.execute(_LIVING + narrow + f" AND k.{column_of(ref)} = ?", [*values, ref])
     return only([_row(row) for row in rows], KIND, ref, within="its tenant and environment")
 
 

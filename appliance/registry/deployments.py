@@ -12,7 +12,7 @@ from appliance.domain.usage import Operation
 from appliance.registry.engines import Engine, default_operations
 from appliance.registry.errors import AlreadyExists, InUse, InvalidValue
 from appliance.registry.models import ModelRow, find_model
-from appliance.registry.names import check_count, check_model_name, only
+from appliance.registry.names import check_count, check_model_name, column_of, only
 from appliance.registry.regions import ensure_region
 from appliance.registry.replicas import set_replica_count
 from appliance.registry.store import Change, Store
@@ -266,7 +266,7 @@ class Deployments:
 
 def find_deployment(connection: sqlite3.Connection, ref: str) -> DeploymentRow:
     """The living deployment of that id or name. Raises NotFound."""
-    rows = connection.execute(_LIVING + " AND ? IN (d.id, d.name)", [ref])
+    rows = connection.execute(_LIVING + f" AND d.{column_of(ref)} = ?", [ref])
     return only([_row(row) for row in rows], KIND, ref)
 
 

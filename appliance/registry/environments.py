@@ -10,7 +10,7 @@ from appliance.domain.ids import EnvironmentId, TenantId
 from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.errors import AlreadyExists, InvalidValue
 from appliance.registry.limit_rows import COLUMNS, limits_of
-from appliance.registry.names import check_model_name, check_name, only
+from appliance.registry.names import check_model_name, check_name, column_of, only
 from appliance.registry.regions import ensure_region
 from appliance.registry.store import Change, Store
 from appliance.registry.tenants import find_tenant
@@ -176,7 +176,7 @@ def find_environment(
     connection: sqlite3.Connection, ref: str, *, tenant: str | None
 ) -> EnvironmentRow:
     """The living environment of that id or name. Raises NotFound, Ambiguous."""
-    query, values = _LIVING + " AND ? IN (e.id, e.name)", [ref]
+    query, values = _LIVING + f" AND e.{column_of(ref)} = ?", [ref]
     if tenant is not None:
         query, values = query + " AND e.tenant_id = ?", [ref, find_tenant(connection, tenant).id]
     rows = [_row(row) for row in connection.execute(query, values)]

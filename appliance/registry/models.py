@@ -12,7 +12,7 @@ from typing import Final
 from appliance.domain.ids import ModelId
 from appliance.registry.errors import AlreadyExists, InUse, InvalidValue, ModelUnreadable
 from appliance.registry.gguf import Header, NotGGUF, read_header
-from appliance.registry.names import check_model_name, only
+from appliance.registry.names import check_model_name, column_of, only
 from appliance.registry.store import Change, Store
 
 # Bytes read so far and in all. Called from another thread than the event loop's.
@@ -184,7 +184,7 @@ class Models:
 
 def find_model(connection: sqlite3.Connection, ref: str) -> ModelRow:
     """The living model of that id or name. Raises NotFound."""
-    rows = connection.execute(_LIVING + " AND ? IN (id, name)", [ref])
+    rows = connection.execute(_LIVING + f" AND {column_of(ref)} = ?", [ref])
     return only([_row(row) for row in rows], KIND, ref)
 
 

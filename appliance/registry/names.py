@@ -48,6 +48,11 @@ def check_count(what: str, value: int, *, lowest: int = 1, highest: int = 10**15
     return value
 
 
+def column_of(ref: str) -> str:
+    """`id` or `name`: the column that a reference is to be looked up in."""
+    return "id" if _ID.fullmatch(ref) else "name"
+
+
 def only(rows: Sequence[R], kind: str, ref: str, *, within: str = "") -> R:
     """The single row that `ref` stands for. `within` names the nouns that would narrow it."""
     if not rows:

@@ -6,7 +6,7 @@ from typing import Final
 
 from appliance.domain.ids import NodeId
 from appliance.registry.errors import AlreadyExists
-from appliance.registry.names import check_name, only
+from appliance.registry.names import check_name, column_of, only
 from appliance.registry.regions import ensure_region
 from appliance.registry.store import Change, Store
 
@@ -111,7 +111,7 @@ class Nodes:
 
 def find_node(connection: sqlite3.Connection, ref: str) -> NodeRow:
     """The living node of that id or name. Raises NotFound."""
-    rows = connection.execute(_LIVING + " AND ? IN (id, name)", [ref])
+    rows = connection.execute(_LIVING + f" AND {column_of(ref)} = ?", [ref])
     return only([_row(row) for row in rows], KIND, ref)
 
 

@@ -21,7 +21,7 @@ from appliance.registry.reservations import Reservations
 from appliance.registry.schema import MIGRATIONS
 from appliance.registry.settings import SiteSettings
 from appliance.registry.snapshot import Snapshot
-from appliance.registry.snapshot_source import load_snapshot
+from appliance.registry.snapshot_source import SnapshotSource
 from appliance.registry.store import Change, Store, apply_change
 from appliance.registry.tenants import Tenants
 from appliance.security.seal import Seal
@@ -50,8 +50,8 @@ class Registry:
 
         `site_region` and `global_limits` come from the settings.
         """
-        load = partial(load_snapshot, pepper=pepper, global_limits=global_limits)
-        store = Store(database, clock, entropy, load)
+        source = SnapshotSource(pepper=pepper, global_limits=global_limits)
+        store = Store(database, clock, entropy, source.load)
         self._store = store
         self.tenants = Tenants(store, empty_tenant)
         self.environments = Environments(store, site_region, empty_environment)

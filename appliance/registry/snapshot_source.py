@@ -1,4 +1,8 @@
-"""Reads a Snapshot out of the registry's file: a few queries, whatever the number of keys."""
+"""Reads a Snapshot out of the registry's file: a few queries, whatever the number of keys.
+
+A change of one key among ten thousand must not read them all again: the audit names what changed
+since the tables were read last, and what it cannot have touched is taken over.
+"""
 
 import json
 import sqlite3
@@ -20,9 +24,21 @@ _ENVIRONMENTS: Final = (
 )
 _SECRETS: Final = (
     "SELECT s.digest, s.retires_at_ns, k.id, k.environment_id, k.name, k.role, k.suspended,"
-    " k.expires_at_ns FROM key_secrets s JOIN api_keys k ON k.id = s.key_id"
+    " k.expires_at_ns, l.* FROM key_secrets s JOIN api_keys k ON k.id = s.key_id"
+    " LEFT JOIN limits l ON l.layer = 'key' AND l.scope_id = k.id"
     " WHERE k.deleted_at_ns IS NULL AND (s.retires_at_ns IS NULL OR s.retires_at_ns > ?)"
 )
+_OF_KEYS: Final = " AND k.id IN (SELECT value FROM json_each(?))"
+_CHANGED: Final = "SELECT object_kind, object_id FROM audit WHERE seq > ? LIMIT ?"
+
+# Changes of these kinds touch the credentials of no key …
+_TOUCH_NO_KEY: Final = frozenset(
+    {"region", "model", "deployment", "node", "replica", "reservation", "setting"}
+)
+# … changes of these kinds touch those of one, and all others may touch any.
+_TOUCH_ONE_KEY: Final = frozenset({"key", "key limits"})
+# More changes at once than this are cheaper to read as a whole.
+CHANGES_FOLLOWED_MAX: Final = 256
 _DEPLOYMENTS: Final = (
     "SELECT d.*, m.digest AS model_digest, m.suspended AS model_suspended"
     " FROM deployments d LEFT JOIN models m ON m.id = d.model_id WHERE d.deleted_at_ns IS NULL"
@@ -54,28 +70,76 @@ class _Environment:
     layers: _Layers  # down to the environment's own
 
 
-def load_snapshot(
-    connection: sqlite3.Connection, now_ns: int, *, pepper: bytes, global_limits: Limits
-) -> Snapshot:
-    """The tables as they are in the connection's transaction.
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What was read last, and which audit entry was the newest then."""
 
-    `global_limits` come from the settings; what the registry has set lies over them. Secrets
-    whose overlap is over at `now_ns` are left out; expired keys stay, to be told so.
-    """
-    (version,) = connection.execute("SELECT version FROM state").fetchone()
-    limits = {
-        (row["layer"], row["scope_id"]): limits_of(row)
-        for row in connection.execute("SELECT * FROM limits")
-    }
-    set_globally = limits.get((Layer.GLOBAL, GLOBAL_SCOPE), UNLIMITED)
-    layers = _with((), Layer.GLOBAL, GLOBAL_SCOPE, set_globally.over(global_limits))
-    tenants = _tenants(connection, limits, layers, pepper)
-    environments = _environments(connection, limits, tenants)
-    return Snapshot(
-        version=version,
-        credentials=_credentials(connection, limits, environments, now_ns),
-        deployments=_deployments(connection),
-    )
+    audit_seq: int
+    environments: Mapping[str, _Environment]
+    snapshot: Snapshot
+
+
+class SnapshotSource:
+    """Makes snapshots, each from the one before where it can. One thread at a time."""
+
+    __slots__ = ("_global_limits", "_pepper", "_tables")
+
+    def __init__(self, *, pepper: bytes, global_limits: Limits) -> None:
+        """`global_limits` come from the settings; what the registry has set lies over them."""
+        self._pepper = pepper
+        self._global_limits = global_limits
+        self._tables: _Tables | None = None
+
+    def load(self, connection: sqlite3.Connection, now_ns: int) -> Snapshot:
+        """The tables as they are in the connection's transaction.
+
+        Secrets whose overlap is over at `now_ns` are left out when they are read; expired keys
+        stay, to be told so.
+        """
+        version, audit_seq = connection.execute("SELECT version, audit_seq FROM state").fetchone()
+        known = self._tables
+        if known is not None and known.snapshot.version == version:
+            return known.snapshot
+        touched = None if known is None else _touched_keys(connection, known.audit_seq)
+        if known is None or touched is None:
+            environments: Mapping[str, _Environment] = self._read_environments(connection)
+            credentials: Mapping[bytes, Credential] = _credentials(connection, environments, now_ns)
+        else:
+            environments = known.environments
+            credentials = _with_keys(connection, known, touched, now_ns)
+        snapshot = Snapshot(version, credentials, _deployments(connection))
+        self._tables = _Tables(audit_seq, environments, snapshot)
+        return snapshot
+
+    def _read_environments(self, connection: sqlite3.Connection) -> dict[str, _Environment]:
+        limits = {
+            (row["layer"], row["scope_id"]): limits_of(row)
+            for row in connection.execute("SELECT * FROM limits WHERE layer <> 'key'")
+        }
+        set_globally = limits.get((Layer.GLOBAL, GLOBAL_SCOPE), UNLIMITED)
+        layers = _with((), Layer.GLOBAL, GLOBAL_SCOPE, set_globally.over(self._global_limits))
+        tenants = _tenants(connection, limits, layers, self._pepper)
+        return _environments(connection, limits, tenants)
+
+
+def _touched_keys(connection: sqlite3.Connection, since_seq: int) -> set[str] | None:
+    """Ids of the keys whose credentials may have changed; None: perhaps all."""
+    changes = connection.execute(_CHANGED, [since_seq, CHANGES_FOLLOWED_MAX + 1]).fetchall()
+    kinds = {kind for kind, _ in changes}
+    if len(changes) > CHANGES_FOLLOWED_MAX or kinds - _TOUCH_NO_KEY - _TOUCH_ONE_KEY:
+        return None
+    return {object_id for kind, object_id in changes if kind in _TOUCH_ONE_KEY}
+
+
+def _with_keys(
+    connection: sqlite3.Connection, known: _Tables, touched: set[str], now_ns: int
+) -> Mapping[bytes, Credential]:
+    """The credentials known, with those of the keys `touched` read anew."""
+    if not touched:
+        return known.snapshot.credentials
+    others = known.snapshot.credentials.items()
+    credentials = {digest: c for digest, c in others if c.key_id not in touched}
+    return credentials | _credentials(connection, known.environments, now_ns, touched)
 
 
 def _tenants(
@@ -117,25 +181,30 @@ def _environments(
 
 def _credentials(
     connection: sqlite3.Connection,
-    limits: _SetLimits,
     environments: Mapping[str, _Environment],
     now_ns: int,
+    keys: set[str] | None = None,
 ) -> dict[bytes, Credential]:
+    """Credentials by digest, of the keys with these ids, or of all."""
+    if keys is None:
+        rows = connection.execute(_SECRETS, [now_ns])
+    else:
+        rows = connection.execute(_SECRETS + _OF_KEYS, [now_ns, json.dumps(sorted(keys))])
     roles = {role.value: role for role in Role}
     credentials = {}
-    for row in connection.execute(_SECRETS, [now_ns]):
-        digest, retires_ns, key_id, environment_id, name, role, suspended, expires_ns = row
+    for row in rows:
+        digest, retires_ns, key_id, environment_id, name, role, suspended, expires_ns = row[:8]
         environment = environments[environment_id]
         tenant = environment.tenant
-        own = limits.get((Layer.KEY, key_id), UNLIMITED)
+        layers = environment.layers
+        if row["layer"] is not None:
+            layers = _with(layers, Layer.KEY, key_id, limits_of(row))
         credentials[digest] = Credential(
             key_id=key_id,
             key_name=name,
             role=roles[role],
             key_suspended=bool(suspended),
-            expires_at_ns=min(
-                (end for end in (retires_ns, expires_ns) if end is not None), default=None
-            ),
+            expires_at_ns=_earlier(retires_ns, expires_ns),
             tenant_id=tenant.id,
             tenant_name=tenant.name,
             tenant_suspended=tenant.suspended,
@@ -145,10 +214,16 @@ def _credentials(
             environment_suspended=environment.suspended,
             region=environment.region,
             models_allowed=environment.models,
-            layers=_with(environment.layers, Layer.KEY, key_id, own),
+            layers=layers,
             cache_salt=tenant.cache_salt,
         )
     return credentials
+
+
+def _earlier(one_ns: int | None, other_ns: int | None) -> int | None:
+    if one_ns is None or other_ns is None:
+        return other_ns if one_ns is None else one_ns
+    return min(one_ns, other_ns)
 
 
 def _deployments(connection: sqlite3.Connection) -> dict[str, DeploymentEntry]:

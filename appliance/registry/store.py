@@ -133,12 +133,11 @@ class Store:
         entropy: Callable[[int], bytes],
         load: Callable[[sqlite3.Connection, int], Snapshot],
     ) -> None:
-        """`load(connection, now_ns)` makes the tables of a snapshot."""
+        """`load(connection, now_ns)` makes the tables of a snapshot; one call at a time."""
         self._database = database
         self._clock = clock
         self._entropy = entropy
         self._load = load
-        self._snapshot: Snapshot | None = None
         self._loading = asyncio.Lock()
         self._told_version = -1
         self._subscribers: list[Callable[[Snapshot], None]] = []
@@ -190,14 +189,7 @@ class Store:
                 callback(snapshot)
 
     async def _newest(self) -> Snapshot:
-        self._snapshot = await self.read(self._load_unless_known)
-        return self._snapshot
-
-    def _load_unless_known(self, connection: sqlite3.Connection) -> Snapshot:
-        version: int = connection.execute(_OF_STATE).fetchone()["version"]
-        if self._snapshot is not None and self._snapshot.version == version:
-            return self._snapshot
-        return self._load(connection, self._clock.wall_ns())
+        return await self.read(lambda connection: self._load(connection, self._clock.wall_ns()))
 
 
 def consistently(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], R]) -> R:

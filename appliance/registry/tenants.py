@@ -9,7 +9,7 @@ from appliance.domain.ids import TenantId
 from appliance.domain.limits import UNLIMITED, Limits, Plan
 from appliance.registry.errors import AlreadyExists
 from appliance.registry.limit_rows import COLUMNS, limits_of
-from appliance.registry.names import check_name, only
+from appliance.registry.names import check_name, column_of, only
 from appliance.registry.store import Change, Store
 
 KIND: Final = "tenant"
@@ -112,7 +112,7 @@ class Tenants:
 
 def find_tenant(connection: sqlite3.Connection, ref: str) -> TenantRow:
     """The living tenant of that id or name. Raises NotFound."""
-    rows = connection.execute(_LIVING + " AND ? IN (t.id, t.name)", [ref])
+    rows = connection.execute(_LIVING + f" AND t.{column_of(ref)} = ?", [ref])
     return only([_row(row) for row in rows], KIND, ref)
 
 

@@ -26,7 +26,11 @@ def engine() -> Iterator[FaultEngine]:
 
 @pytest.fixture(scope="session")
 def site(engine: FaultEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    settings = {"CIC_TIMEOUTS_FIRST_TOKEN_S": "10", "CIC_TIMEOUTS_TOKEN_GAP_S": "2"}
+    settings = {
+        "CIC_TIMEOUTS_FIRST_TOKEN_S": "10",
+        "CIC_TIMEOUTS_TOKEN_GAP_S": "2",
+        "CIC_SCHEDULER_EJECT_AFTER_FAILURES": "1000000",  # faults here are never the replica's end
+    }
     models = tmp_path_factory.mktemp("models")
     with running_site(settings=settings, with_agent=True) as running:
         llamacpp(running, TINY, write_tiny_gguf(models / "tiny.gguf"))

@@ -1,5 +1,6 @@
 """Odd requests: targets, methods, versions, headers, pipelines. One envelope for every refusal."""
 
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -90,10 +91,8 @@ def test_two_authorizations(connect: Connect, site: Site, key: Key) -> None:
     other = site.key()
     whole = request("GET", "/v1/models", None, bearer(key))
     client.send(whole[:-2] + f"Authorization: Bearer {other.secret}\r\n\r\n".encode())
-    try:
+    with contextlib.suppress(Closed):
         assert client.answer().status in {400, 401}
-    except Closed:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -424,10 +423,8 @@ def test_upgrades_are_not_offered(connect: Connect, key: Key) -> None:
 def test_empty_lines_before_a_request(connect: Connect, key: Key) -> None:
     client = connect()
     client.send(b"\r\n\r\n" + request("GET", "/v1/models", None, bearer(key)))
-    try:
+    with contextlib.suppress(Closed):
         assert client.answer().status in {200, 400}  # RFC 9112, 2.2: at least one is ignored
-    except Closed:
-        pass
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])

@@ -17,9 +17,9 @@ class Dimension(StrEnum):
     CONCURRENCY = "concurrency"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # two for each request: a frozen one takes three times as long to make
 class Gauge:
-    """The tightest limit of one kind, over all layers that have it."""
+    """The tightest limit of one kind, over all layers that have it. Never changed once made."""
 
     limit: int
     remaining: int
@@ -28,10 +28,14 @@ class Gauge:
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Held budget of one request. Settled exactly once; settling again changes nothing."""
+    """Held budget of one request. Settled exactly once; settling again changes nothing.
+
+    It ends in `settle` or `release`; whichever comes first counts. `open` tells whether it still
+    holds anything.
+    """
 
     layers: tuple[LayerLimits, ...]
-    tokens: int
+    tokens: int  # held in each layer: what was asked for, at least 1
     made_at_s: float
     requests_gauge: Gauge | None  # None: no layer limits requests
     tokens_gauge: Gauge | None
@@ -40,7 +44,13 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The request does not fit. Nothing is held."""
+    """The request does not fit. Nothing is held.
+
+    When several limits refuse, this is the one that will refuse the longest. TOKENS_PER_DAY is a
+    used-up quota: asking again soon is useless. `retry_after_s` is exact where only counted usage
+    stands in the way; where running requests do, it is a forecast from how long requests of
+    this scope have run and how much of their reservation they used.
+    """
 
     layer: Layer
     dimension: Dimension
@@ -61,13 +71,18 @@ class LimitStore(Protocol):
     ) -> Reservation | Refusal:
         """Hold one request, one concurrency slot and `tokens` in every layer, or nothing at all.
 
-        A request larger than a layer's whole limit is held as exactly that limit, so it passes
-        when nothing else was served in the window ("limit + one request").
+        A request larger than a layer's whole limit passes when nothing else is counted there
+        ("limit + one request"); a limit of 0 lets nothing pass. A limit that changed counts from
+        this call on, with all that was counted before.
         """
         ...
 
     def settle(self, reservation: Reservation, tokens: int, now_s: float) -> None:
-        """Replace the held tokens by the true count and free the concurrency slot."""
+        """Replace the held tokens by the true count and free the concurrency slot.
+
+        The count may exceed what was held; then the window goes over its limit, and nothing more
+        passes until it is back under it.
+        """
         ...
 
     def release(self, reservation: Reservation, now_s: float) -> None:

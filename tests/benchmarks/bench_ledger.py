@@ -165,7 +165,7 @@ async def measure(arguments: argparse.Namespace) -> None:
             cpu_us, base_us = (
                 costs[name][0] / arguments.requests * 1e6 for name in ("ledger", "without")
             )
-            print(  # noqa: T201 (a benchmark prints)
+            print(
                 f"round {round_no}: {cpu_us - base_us:.1f} µs CPU per request"
                 f" ({cpu_us:.1f} with, {base_us:.1f} without),"
                 f" {arguments.requests / costs['ledger'][1]:.0f} records/s,"

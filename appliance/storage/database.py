@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import sqlite_utils
 
 from appliance.storage.errors import DatabaseDamaged, DatabaseUnavailable, SchemaTooNew
-from appliance.storage.writer import GroupWriter, Outcome
+from appliance.storage.writer import GroupWriter, Outcome, of_the_disk
 
 R = TypeVar("R")
 
@@ -22,6 +22,7 @@ Schema: TypeAlias = sqlite_utils.Database
 
 BUSY_TIMEOUT_S: Final = 5.0
 _MIGRATIONS_TABLE: Final = "_migrations"
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     file cannot be opened and DatabaseDamaged when it is no database.
     """
     mode = "ro" if read_only else "rwc"
-    try:
+    with _named(path):
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -56,24 +57,40 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
-        if not read_only:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA query_only=ON" if read_only else "PRAGMA query_only=OFF")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        raise DatabaseUnavailable(
-            f"Cannot open the database {path}: {error}.",
-            next_step="Check that the folder exists, is writable and has free space.",
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise DatabaseDamaged(
-            f"{path} is not a sound SQLite database: {error}.",
-            next_step="Restore it from a backup; keep the damaged file for examination.",
-        ) from error
+        try:
+            if not read_only:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA query_only=ON" if read_only else "PRAGMA query_only=OFF")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
     connection.row_factory = sqlite3.Row
     return connection
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the disk or the file into an error that names the file.
+
+    What it says of a statement (a constraint, a mistake in SQL) is the caller's and passes.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not of_the_disk(error):
+            raise
+        if error.sqlite_errorcode & 0xFF in _DAMAGE:
+            raise DatabaseDamaged(
+                f"{path} is not a sound SQLite database: {error}.",
+                next_step="Restore it from a backup; keep the damaged file for examination.",
+            ) from error
+        raise DatabaseUnavailable(
+            f"Cannot use the database {path}: {error}.",
+            next_step="Check that the folder exists, is writable and has free space.",
+        ) from error
 
 
 def migrate(path: Path, migrations: Sequence[Migration]) -> None:
@@ -83,30 +100,37 @@ def migrate(path: Path, migrations: Sequence[Migration]) -> None:
     """
     connection = connect(path)
     try:
-        database = sqlite_utils.Database(connection)
-        if not database.table(_MIGRATIONS_TABLE).exists():
-            database.table(_MIGRATIONS_TABLE).create({"name": str}, pk="name")
-        done = {row["name"] for row in database.table(_MIGRATIONS_TABLE).rows}
-        unknown = done - {step.name for step in migrations}
-        if unknown:
-            raise SchemaTooNew(
-                f"{path} was written by a newer version (it knows {', '.join(sorted(unknown))}).",
-                next_step="Start the newer version, or restore the backup made before the upgrade.",
-            )
-        for step in migrations:
-            if step.name in done:
-                continue
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                step.apply(database)
-                connection.execute(f"INSERT INTO {_MIGRATIONS_TABLE} VALUES (?)", [step.name])  # noqa: S608 (a constant)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with _named(path):
+            _apply_missing(path, connection, migrations)
     finally:
         connection.close()
+
+
+def _apply_missing(
+    path: Path, connection: sqlite3.Connection, migrations: Sequence[Migration]
+) -> None:
+    database = sqlite_utils.Database(connection)
+    if not database.table(_MIGRATIONS_TABLE).exists():
+        database.table(_MIGRATIONS_TABLE).create({"name": str}, pk="name")
+    done = {row["name"] for row in database.table(_MIGRATIONS_TABLE).rows}
+    unknown = done - {step.name for step in migrations}
+    if unknown:
+        raise SchemaTooNew(
+            f"{path} was written by a newer version (it knows {', '.join(sorted(unknown))}).",
+            next_step="Start the newer version, or restore the backup made before the upgrade.",
+        )
+    for step in migrations:
+        if step.name in done:
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step.apply(database)
+            connection.execute(f"INSERT INTO {_MIGRATIONS_TABLE} VALUES (?)", [step.name])  # noqa: S608 (a constant)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
 
 class Database:
@@ -135,12 +159,16 @@ class Database:
         return future
 
     async def write(self, run: Callable[[sqlite3.Connection], R]) -> R:
-        """Write, and wait until it is durable."""
-        return await asyncio.wrap_future(self.submit(run))
+        """Write, and wait until it is durable. Raises StorageError when the disk fails."""
+        with _named(self.path):
+            return await asyncio.wrap_future(self.submit(run))
 
     def read(self, run: Callable[[sqlite3.Connection], R]) -> R:
-        """Run a query on a pooled read-only connection; blocks the calling thread."""
-        with self._reader() as connection:
+        """Run a query on a pooled read-only connection; blocks the calling thread.
+
+        Raises StorageError when the disk fails.
+        """
+        with _named(self.path), self._reader() as connection:
             return run(connection)
 
     async def read_async(self, run: Callable[[sqlite3.Connection], R]) -> R:

@@ -10,7 +10,7 @@ Three ways to run it:
 - `async with FaultEngine() as engine` in a test's own loop;
 - `with engine_in_thread() as engine` beside synchronous clients;
 - `python -m tests.fakes.engine --port 0` as a process; it prints its URL, and answers
-  `GET /__fake__/requests`, `POST /__fake__/reset`, `GET /__fake__/counts`.
+  `GET /__fake__/requests`, `GET /__fake__/counts`, `POST /__fake__/reset`, `POST /__fake__/open`.
 """
 
 import argparse
@@ -19,10 +19,14 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import resource
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.fakes.engine_answers import CREATED_S, OPERATIONS
@@ -51,6 +55,7 @@ class FaultEngine:
         self.requests: list[Received] = []  # probes for health and models are not among them
         self.connections_open = 0
         self.connections_made = 0
+        self.gate = asyncio.Event()  # opened by POST /__fake__/open, shut again by reset
         self._numbers = itertools.count()
         self._queued: list[tuple[str, str]] = []  # (path, fault)
         self._lock = threading.Lock()
@@ -98,7 +103,8 @@ class FaultEngine:
         until = time.monotonic() + deadline_s
         while not (found := wanted(list(self.requests))):
             if time.monotonic() > until:
-                raise AssertionError(f"not seen within {deadline_s} s in {self.requests!r}")
+                last = [f"{r.target} {r.fault}" for r in self.requests[-3:]]
+                raise AssertionError(f"not seen within {deadline_s} s; the last were {last}")
             time.sleep(0.005)
         return found
 
@@ -186,6 +192,7 @@ class FaultEngine:
             argument,
             self.usage_on_every or name == "usage_on_every",
             token_s,
+            self.gate,
         )
         if self.api_key is not None and head.get("authorization") != f"Bearer {self.api_key}":
             await call.error("401 Unauthorized", {"error": "Unauthorized"})
@@ -223,6 +230,9 @@ class FaultEngine:
             }
         elif path == "/__fake__/reset":
             self.reset()
+            self.gate.clear()
+        elif path == "/__fake__/open":
+            self.gate.set()
         elif path == "/__fake__/fault":
             asked = json.loads(body)
             self.next_fault(asked["fault"], path=asked.get("path", ""), times=asked.get("times", 1))
@@ -262,6 +272,48 @@ async def _send_json(connection: Connection, status: str, value: object) -> None
     data = json.dumps(value).encode()
     await connection.head(status, JSON_TYPE, ("Content-Length", str(len(data))))
     await connection.send(data)
+
+
+class EngineProcess:
+    """The engine as a process of its own, spoken to through its control paths."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def control(self, name: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"{self.url}/__fake__/{name}", data, DEADLINE_S) as answer:
+            return json.loads(answer.read())
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What Received holds, as JSON."""
+        found: list[dict[str, Any]] = self.control("requests")
+        return found
+
+    def counts(self) -> dict[str, int]:
+        found: dict[str, int] = self.control("counts")
+        return found
+
+
+@contextlib.contextmanager
+def engine_as_process(*arguments: str) -> Iterator[EngineProcess]:
+    """`python -m tests.fakes.engine`, ended with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.fakes.engine", *arguments],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline().decode()
+        if not line.startswith("ready "):
+            raise AssertionError("the fault engine did not start")
+        yield EngineProcess(line.split()[1])
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
 
 
 @contextlib.contextmanager
@@ -305,6 +357,8 @@ async def _main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", default="fault")

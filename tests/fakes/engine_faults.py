@@ -6,6 +6,7 @@ Sources: ENGINES.md observations of vLLM and llama.cpp (error followed by [DONE]
 force-include-usage, hung engines); the rest are shapes of RFC 9112 turned wrong on purpose.
 """
 
+import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,7 @@ class Call:
     argument: str
     usage_on_every: bool
     token_s: float  # between two tokens
+    gate: asyncio.Event  # see the fault `gated`
 
     @property
     def streamed(self) -> bool:
@@ -757,6 +759,18 @@ async def late_start(call: Call) -> None:
     await call.begin_stream()
     await call.connection.pause(call.seconds(0.5))
     for event in call.events():
+        await call.event(event)
+    await call.connection.last_chunk()
+
+
+@fault
+async def gated(call: Call) -> None:
+    """Two tokens, then the rest when the gate is opened: many streams at the same point."""
+    await call.begin_stream()
+    for event in call.events():
+        if event.token and call.received.tokens_sent == 2:
+            while not call.gate.is_set():
+                await call.connection.pause(0.05)
         await call.event(event)
     await call.connection.last_chunk()
 

@@ -7,7 +7,7 @@ import time
 
 import openai
 
-from tests.fakes.engine import FaultEngine, engine_in_thread
+from tests.fakes.engine import FaultEngine, engine_as_process, engine_in_thread
 from tests.fakes.engine_answers import figures
 from tests.fakes.engine_faults import ABSURD, FAULTS
 
@@ -118,3 +118,19 @@ async def test_a_queued_fault_strikes_once() -> None:
         second = await exchange(engine, body, "/v1/chat/completions")
         assert first.startswith(b"HTTP/1.1 503")
         assert second.startswith(b"HTTP/1.1 200")
+
+
+def test_the_engine_as_a_process() -> None:
+    with (
+        engine_as_process("--model", "other") as engine,
+        openai.OpenAI(base_url=engine.url + "/v1", api_key="x") as client,
+    ):
+        assert [model.id for model in client.models.list()] == ["other"]
+        stream = client.chat.completions.create(
+            model="other", messages=MESSAGES, stream=True, extra_body={"fault": "gated"}
+        )
+        next(iter(stream))
+        assert engine.counts()["running"] == 1
+        engine.control("open")
+        assert list(stream)[-1].choices[0].finish_reason == "length"
+        assert engine.requests()[0]["tokens_sent"] == 8

@@ -9,7 +9,6 @@ from appliance.admin.tenants import state_word
 from appliance.domain.clock import iso
 from appliance.domain.usage import Operation
 from appliance.registry.deployments import DeploymentRow
-from appliance.registry.engines import Engine
 from appliance.registry.models import ModelRow
 from appliance.wire.admin import (
     Deployment,
@@ -38,7 +37,7 @@ def model_view(row: ModelRow) -> Model:
 def deployment_view(row: DeploymentRow, live: DeploymentLive | None) -> Deployment:
     """A suspended deployment is shown as such, whatever its processes still do."""
     if live is None:
-        live = DeploymentLive("pending", "no node has taken it yet", ())
+        live = DeploymentLive("pending", "not started yet", ())
     return Deployment(
         id=row.id,
         name=row.name,

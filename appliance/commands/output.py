@@ -1,16 +1,21 @@
-"""What commands print: JSON for programs, aligned plain tables for people."""
+"""What commands print: JSON for programs, aligned plain tables for people.
+
+`rich` is loaded where something is drawn for people; with --json a command is over before that.
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 T = TypeVar("T")
 
@@ -47,8 +52,10 @@ class Column(Generic[T]):
     right: bool = False  # numbers
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """A console that takes every text as it is. NO_COLOR and pipes are respected by rich."""
+    from rich.console import Console  # noqa: PLC0415 (see the top)
+
     file = sys.stderr if stderr else sys.stdout
     width = None if file.isatty() else _WIDTH_UNBOUND
     return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
@@ -128,11 +135,13 @@ def progress(message: str) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _table(**options: Any) -> Table:
+def _table(**options: Any) -> "Table":
+    from rich.table import Table  # noqa: PLC0415 (see the top)
+
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), **options)
 
 
-def _print_table(table: Table) -> None:
+def _print_table(table: "Table") -> None:
     out = console()
     with out.capture() as captured:
         out.print(table)
@@ -140,7 +149,9 @@ def _print_table(table: Table) -> None:
         click.echo(line.rstrip(), color=True)
 
 
-def _cell(title: str, value: object) -> Text:
+def _cell(title: str, value: object) -> "Text":
+    from rich.text import Text  # noqa: PLC0415 (see the top)
+
     shown = text(value)
     style = _STATE_STYLES.get(shown, "") if title in _STATE_FIELDS else ""
     return Text(shown, style=style)

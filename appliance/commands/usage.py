@@ -1,18 +1,21 @@
 """`cic usage` and `cic ledger`."""
 
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 import msgspec
 
+from appliance.admin.moments import parse_moment
 from appliance.commands.client import AdminClient
 from appliance.commands.context import Refused
 from appliance.commands.moments import Moment
 from appliance.commands.output import Column, fields_of, print_fields, print_json, print_rows
-from appliance.commands.stopped import StoppedSite
 from appliance.wire.admin import LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.command import ExitCode, Invocation
+
+if TYPE_CHECKING:
+    from appliance.commands.stopped import StoppedLedger
 
 _COLUMNS: Final[tuple[UsageColumn, ...]] = get_args(UsageColumn)
 _NOT_RUNNING: Final = "not_running"
@@ -42,7 +45,7 @@ class UsageColumns(click.ParamType[list[UsageColumn]]):
 @click.command()
 @click.option("--since", type=Moment(-1), help="From this moment on, or 24h, 7d, 30m ago.")
 @click.option("--until", type=Moment(-1), help="Before this moment.")
-@click.option("--by", type=UsageColumns(), default="", help="Of tenant,env,key,model,hour.")
+@click.option("--by", type=UsageColumns(), default=list, help="Of tenant,env,key,model,hour.")
 @click.pass_obj
 def usage(
     invocation: Invocation, since: str | None, until: str | None, by: list[UsageColumn]
@@ -53,8 +56,7 @@ def usage(
         with AdminClient(invocation.home) as client:
             rows = client.get("/v1/usage", list[UsageRow], query)
     except Refused as error:
-        with stopped(invocation, error) as site:
-            rows = site.usage(since, until, by)
+        rows = stopped(invocation, error).usage(_moment(since), _moment(until), by)
     if invocation.json:
         print_json([usage_object(row) for row in rows])
         return
@@ -99,8 +101,7 @@ def verify(ctx: click.Context) -> None:
         with AdminClient(invocation.home, timeout_s=600.0) as client:
             verdict = client.get("/v1/ledger/verify", LedgerVerification)
     except Refused as error:
-        with stopped(invocation, error) as site:
-            verdict = site.verify()
+        verdict = stopped(invocation, error).verify()
     if invocation.json:
         print_json(verdict)
     else:
@@ -114,15 +115,20 @@ def record_lines(invocation: Invocation, since: int) -> Iterator[bytes]:
         with AdminClient(invocation.home) as client:
             yield from client.lines("/v1/ledger", {"since": since})
     except Refused as error:
-        with stopped(invocation, error) as site:
-            yield from map(msgspec.json.encode, site.rows(since))
+        yield from map(msgspec.json.encode, stopped(invocation, error).rows(since))
 
 
-def stopped(invocation: Invocation, error: Refused) -> StoppedSite:
+def stopped(invocation: Invocation, error: Refused) -> "StoppedLedger":
     """The ledger's file, when the error is that the appliance does not run; else raises it."""
     if error.wire_code != _NOT_RUNNING:
         raise error
-    return StoppedSite(invocation.home)
+    from appliance.commands.stopped import StoppedLedger  # noqa: PLC0415 (loads SQLite's library)
+
+    return StoppedLedger(invocation.home)
+
+
+def _moment(text: str | None) -> int | None:
+    return None if text is None else parse_moment(text, "time")
 
 
 def usage_object(row: UsageRow) -> dict[str, Any]:

@@ -25,7 +25,7 @@ GET    /v1/audit/verify                   AuditVerification
 GET    /openapi.json · /metrics · /healthz · /readyz
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -358,8 +358,8 @@ class AuditEntry(_Message, frozen=True):
     object_kind: str
     object_id: str
     object_name: str
-    before: msgspec.Raw | None
-    after: msgspec.Raw | None
+    before: Any
+    after: Any
     sha256: str
 
 

@@ -1,0 +1,39 @@
+"""The ledger of a site whose appliance does not run: read from its file, with the same answers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from appliance.admin.ledger_view import LedgerView
+from appliance.metering.reader import LedgerReader
+from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.home import Home
+
+_PAGE_ROWS: Final = 500
+
+
+class StoppedLedger:
+    """A site that never served has no ledger yet; that is an empty one."""
+
+    def __init__(self, home: Home) -> None:
+        self._view = LedgerView(LedgerReader(home.ledger_file))
+        self._exists = home.ledger_file.exists()
+
+    def usage(
+        self, since_ns: int | None, until_ns: int | None, by: Sequence[UsageColumn]
+    ) -> list[UsageRow]:
+        if not self._exists:
+            nothing = UsageRow(requests=0, input_tokens=0, output_tokens=0, cached_tokens=0)
+            return [] if by else [nothing]
+        return self._view.usage(since_ns, until_ns, by)
+
+    def rows(self, since_seq: int) -> Iterator[LedgerRow]:
+        while self._exists and (page := self._view.rows(since_seq, _PAGE_ROWS)):
+            yield from page
+            since_seq = page[-1].seq
+
+    def verify(self) -> LedgerVerification:
+        if not self._exists:
+            return LedgerVerification(
+                ok=True, records=0, open=0, head_sha256="00" * 32, problems=[]
+            )
+        return self._view.verify()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from appliance.admin.ledger_view import LedgerView
+from appliance.admin.ledger_usage import LedgerUsage
 from appliance.metering.reader import LedgerReader
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home
@@ -15,7 +15,7 @@ class StoppedLedger:
     """A site that never served has no ledger yet; that is an empty one."""
 
     def __init__(self, home: Home) -> None:
-        self._view = LedgerView(LedgerReader(home.ledger_file))
+        self._view = LedgerUsage(LedgerReader(home.ledger_file))
         self._exists = home.ledger_file.exists()
 
     def usage(

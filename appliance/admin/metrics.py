@@ -1,13 +1,13 @@
 """Figures in Prometheus' exposition format, collected anew for every scrape."""
 
 from collections.abc import Iterator
-from math import isinf
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import CollectorRegistry
@@ -66,6 +66,12 @@ def _traffic(figures: Figures) -> Iterator[Metric]:
         tokens.add_metric([kind], count)
     yield tokens
     for name, meaning, value in (
+        ("retries", "Requests tried on another replica.", figures.retries),
+        ("replays", "Answers given again for an idempotency key.", figures.replays),
+        ("connections_refused", "Connections of clients refused.", figures.connections_refused),
+    ):
+        yield CounterMetricFamily(f"crosslogic_{name}", meaning, value=value)
+    for name, meaning, value in (
         ("connections_open", "Connections of clients.", figures.connections_open),
         ("requests_running", "Requests at an engine.", figures.requests_running),
         ("streams_open", "Streamed answers in flight.", figures.streams_open),
@@ -123,10 +129,15 @@ def _ledger(figures: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "crosslogic_ledger_open", "Openings that are not settled yet.", value=figures.ledger_open
     )
-    yield from _histogram(
-        "crosslogic_ledger_commit_seconds",
-        "One group commit, until it is on disk.",
-        figures.ledger_commit,
+    commits = SummaryMetricFamily(
+        "crosslogic_ledger_commit_seconds", "Group commits, each until it is on disk."
+    )
+    commits.add_metric([], figures.ledger_commits, figures.ledger_commit_s)
+    yield commits
+    yield CounterMetricFamily(
+        "crosslogic_ledger_failures",
+        "Group commits that were refused.",
+        value=figures.ledger_failures,
     )
 
 
@@ -134,7 +145,7 @@ def _histogram(name: str, meaning: str, figures: HistogramFigures | None) -> Ite
     if figures is None:
         return
     buckets = [
-        ("+Inf" if isinf(bound) else repr(bound), float(count))
-        for bound, count in zip(figures.bounds_s, figures.counts, strict=True)
+        (bound, float(count))
+        for bound, count in zip((*map(repr, figures.bounds_s), "+Inf"), figures.counts, strict=True)
     ]
     yield HistogramMetricFamily(name, meaning, buckets=buckets, sum_value=figures.sum_s)

@@ -94,7 +94,7 @@ class LimitUsage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistogramFigures:
-    """Counts of observations not above each bound (cumulative, the last bound is infinity)."""
+    """Observations not above each bound, cumulative; one more count than bounds, of all of them."""
 
     bounds_s: tuple[float, ...]
     counts: tuple[int, ...]
@@ -131,16 +131,21 @@ class Figures:
     requests: Sequence[RequestFigures] = ()
     refusals: Mapping[str, int] = field(default_factory=dict)  # by error code
     tokens: Mapping[str, int] = field(default_factory=dict)  # by kind: input, output, cached
+    retries: int = 0  # on another replica, before the first byte
+    replays: int = 0  # answers given again for an idempotency key
     connections_open: int = 0
+    connections_refused: int = 0
     requests_running: int = 0
     streams_open: int = 0
     queued: Mapping[str, int] = field(default_factory=dict)  # by deployment's name
     replicas: Sequence[ReplicaFigures] = ()
     first_token: HistogramFigures | None = None
     latency: HistogramFigures | None = None
-    ledger_commit: HistogramFigures | None = None
     ledger_records: int = 0
     ledger_open: int = 0
+    ledger_commits: int = 0  # groups written in one transaction
+    ledger_commit_s: float = 0.0  # spent in them, waiting for the disk included
+    ledger_failures: int = 0  # groups that were refused
 
 
 class MetricsSource(Protocol):

@@ -55,6 +55,8 @@ class Ledger:
         loop: asyncio.AbstractEventLoop,
         *,
         gather_s: float = GATHER_S,
+        retry_s: float = RETRY_S,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
     ) -> "Ledger":
         """Open or create the file, settle what the last stop cut off, and start the writer.
 
@@ -76,7 +78,15 @@ class Ledger:
         except BaseException:
             connection.close()
             raise
-        return cls(connection, book, clock, loop, gather_s=gather_s, recovered=recovered)
+        return cls(
+            connection,
+            book,
+            clock,
+            loop,
+            gather_s=gather_s,
+            retry_s=retry_s,
+            recovered=recovered,
+        )
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class Ledger:
         loop: asyncio.AbstractEventLoop,
         *,
         gather_s: float,
+        retry_s: float,
         recovered: int,
     ) -> None:
         self.recovered = recovered  # requests settled as aborted when the ledger was opened
@@ -95,6 +106,7 @@ class Ledger:
         self._loop = loop
         self._owed: dict[str, Settlement] = {}  # refused by the disk, by record id
         self._healthy = True
+        self._retry_s = retry_s
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
         self._started_s = 0.0  # of the group at work; writer's thread only
@@ -205,7 +217,7 @@ class Ledger:
             _log.info("ledger_available")
         self._healthy = not failing
         if self._retry is None and not self._closed and (failing or self._owed):
-            self._retry = self._loop.call_later(RETRY_S, self._try_again)
+            self._retry = self._loop.call_later(self._retry_s, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None

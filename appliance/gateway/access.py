@@ -1,0 +1,108 @@
+"""Who calls, and what the caller may use. Pure: tables in, a credential or an error out."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from appliance.gateway.errors import (
+    DeploymentSuspended,
+    EnvironmentSuspended,
+    Family,
+    InvalidApiKey,
+    KeySuspended,
+    ModelNotAllowed,
+    ModelNotFound,
+    ReadOnlyKey,
+    RegionNotAllowed,
+    TenantSuspended,
+    UnsupportedOperation,
+)
+from appliance.gateway.routes import Route
+from appliance.registry.snapshot import Credential, DeploymentEntry, Role, Snapshot
+from appliance.security.api_keys import well_formed
+
+_INVALID: Final = "The API key is missing or not valid."
+_NEXT_STEP: Final = "Send it as 'Authorization: Bearer clsk_…'."
+_BEARER: Final = "bearer "
+
+
+def authenticate(
+    headers: Mapping[str, str],
+    family: Family,
+    snapshot: Snapshot,
+    digest: Callable[[str], bytes],
+    now_ns: int,
+) -> Credential:
+    """The owner of the key in the request's head.
+
+    A missing, mistyped, unknown and expired key get the same answer, so that it tells nothing.
+    Raises InvalidApiKey, or what says who is suspended.
+    """
+    key = _key(headers, family)
+    caller = None
+    if key is not None and well_formed(key):
+        caller = snapshot.credentials.get(digest(key))
+    if caller is None or (caller.expires_at_ns is not None and caller.expires_at_ns <= now_ns):
+        raise InvalidApiKey(_INVALID, next_step=_NEXT_STEP)
+    if caller.tenant_suspended:
+        raise TenantSuspended("This tenant is suspended.", next_step="Ask your administrator.")
+    if caller.environment_suspended:
+        raise EnvironmentSuspended(
+            "This environment is suspended.", next_step="Ask your administrator."
+        )
+    if caller.key_suspended:
+        raise KeySuspended("This API key is suspended.", next_step="Ask your administrator.")
+    return caller
+
+
+def _key(headers: Mapping[str, str], family: Family) -> str | None:
+    authorization = headers.get("Authorization")
+    if authorization is not None:
+        if authorization[: len(_BEARER)].lower() != _BEARER:
+            return None
+        return authorization[len(_BEARER) :].strip()
+    if family is Family.ANTHROPIC:
+        return headers.get("x-api-key")
+    return None
+
+
+def may_run(caller: Credential) -> None:
+    """Raise ReadOnlyKey unless this key may run models."""
+    if caller.role is Role.READ_ONLY:
+        raise ReadOnlyKey("This API key may look but not run anything.")
+
+
+def deployment(caller: Credential, model: str, route: Route, snapshot: Snapshot) -> DeploymentEntry:
+    """The deployment a request names, if this caller may use it and it does the operation."""
+    entry = snapshot.deployments.get(model)
+    if caller.models_allowed is not None and model not in caller.models_allowed:
+        if entry is not None:
+            raise ModelNotAllowed(
+                f"This environment may not use the model '{model}'.", param="model"
+            )
+        entry = None
+    if entry is None:
+        raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
+    if entry.region != caller.region:
+        raise RegionNotAllowed(
+            f"The model '{model}' is not served in the region of this environment.", param="model"
+        )
+    if entry.suspended:
+        raise DeploymentSuspended(f"The model '{model}' is suspended.")
+    if route.operation not in entry.operations:
+        has = ", ".join(sorted(entry.operations)) or "none"
+        raise UnsupportedOperation(
+            f"The deployment '{model}' does not do {route.operation}. It does: {has}."
+        )
+    return entry
+
+
+def visible(caller: Credential, snapshot: Snapshot) -> list[DeploymentEntry]:
+    """The deployments this caller may use, by name."""
+    allowed = caller.models_allowed
+    return [
+        entry
+        for name, entry in sorted(snapshot.deployments.items())
+        if not entry.suspended
+        and entry.region == caller.region
+        and (allowed is None or name in allowed)
+    ]

@@ -1,0 +1,604 @@
+"""An admitted request, from its place in the queue to its record.
+
+An exchange is a ticket of the scheduler and the receiver of an engine's answer. Whatever happens,
+it ends in one settlement: everything that ends it goes through `_settle`, and what is last to leave
+for the client leaves in `_settled`, when the record is durable.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from appliance.domain.ids import RecordId, RequestId
+from appliance.domain.usage import Measured, Status, TokenCount
+from appliance.gateway import answers, request, sse, usage
+from appliance.gateway.answer_head import AnswerHead
+from appliance.gateway.call import Call
+from appliance.gateway.dialects import DIALECTS
+from appliance.gateway.errors import (
+    ClientLeft,
+    EngineError,
+    EngineTimeout,
+    GatewayError,
+    LedgerDown,
+    ModelLoading,
+    ModelUnavailable,
+    Overloaded,
+    ShuttingDown,
+    http_status,
+)
+from appliance.gateway.idempotency import Kept
+from appliance.gateway.relay import Relay
+from appliance.gateway.request import Ask
+from appliance.gateway.routes import Route
+from appliance.gateway.upstream import Connection
+from appliance.gateway.wiring import Wiring
+from appliance.limits.reservation import Reservation
+from appliance.metering.records import Opening, Settlement
+from appliance.registry.snapshot import Credential, DeploymentEntry
+from appliance.scheduler.replicas import ReplicaTarget
+from appliance.scheduler.tickets import (
+    Admission,
+    Outcome,
+    Placed,
+    Shed,
+    ShedReason,
+    Ticket,
+)
+
+# Answers kept back until the opening is durable; more and the engine has to wait.
+_EARLY_BYTES_MAX: Final = 64 * 1024
+_FIRST_COMMENT_S: Final = 2.0  # in the queue, before a stream is told that we are still there
+_NEXT_COMMENT_S: Final = 10.0
+_ENGINES_WITH_SALT: Final = frozenset({"vllm"})
+PRICE_CLASS: Final = "serverless"
+
+_log = logging.getLogger("appliance.gateway")
+
+
+class Phase(IntEnum):
+    QUEUED = 0
+    CONNECTING = 1
+    SENT = 2  # the engine has the request
+    SETTLING = 3  # nothing more is wanted of the engine
+    DONE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked, by whom, of which deployment, and what is held for it."""
+
+    route: Route
+    ask: Ask
+    body: bytes
+    content_type: bytes
+    caller: Credential
+    entry: DeploymentEntry
+    reservation: Reservation
+    prompt_estimate: int
+    bounds: usage.Bounds
+
+
+class Exchange(Ticket):
+    """One order at work. The pipeline waits for `finished`; callbacks do the rest."""
+
+    __slots__ = (
+        "_answer",
+        "_begun",
+        "_call",
+        "_comment_s",
+        "_connection",
+        "_counted",
+        "_early",
+        "_failure",
+        "_first_token_s",
+        "_full",
+        "_last",
+        "_lines",
+        "_moved_s",
+        "_opening",
+        "_order",
+        "_phase",
+        "_record_id",
+        "_relay",
+        "_sent_s",
+        "_served_by",
+        "_started_s",
+        "_wiring",
+        "finished",
+    )
+
+    def __init__(self, wiring: Wiring, call: Call, order: Order, lines: bytes) -> None:
+        entry = order.entry
+        super().__init__(entry.deployment_id, order.caller.tenant_id, order.reservation.tokens)
+        self._wiring = wiring
+        self._call = call
+        self._order = order
+        self._lines = lines  # of the head of every answer: the limits
+        self._started_s = wiring.clock.monotonic_s()
+        self._record_id = RecordId(wiring.new_id("record"))
+        self._opening = self._make_opening()
+        self._phase = Phase.QUEUED
+        self._begun = False  # the opening is durable
+        self._early: list[bytes] = []  # framed, waiting for that
+        self._connection: Connection | None = None
+        self._relay: Relay | None = None
+        self._served_by: ReplicaTarget | None = None
+        self._sent_s = 0.0
+        self._moved_s = 0.0  # when the stream last went on
+        self._first_token_s: float | None = None
+        self._comment_s = self._started_s + _FIRST_COMMENT_S
+        self._full = False  # the client takes nothing
+        self._failure: GatewayError | None = None  # what the client will be told
+        self._last: bytes | None = None  # held until the record is durable
+        self._counted: tuple[TokenCount, Measured] = (TokenCount(), Measured.ENGINE)
+        self._answer: Kept | None = None  # when it is not a stream
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def answer(self) -> Kept | None:
+        """What was answered, if it was a whole success."""
+        return self._answer
+
+    # Admission.
+
+    def start(self) -> None:
+        """Ask for a replica. Raises Overloaded, with nothing held, when there is none to be had."""
+        wiring = self._wiring
+        admission = wiring.scheduler.arrive(self, self._started_s)
+        if isinstance(admission, Shed):
+            wiring.limits.release(self._order.reservation, self._started_s)
+            raise shed_error(admission.reason, admission.retry_after_s, self._order.entry.name)
+        wiring.running.add(self)
+        self._call.connection.flow = self
+        wiring.ledger.begin(self._opening, self._opened)
+        self._go_on(admission)
+
+    def run_on(self, target: ReplicaTarget) -> None:
+        """The scheduler has a replica for it."""
+        self._served_by = target
+        self._phase = Phase.CONNECTING
+        connection = self._wiring.pools.of(target).take()
+        if connection is not None:
+            self._send(connection, target)
+        else:
+            self._connect(target)
+
+    def shed(self, reason: ShedReason, retry_after_s: int) -> None:
+        """The scheduler turns it away: its turn did not come, or no replica is left to try."""
+        failure = self._failure
+        if failure is None or reason is not ShedReason.TRIES_EXHAUSTED:
+            failure = shed_error(reason, retry_after_s, self._order.entry.name)
+        self._settle(Status.FAILED, Outcome.ENGINE_FAILED, failure)
+
+    def _go_on(self, admission: Admission) -> None:
+        if isinstance(admission, Placed):
+            self.run_on(admission.target)
+        elif isinstance(admission, Shed):
+            self.shed(admission.reason, admission.retry_after_s)
+        else:
+            self._phase = Phase.QUEUED
+
+    def _connect(self, target: ReplicaTarget) -> None:
+        tries = len(self.tried)
+
+        def connected(connection: Connection | None, reason: str) -> None:
+            if self._phase is not Phase.CONNECTING or len(self.tried) != tries:
+                if connection is not None:
+                    self._wiring.pools.of(target).put(connection)
+            elif connection is None:
+                self._engine_failed(answers.failed(), reason)
+            else:
+                self._send(connection, target)
+
+        self._wiring.pools.connect(target, connected)
+
+    def _send(self, connection: Connection, target: ReplicaTarget) -> None:
+        order = self._order
+        body = order.body
+        if not order.route.multipart:
+            salted = order.entry.engine in _ENGINES_WITH_SALT
+            body = request.forwarded(
+                body,
+                order.ask,
+                order.route.operation,
+                upstream_model=target.upstream_model,
+                cache_salt=order.caller.cache_salt if salted else "",
+            )
+        self._phase = Phase.SENT
+        self._connection = connection
+        self._sent_s = self._wiring.clock.monotonic_s()
+        connection.send(
+            self,
+            request.head(
+                target,
+                order.route.upstream,
+                order.content_type,
+                len(body),
+                self._call.request_id,
+                stream=order.ask.stream,
+            )
+            + body,
+        )
+
+    # The engine's answer.
+
+    def answered(self, head: AnswerHead, body: bytes) -> None:
+        self._connection = None
+        order = self._order
+        status = head.status
+        if not 200 <= status < 300:
+            self._engine_refused(status, body)
+            return
+        if order.ask.stream:
+            self._engine_failed(answers.failed(), f"content type {head.content_type!r}")
+            return
+        try:
+            figures = answers.read(head, body, order.route)
+        except answers.Unusable as error:
+            self._engine_failed(answers.failed(), str(error))
+            return
+        self._count(figures, answers.tokens_in(body, order.route))
+        line = b"x-crosslogic-usage: %b\r\n" % self._record_id.encode()
+        self._answer = Kept(status, head.content_type, body, line)
+        self._settle(Status.OK, Outcome.OK, None)
+
+    def streams(self) -> None:
+        order = self._order
+        if not order.ask.stream:
+            self._abort_engine()
+            self._engine_failed(answers.failed(), "a stream that was not asked for")
+            return
+        self._relay = Relay(
+            DIALECTS[order.route.operation],
+            asked=order.ask.usage_asked,
+            every=order.ask.usage_on_every,
+            chunked=self._call.version11,
+        )
+
+    def payload(self, data: bytes, framed: bytes | None) -> None:
+        relay = self._relay
+        if relay is None:
+            return
+        out = relay.feed(data, framed)
+        if relay.alive:
+            now_s = self._moved_s = self._wiring.clock.monotonic_s()
+            if self._first_token_s is None:
+                self._first_token(now_s)
+        if out:
+            self._deliver(out)
+        if relay.failure:
+            self._abort_engine()
+            self._stream_broke(relay.failure)
+        elif relay.done:
+            if self._connection is not None:
+                self._connection.release()
+            self._stream_done(relay)
+
+    def ended(self) -> None:
+        self._connection = None
+        if self._relay is not None:
+            self._relay.close()
+            if self._relay.failure:
+                self._stream_broke(self._relay.failure)
+
+    def lost(self, reason: str, *, unused: bool) -> None:
+        self._connection = None
+        if self._phase is not Phase.SENT:
+            return
+        if unused and self._served_by is not None:
+            # An idle connection that the engine closed as we took it: that is no failure of it.
+            self._phase = Phase.CONNECTING
+            self._connect(self._served_by)
+        else:
+            self._stream_broke(reason)
+
+    def _first_token(self, now_s: float) -> None:
+        self._first_token_s = now_s - self._started_s
+        self._wiring.stats.first_token.observe(self._first_token_s)
+        self._wiring.apply(self._wiring.scheduler.first_byte(self, now_s))
+
+    def _stream_done(self, relay: Relay) -> None:
+        self._count(relay.figures, relay.tokens)
+        tokens, _ = self._counted
+        last = b"".join(relay.held)
+        self._last = relay.final_usage(usage.Figures(tokens.input, tokens.output)) + last
+        self._settle(Status.OK, Outcome.OK, None)
+
+    def _stream_broke(self, reason: str) -> None:
+        """Before the first token another replica may do it; after it the client is told."""
+        if self._first_token_s is None:
+            self._relay = None
+            self._engine_failed(answers.failed(), reason)
+            return
+        self._log_failure(reason)
+        self._count_what_came()
+        self._settle(Status.FAILED, Outcome.ENGINE_FAILED, answers.failed())
+
+    def _engine_refused(self, status: int, body: bytes) -> None:
+        order = self._order
+        if answers.retried(status):
+            error: GatewayError = answers.failed()
+            if status == 429:
+                error = Overloaded("The model's engine takes no more requests.", retry_after_s=5)
+            self._engine_failed(error, f"status {status}")
+            return
+        refusal = answers.refused(status, body, order.entry.name, order.route.operation)
+        if isinstance(refusal, EngineError):
+            self._log_failure(f"status {status}")
+        self._settle(Status.FAILED, Outcome.REFUSED_BY_ENGINE, refusal)
+
+    def _engine_failed(self, error: GatewayError, reason: str) -> None:
+        """Nothing of the answer has come: try another replica, if there is one."""
+        self._log_failure(reason)
+        self._failure = error
+        wiring = self._wiring
+        wiring.stats.retries += 1
+        admission, effects = wiring.scheduler.retry(self, wiring.clock.monotonic_s())
+        self._go_on(admission)
+        wiring.apply(effects)
+
+    # The client.
+
+    def _deliver(self, data: bytes) -> None:
+        """Bytes of the stream, framed. None leaves before the opening is durable."""
+        call = self._call
+        if not self._begun:
+            self._early.append(data)
+            if self._connection is not None and sum(map(len, self._early)) > _EARLY_BYTES_MAX:
+                self._connection.pause_reading()
+        elif call.stream_begun:
+            call.write(data)
+        else:
+            self._wiring.stats.streams_open += 1
+            call.begin_stream(self._lines, data)
+
+    def _opened(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._refuse_unrecorded()
+            return
+        self._begun = True
+        if self._early:
+            early, self._early = b"".join(self._early), []
+            self._deliver(early)
+            if self._connection is not None and not self._full:
+                self._connection.resume_reading()
+
+    def client_full(self) -> None:
+        self._full = True
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def client_drained(self) -> None:
+        self._full = False
+        self._moved_s = self._wiring.clock.monotonic_s()
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def client_left(self) -> None:
+        """The client is gone: the engine stops, and what it generated is recorded."""
+        if self._phase < Phase.SETTLING:
+            self._end_early(Status.ABORTED, ClientLeft("The client closed the connection."))
+
+    # Ends that nobody in the exchange asked for.
+
+    def stop(self) -> None:
+        if self._phase < Phase.SETTLING:
+            self._end_early(Status.ABORTED, ShuttingDown("The appliance is stopping."))
+
+    def check(self, now_s: float) -> None:
+        timeouts = self._wiring.settings.timeouts
+        if self._phase >= Phase.SETTLING:
+            return
+        if now_s - self._started_s > timeouts.total_s:
+            self._time_out("the whole request")
+        elif self._phase is Phase.QUEUED:
+            if self._order.ask.stream and now_s >= self._comment_s:
+                self._comment_s = now_s + _NEXT_COMMENT_S
+                self._deliver(self._call.framed(sse.COMMENT))
+        elif self._phase is Phase.SENT:
+            if self._first_token_s is None:
+                if now_s - self._sent_s > timeouts.first_token_s:
+                    self._time_out("the first token")
+            elif not self._full and now_s - self._moved_s > timeouts.token_gap_s:
+                self._time_out("the next token")
+
+    def _time_out(self, what: str) -> None:
+        self._log_failure(f"{what} did not come in time")
+        error = EngineTimeout("The model's engine did not answer in time.")
+        self._end_early(Status.FAILED, error)
+
+    def _refuse_unrecorded(self) -> None:
+        if self._phase < Phase.SETTLING:
+            self._early.clear()
+            self._end_early(Status.FAILED, ledger_down())
+
+    def _end_early(self, status: Status, error: GatewayError) -> None:
+        sent = self._phase is Phase.SENT
+        self._abort_engine()
+        if sent:
+            self._count_what_came()
+        outcome = Outcome.ENGINE_FAILED if isinstance(error, EngineTimeout) else Outcome.CLIENT_LEFT
+        self._settle(status, outcome, error)
+
+    def _abort_engine(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    # The record.
+
+    def _count(self, figures: usage.Figures | None, counted: int) -> None:
+        order = self._order
+        if not order.route.metered:
+            return
+        tokens, measured = usage.settle(
+            figures, counted, order.bounds, generates=order.route.generates
+        )
+        self._counted = tokens, measured
+        if measured is Measured.ENGINE:
+            self._wiring.estimator.observe(order.entry.deployment_id, len(order.body), tokens.input)
+
+    def _count_what_came(self) -> None:
+        """Of an answer that was cut off: what the engine had generated by then."""
+        relay = self._relay
+        if not self._order.route.metered:
+            return
+        if relay is None:
+            estimate = TokenCount(self._order.prompt_estimate)
+            self._counted = estimate, Measured.ESTIMATED
+            return
+        figures = relay.figures
+        if figures is not None and figures.output is not None and figures.output < relay.tokens:
+            figures = usage.Figures(figures.input, relay.tokens, figures.cached)
+        self._counted = usage.settle(figures, relay.tokens, self._order.bounds, generates=True)
+
+    def _settle(self, status: Status, outcome: Outcome, failure: GatewayError | None) -> None:
+        wiring = self._wiring
+        now_s = wiring.clock.monotonic_s()
+        self._phase = Phase.SETTLING
+        self._failure = failure
+        tokens, measured = self._counted
+        if tokens.total or status is Status.OK:
+            wiring.limits.settle(self._order.reservation, tokens.total, now_s)
+        else:
+            wiring.limits.release(self._order.reservation, now_s)
+        effects = wiring.scheduler.finish(self, outcome, tokens.output, now_s)
+        latency_s = now_s - self._started_s
+        operation = self._order.route.operation
+        wiring.stats.settled(operation, self._order.entry.name, status, tokens, latency_s)
+        wiring.ledger.settle(
+            Settlement(
+                opening=self._opening,
+                status=status,
+                tokens=tokens,
+                measured=measured,
+                http_status=self._status_told(),
+                error_code="" if failure is None else failure.code,
+                node_name="" if self._served_by is None else self._served_by.node_name,
+                settled_at_ns=wiring.clock.wall_ns(),
+                latency_ms=int(latency_s * 1000),
+                first_token_ms=(
+                    None if self._first_token_s is None else int(self._first_token_s * 1000)
+                ),
+            ),
+            self._settled,
+        )
+        wiring.apply(effects)
+
+    def _settled(self, error: BaseException | None) -> None:
+        """The record is durable, or will not be: the last bytes may leave."""
+        if self._phase is Phase.DONE:
+            return
+        self._phase = Phase.DONE
+        call = self._call
+        self._wiring.running.discard(self)
+        call.connection.flow = None
+        failure = self._failure if error is None else ledger_down()
+        if call.stream_begun:
+            self._wiring.stats.streams_open -= 1
+        if failure is not None:
+            self._answer = None
+            call.fail(failure, self._lines)
+        elif self._answer is not None:
+            kept = self._answer
+            call.answer(
+                kept.status, kept.body, self._lines + kept.lines, content_type=kept.content_type
+            )
+        elif call.stream_begun:
+            call.end_stream(b"".join(self._early) + (self._last or b""))
+        else:
+            self._finish_short_stream(call)
+        self._log_outcome(failure)
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def _finish_short_stream(self, call: Call) -> None:
+        """A stream that was over before its opening was durable leaves in one piece."""
+        early, self._early = b"".join(self._early), []
+        call.begin_stream(self._lines, early)
+        call.end_stream(self._last or b"")
+
+    def _status_told(self) -> int:
+        if self._failure is None or (self._call.stream_begun and self._failure.status != 499):
+            return 200
+        return http_status(self._failure, self._call.family)
+
+    def _make_opening(self) -> Opening:
+        order = self._order
+        caller, entry = order.caller, order.entry
+        return Opening(
+            record_id=self._record_id,
+            request_id=RequestId(self._call.request_id),
+            opened_at_ns=self._wiring.clock.wall_ns(),
+            tenant_id=caller.tenant_id,
+            tenant_name=caller.tenant_name,
+            environment_id=caller.environment_id,
+            environment_name=caller.environment_name,
+            key_id=caller.key_id,
+            key_name=caller.key_name,
+            model_name=entry.name,
+            model_digest=entry.model_digest,
+            deployment_id=entry.deployment_id,
+            region=entry.region,
+            operation=order.route.operation,
+            price_class=PRICE_CLASS,
+            prompt_estimate=order.prompt_estimate if order.route.metered else 0,
+        )
+
+    # What is logged: ids and causes, for the people who run the site. Never content.
+
+    def _log_failure(self, reason: str) -> None:
+        target = self._served_by
+        _log.warning(
+            "engine_failed",
+            extra={
+                "request_id": self._call.request_id,
+                "record_id": self._record_id,
+                "deployment_id": self._order.entry.deployment_id,
+                "replica_id": None if target is None else target.replica_id,
+                "node": None if target is None else target.node_name,
+                "reason": reason,
+            },
+        )
+
+    def _log_outcome(self, failure: GatewayError | None) -> None:
+        level = logging.DEBUG if failure is None else logging.INFO
+        if not _log.isEnabledFor(level):
+            return
+        tokens, measured = self._counted
+        _log.log(
+            level,
+            "request_ended",
+            extra={
+                "request_id": self._call.request_id,
+                "record_id": self._record_id,
+                "tenant_id": self._order.caller.tenant_id,
+                "key_id": self._order.caller.key_id,
+                "model": self._order.entry.name,
+                "code": "" if failure is None else failure.code,
+                "status": self._status_told(),
+                "input_tokens": tokens.input,
+                "output_tokens": tokens.output,
+                "measured": measured,
+            },
+        )
+
+
+def shed_error(reason: ShedReason, retry_after_s: int, model: str) -> GatewayError:
+    """What to tell a client whose request no replica can take."""
+    if reason is ShedReason.MODEL_LOADING:
+        return ModelLoading(f"The model '{model}' is loading.", retry_after_s=retry_after_s)
+    if reason is ShedReason.UNAVAILABLE:
+        return ModelUnavailable(
+            f"The model '{model}' is not running at the moment.", retry_after_s=retry_after_s
+        )
+    return Overloaded(
+        f"The model '{model}' has more requests than it can serve.", retry_after_s=retry_after_s
+    )
+
+
+def ledger_down() -> LedgerDown:
+    return LedgerDown("Requests can not be recorded at the moment.", retry_after_s=5)

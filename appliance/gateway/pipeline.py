@@ -1,0 +1,183 @@
+"""The life of a request, in the order of its steps.
+
+authenticate → read → reserve → admit → relay → settle. The last three are the exchange's; each step
+raises what the client is to be told.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from appliance.gateway import access, bodies, forms, head, request, usage
+from appliance.gateway.call import Call
+from appliance.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
+from appliance.gateway.exchange import Exchange, Order
+from appliance.gateway.idempotency import Idempotency, Kept
+from appliance.gateway.request import Ask
+from appliance.gateway.routes import Route
+from appliance.gateway.wiring import Wiring
+from appliance.limits.reservation import Dimension, Refusal
+from appliance.registry.snapshot import Credential, DeploymentEntry, Snapshot
+
+# Parsing more than this takes longer than other requests should wait.
+_PARSE_IN_THREAD_BYTES: Final = 64 * 1024
+_OUTPUT_TOKENS: Final = 4_096  # reserved when neither the request nor the context says how many
+# Tokens that are in no byte of the body: templates and special tokens, images behind a link.
+_TEMPLATE_TOKENS: Final = 4_096
+_REPLAYED: Final = b"Idempotency-Replayed: true\r\n"
+
+
+class Pipeline:
+    """Takes a request from its head to its last byte."""
+
+    def __init__(self, wiring: Wiring, digest: Callable[[str], bytes]) -> None:
+        settings = wiring.settings
+        self._wiring = wiring
+        self._digest = digest
+        self._bodies = bodies.Bodies(settings.gateway.body_bytes_max, settings.timeouts.body_s)
+        self._idempotency = Idempotency()
+        # One thread: large bodies are parsed one after the other, and in bounded memory.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
+
+    def close(self) -> None:
+        self._parser.shutdown()
+
+    def authenticate(self, call: Call, snapshot: Snapshot) -> Credential:
+        now_ns = self._wiring.clock.wall_ns()
+        return access.authenticate(call.headers, call.family, snapshot, self._digest, now_ns)
+
+    async def run(self, call: Call, route: Route, snapshot: Snapshot) -> None:
+        """Answer the request. Raises GatewayError for what was never admitted."""
+        caller = self.authenticate(call, snapshot)
+        access.may_run(caller)
+        bodies.check_head(call, route, self._wiring.settings.gateway.body_bytes_max)
+        with self._bodies.hold() as holding:
+            body = await self._bodies.read(call, holding)
+            ask = await self._parse(call, route, body)
+            entry = access.deployment(caller, ask.model, route, snapshot)
+            key = call.headers.get("Idempotency-Key")
+            if key is None or ask.stream:
+                await self._exchange(call, self._reserve(call, route, ask, body, caller, entry))
+            else:
+                await self._once(key, call, route, ask, body, caller, entry)
+
+    async def _parse(self, call: Call, route: Route, body: bytes) -> Ask:
+        if route.multipart:
+            return forms.parse(body, call.headers.get("Content-Type", ""))
+        gateway = self._wiring.settings.gateway
+        if len(body) <= _PARSE_IN_THREAD_BYTES:
+            return request.parse(body, gateway.json_depth_max, gateway.messages_max)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._parser, request.parse, body, gateway.json_depth_max, gateway.messages_max
+        )
+
+    async def _once(
+        self,
+        key: str,
+        call: Call,
+        route: Route,
+        ask: Ask,
+        body: bytes,
+        caller: Credential,
+        entry: DeploymentEntry,
+    ) -> None:
+        """Answer a request whose client may send it again, running it once."""
+        now_s = self._wiring.clock.monotonic_s()
+        kept = self._idempotency.begin(caller.key_id, key, call.path, body, now_s)
+        if kept is not None:
+            self._wiring.stats.replays += 1
+            call.answer(
+                kept.status, kept.body, kept.lines + _REPLAYED, content_type=kept.content_type
+            )
+            return
+        answer: Kept | None = None
+        try:
+            exchange = await self._exchange(
+                call, self._reserve(call, route, ask, body, caller, entry)
+            )
+            answer = exchange.answer
+        finally:
+            self._idempotency.end(caller.key_id, key, answer)
+
+    def _reserve(
+        self,
+        call: Call,
+        route: Route,
+        ask: Ask,
+        body: bytes,
+        caller: Credential,
+        entry: DeploymentEntry,
+    ) -> Order:
+        """Hold the tokens this request may use, in every layer. Raises when a limit refuses."""
+        wiring = self._wiring
+        estimate = 0
+        if route.metered:
+            estimate = wiring.estimator.estimate(
+                entry.deployment_id, len(body), entry.context_tokens
+            )
+        tokens = estimate + (_output_tokens(ask, entry, estimate) if route.generates else 0)
+        reservation = wiring.limits.reserve(caller.layers, tokens, wiring.clock.monotonic_s())
+        if isinstance(reservation, Refusal):
+            raise _limited(reservation)
+        return Order(
+            route=route,
+            ask=ask,
+            body=body,
+            content_type=call.headers.get("Content-Type", "application/json").encode(
+                "ascii", "replace"
+            ),
+            caller=caller,
+            entry=entry,
+            reservation=reservation,
+            prompt_estimate=estimate,
+            bounds=_bounds(ask, entry, estimate, len(body)),
+        )
+
+    async def _exchange(self, call: Call, order: Order) -> Exchange:
+        reservation = order.reservation
+        lines = head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge)
+        exchange = Exchange(self._wiring, call, order, lines)
+        try:
+            exchange.start()
+        except GatewayError as error:
+            error.headers += lines
+            raise
+        try:
+            await exchange.finished
+        except asyncio.CancelledError:
+            exchange.client_left()
+            raise
+        return exchange
+
+
+def _output_tokens(ask: Ask, entry: DeploymentEntry, estimate: int) -> int:
+    """The most this request may generate."""
+    context = entry.context_tokens
+    room = _OUTPUT_TOKENS if context is None else max(context - estimate, 1)
+    if ask.output_tokens is not None:
+        room = ask.output_tokens if context is None else min(ask.output_tokens, context)
+    return room * ask.choices
+
+
+def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int, body_bytes: int) -> usage.Bounds:
+    context = entry.context_tokens
+    input_max = max(estimate, body_bytes + _TEMPLATE_TOKENS) if context is None else context
+    each = context if context is not None else 1 << 24
+    if ask.output_tokens is not None:
+        each = min(each, ask.output_tokens)
+    return usage.Bounds(
+        input_max=input_max * ask.choices,
+        output_max=each * ask.choices,
+        input_estimate=estimate,
+    )
+
+
+def _limited(refusal: Refusal) -> GatewayError:
+    lines = head.rate_limits(refusal.requests_gauge, refusal.tokens_gauge)
+    retry_after_s = max(1, -int(-refusal.retry_after_s // 1))
+    what = refusal.dimension.replace("_", " ")
+    message = f"The limit of {refusal.limit} {what} of this {refusal.layer} is reached."
+    if refusal.dimension is Dimension.TOKENS_PER_DAY:
+        return InsufficientQuota(message, headers=lines)
+    return RateLimitExceeded(message, retry_after_s=retry_after_s, headers=lines)

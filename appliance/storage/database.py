@@ -176,10 +176,14 @@ class Database:
         return await asyncio.to_thread(self.read, run)
 
     def close(self) -> None:
-        """Finish what was submitted and close every connection. No reader may be at work."""
-        self._writer.close()
+        """Finish what was submitted and close every connection. No reader may be at work.
+
+        The writer's closes last: only a connection that may write moves the log into the file,
+        so that a stopped site is one file.
+        """
         for connection in self._all_readers:
             connection.close()
+        self._writer.close()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

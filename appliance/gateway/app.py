@@ -11,7 +11,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
-from appliance.domain.ids import new_id
+from appliance.domain.ids import DeploymentId, new_id
 from appliance.gateway import access, catalog
 from appliance.gateway.call import Call, Written
 from appliance.gateway.clients import Clients
@@ -108,9 +108,9 @@ class Gateway:
                 exchange.shed(effect.reason, effect.retry_after_s)
 
     async def start(
-        self, host: str = "127.0.0.1", port: int = 0, *, sock: socket.socket | None = None
+        self, listen: str = "127.0.0.1:0", *, sock: socket.socket | None = None
     ) -> tuple[str, int]:
-        """Listen on an address or on a socket bound already. Returns where.
+        """Listen on `HOST:PORT` or on a socket bound already. Returns host and port.
 
         Raises CrossLogicError without aiohttp's C parser: the one in Python is laxer and slower.
         """
@@ -126,8 +126,13 @@ class Gateway:
         if sock is not None:
             self._server = await loop.create_server(self._clients, sock=sock, backlog=_BACKLOG)
         else:
+            host, _, port = listen.rpartition(":")
             self._server = await loop.create_server(
-                self._clients, host, port, backlog=_BACKLOG, reuse_address=True
+                self._clients,
+                host.strip("[]") or None,
+                int(port),
+                backlog=_BACKLOG,
+                reuse_address=True,
             )
         self._sweeper = loop.create_task(self._sweep())
         name = self._server.sockets[0].getsockname()
@@ -159,6 +164,19 @@ class Gateway:
         if self._server is not None:
             await self._server.wait_closed()
         self._pipeline.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._clients is not None and not self._clients.draining
+
+    def deployment_names(self) -> dict[DeploymentId, str]:
+        """What clients call each deployment."""
+        return {entry.deployment_id: name for name, entry in self._snapshot.deployments.items()}
+
+    def deployment_names(self) -> dict[DeploymentId, str]:
+        """What clients call each deployment, for whoever shows figures."""
+        return {e.deployment_id: e.name for e in self._snapshot.deployments.values()}
 
     @property
     def running(self) -> int:
@@ -210,7 +228,7 @@ class Gateway:
     def _look(self, call: Call, path: str) -> None:
         """What only reads: models and health."""
         if path in HEALTH_PATHS:
-            good = path == "/healthz" or self._ready()
+            good = path == "/healthz" or (self.ready and self._ready())
             state = b"ok" if good else b"not ready"
             call.answer(200 if good else 503, b'{"status":"%b"}' % state)
             return

@@ -1,0 +1,195 @@
+"""The composition root: makes every part of a running appliance and knows all of them.
+
+The parts are made from the bottom up: registry, ledger, limits and scheduler, gateway, fleet, admin
+API, the agent of this host. They are stopped in the reverse order, so that every request in flight
+still finds what it needs.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import uvloop
+
+from appliance import lock, logs
+from appliance.admin.calls import Services, Site
+from appliance.admin.ledger_usage import LedgerUsage
+from appliance.admin.server import AdminServer
+from appliance.domain.clock import Clock, SystemClock
+from appliance.domain.errors import CrossLogicError
+from appliance.domain.limits import Limits
+from appliance.fleet.local_agent import LocalAgent
+from appliance.fleet.service import Fleet
+from appliance.gateway.app import Gateway
+from appliance.limits.estimate import PromptEstimator
+from appliance.limits.memory import MemoryLimitStore
+from appliance.live import Live
+from appliance.metering.ledger import Ledger
+from appliance.metering.reader import LedgerReader
+from appliance.registry.registry import Registry, open_database
+from appliance.scheduler.scheduler import Scheduler
+from appliance.security.api_keys import digest
+from appliance.security.seal import Seal
+from appliance.security.secrets import SiteSecrets, load_all
+from appliance.seeding import seed_limits
+from appliance.settings import Settings
+from appliance.wire.home import Home
+
+log = logging.getLogger(__name__)
+
+DISTRIBUTION: Final = "crosslogic-appliance"
+RESTART_S: Final = 1.0  # before a background task that failed runs again
+AGENT_STOP_S: Final = 30.0
+
+
+class AddressUnusable(CrossLogicError):
+    code = "address_unusable"
+
+
+def run(home: Home, settings: Settings, *, with_agent: bool) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises CrossLogicError when it cannot start."""
+    logs.configure(settings.log.level)
+    with lock.held(home.lock_file):
+        uvloop.run(_serve(home, settings, with_agent=with_agent))
+
+
+async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        appliance = await start(stack, home, settings, SystemClock())
+        async with asyncio.TaskGroup() as background:
+            tasks = [background.create_task(_kept("fleet", appliance.fleet.run))]
+            if with_agent:
+                agent = LocalAgent(home, stop_s=AGENT_STOP_S)
+                tasks.append(background.create_task(_kept("agent", agent.run)))
+            with _announced(home, appliance.endpoint()):
+                await stopped.wait()
+                log.info("stopping", extra={"drain_s": settings.timeouts.drain_s})
+                await appliance.gateway.drain(settings.timeouts.drain_s)
+            for task in tasks:
+                task.cancel()
+    log.info("stopped")
+
+
+async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Clock) -> Live:
+    """Make and start every part; `stack` stops them. The endpoint answers when this returns.
+
+    Raises CrossLogicError: a secret, a database or an address that cannot be used.
+    """
+    secrets = load_all(home.secrets)
+    registry = await _registry(stack, home, settings, clock, secrets)
+    ledger = Ledger.open(home.ledger_file, clock, asyncio.get_running_loop())
+    stack.callback(ledger.close)
+    if ledger.recovered:
+        log.warning("requests were cut off by the last stop", extra={"records": ledger.recovered})
+    reader = LedgerReader(home.ledger_file)
+    limits = MemoryLimitStore()
+    seed_limits(limits, reader, clock)
+    scheduler = Scheduler(settings.scheduler)
+    gateway = Gateway(
+        settings,
+        await registry.snapshot(),
+        limits,
+        PromptEstimator(),
+        scheduler,
+        ledger,
+        clock,
+        partial(digest, secrets.pepper),
+        ready=lambda: ledger.healthy,
+    )
+    registry.on_change(gateway.swap)
+    stack.push_async_callback(gateway.close)
+    fleet = Fleet(
+        registry=registry,
+        scheduler=scheduler,
+        apply=gateway.apply,
+        settings=settings.fleet,
+        clock=clock,
+        socket=home.agent_socket,
+    )
+    stack.push_async_callback(fleet.stop)
+    await fleet.start()
+    address = await _listen(gateway, settings.gateway.listen)
+    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address)
+    services = Services(
+        site=Site(
+            name=settings.site.name,
+            region=settings.site.region,
+            version=version(DISTRIBUTION),
+            started_at_ns=clock.wall_ns(),
+        ),
+        registry=registry,
+        live=live,
+        usage=LedgerUsage(reader),
+        limit_usage=live,
+        clock=clock,
+    )
+    admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
+    stack.push_async_callback(admin.stop)
+    await admin.start()
+    return live
+
+
+async def _registry(
+    stack: AsyncExitStack, home: Home, settings: Settings, clock: Clock, secrets: SiteSecrets
+) -> Registry:
+    database = open_database(home.registry_file)
+    stack.callback(database.close)
+    registry = Registry(
+        database,
+        pepper=secrets.pepper,
+        seal=Seal(secrets.seal_key),
+        clock=clock,
+        site_region=settings.site.region,
+        global_limits=Limits(
+            settings.limits.requests_per_min,
+            settings.limits.tokens_per_min,
+            settings.limits.tokens_per_day,
+            settings.limits.concurrency,
+        ),
+    )
+    stack.push_async_callback(registry.close)
+    return registry
+
+
+async def _listen(gateway: Gateway, listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    try:
+        return await gateway.start(host.strip("[]"), int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        raise AddressUnusable(
+            f"Cannot listen on {listen}: {error}.",
+            next_step="Name another address with --listen HOST:PORT or gateway.listen, or stop the"
+            " program that has it.",
+        ) from error
+
+
+@contextmanager
+def _announced(home: Home, endpoint: str) -> Iterator[None]:
+    """Say where the endpoint is, on standard output and in the home, for as long as it answers."""
+    home.endpoint_file.write_text(endpoint + "\n")
+    sys.stdout.write(f"ready {endpoint}\n")
+    sys.stdout.flush()
+    try:
+        yield
+    finally:
+        home.endpoint_file.unlink(missing_ok=True)
+
+
+async def _kept(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run a background task for as long as the appliance runs, whatever happens to it."""
+    while True:
+        try:
+            await work()
+        # The supervision of a task: its crash is told and contained, and the endpoint goes on.
+        except Exception:
+            log.exception("background task failed", extra={"task_name": name})
+        await asyncio.sleep(RESTART_S)

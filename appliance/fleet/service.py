@@ -1,0 +1,277 @@
+"""The fleet at work: takes in what agents and external engines tell, keeps the scheduler true.
+
+The thin loop around `reconcile.plan`. It reads the registry again whenever that changed, plans
+again whenever anything did, and hands the scheduler's effects to whoever applies them.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from appliance.domain.clock import Clock
+from appliance.domain.errors import CrossLogicError
+from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
+from appliance.fleet.api import NodeServer
+from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
+from appliance.fleet.reconcile import DeploymentStatus, ExternalFacts, NodeFacts, Plan, plan
+from appliance.fleet.sessions import Sessions
+from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
+from appliance.registry.deployments import DeploymentRow
+from appliance.registry.engines import Engine
+from appliance.registry.nodes import NodeRow
+from appliance.registry.registry import Registry
+from appliance.registry.replicas import ReplicaRow
+from appliance.registry.snapshot import Snapshot
+from appliance.scheduler.replicas import ReplicaTarget
+from appliance.scheduler.tickets import DeploymentView, Effects, ReplicaView
+from appliance.settings import Fleet as FleetSettings
+from appliance.wire.agent import Desired, Heartbeat, Hello, Welcome
+
+log = logging.getLogger(__name__)
+
+ACTOR: Final = "appliance:fleet"
+# A replica moves away from a node that was lost for so many times `node_lost_s`.
+_MOVED_AFTER: Final = 6
+_RELOAD_RETRY_S: Final = 1.0
+
+
+class SchedulerPort(Protocol):
+    """What the fleet needs of the scheduler."""
+
+    def set_replicas(
+        self,
+        deployment_id: DeploymentId,
+        targets: Sequence[ReplicaTarget],
+        now_s: float,
+        starting: int = 0,
+    ) -> Effects: ...
+
+    def view(self, now_s: float) -> tuple[DeploymentView, ...]: ...
+
+
+class Fleet:
+    """Everything that runs engines for this site.
+
+    `start` reads the registry and listens; `run` keeps everything true until it is cancelled;
+    `stop` ends listening. Agents and their engines live on.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        scheduler: SchedulerPort,
+        apply: Callable[[Effects], None],
+        settings: FleetSettings,
+        clock: Clock,
+        socket: Path,
+    ) -> None:
+        """`apply` starts and sheds requests: the gateway's. `socket` is `home.agent_socket`."""
+        self._registry = registry
+        self._scheduler = scheduler
+        self._apply = apply
+        self._settings = settings
+        self._clock = clock
+        self._sessions = Sessions(settings.node_lost_s, clock.monotonic_s())
+        self._prober = Prober(every_s=settings.probe_s, clock=clock, changed=self._look_again)
+        self._server = NodeServer(socket, self)
+        self._wake = asyncio.Event()
+        self._stale = True  # the registry changed since it was read
+        self._reloading = asyncio.Lock()
+        self._deployments: Sequence[DeploymentRow] = ()
+        self._replicas: Sequence[ReplicaRow] = ()
+        self._nodes: Mapping[NodeId, NodeRow] = {}
+        self._external: Mapping[DeploymentId, Target | str] = {}  # str: why it cannot be asked
+        self._plan = Plan({}, {}, {})
+        self._told: dict[DeploymentId, tuple[tuple[ReplicaTarget, ...], int]] = {}
+
+    async def start(self) -> None:
+        """Read the registry, tell the scheduler, listen for agents. Raises StorageError, OSError.
+
+        The registry is read first: an agent that asked too early would be told to run nothing.
+        """
+        self._registry.on_change(self._registry_changed)
+        await self._reload()
+        await self._server.start()
+
+    async def run(self) -> None:
+        """Plan again after each change, and from time to time: silence is no event."""
+        while True:
+            try:
+                await self._turn()
+            except Exception:  # supervision: the endpoint stays up, and the next turn tries again
+                log.exception("fleet could not be brought up to date")
+                await asyncio.sleep(_RELOAD_RETRY_S)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+        await self._prober.close()
+
+    # What agents say.
+
+    async def hello(self, hello: Hello) -> Welcome:
+        """Make the node known. Raises UnsupportedVersion, RegistryError."""
+        row = await self._registry.nodes.ensure(ACTOR, hello.node_name)
+        self._sessions.hello(row.id, hello, self._clock.monotonic_s(), self._clock.wall_ns())
+        await self._reload()  # so that the first heartbeat is answered with all it shall run
+        self._look_again()
+        log.info(
+            "node says hello",
+            extra={"node_id": row.id, "node": row.name, "engines": hello.engines},
+        )
+        return Welcome(node_id=row.id, heartbeat_s=self._settings.heartbeat_s)
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> Desired:
+        """Take the reports in; the answer is everything the node shall run."""
+        now_s = self._clock.monotonic_s()
+        if self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns()):
+            self._replan()
+            if self._plan.placements:
+                self._look_again()
+        return Desired(replicas=self._plan.desired.get(NodeId(heartbeat.node_id), ()))
+
+    # What the others ask.
+
+    def deployment(self, deployment_id: DeploymentId) -> FleetDeployment | None:
+        """State, reason and replicas of a deployment; None: not known here (yet)."""
+        status = self._plan.deployments.get(deployment_id)
+        if status is None:
+            return None
+        return deployment_view(status, self._scheduled())
+
+    def node(self, node_id: NodeId) -> FleetNode | None:
+        """A node as its agent reports it; None: its agent has not said hello."""
+        session, row = self._sessions.get(node_id), self._nodes.get(node_id)
+        if session is None or row is None:
+            return None
+        lost = self._sessions.lost(node_id, self._clock.monotonic_s())
+        return node_view(session, suspended=row.suspended, lost=lost)
+
+    def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
+        """Every deployment as planned last, for readiness and metrics."""
+        return self._plan.deployments
+
+    def prompt_tokens_per_byte(self, deployment_id: DeploymentId) -> float | None:
+        """The largest that the agents measured on the deployment's replicas; None: none did."""
+        status = self._plan.deployments.get(deployment_id)
+        measured = (
+            replica.report.prompt_tokens_per_byte
+            for replica in (() if status is None else status.replicas)
+            if replica.report is not None
+        )
+        return max((ratio for ratio in measured if ratio is not None), default=None)
+
+    # The loop's parts.
+
+    def _registry_changed(self, _snapshot: Snapshot) -> None:
+        self._stale = True
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._wake.set()
+
+    async def _turn(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._settings.heartbeat_s)
+        self._wake.clear()
+        await self._reload()
+        self._replan()
+        for replica_id, node_id in self._plan.placements.items():
+            await self._place(replica_id, node_id)
+
+    async def _place(self, replica_id: ReplicaId, node_id: NodeId | None) -> None:
+        try:
+            await self._registry.replicas.place(ACTOR, replica_id, node_id)
+        except CrossLogicError as error:  # it was removed meanwhile; the next plan knows
+            log.info("replica not placed", extra={"replica_id": replica_id, "why": str(error)})
+
+    async def _reload(self) -> None:
+        """Read what is wanted, if that changed since. Returns when what is known is up to date."""
+        async with self._reloading:
+            if self._stale:
+                await self._read_registry()
+
+    async def _read_registry(self) -> None:
+        self._stale = False  # a change that comes while we read makes it stale again
+        try:
+            deployments = await self._registry.deployments.list()
+            replicas = await self._registry.replicas.list()
+            nodes = {row.id: row for row in await self._registry.nodes.list()}
+            external = {
+                row.id: await self._target(row)
+                for row in deployments
+                if row.engine is Engine.EXTERNAL and not row.suspended and row.replicas > 0
+            }
+        except BaseException:
+            self._stale = True
+            raise
+        for node_id in self._nodes.keys() - nodes.keys():
+            self._sessions.forget(node_id)
+        self._deployments, self._replicas = deployments, replicas
+        self._nodes, self._external = nodes, external
+        self._prober.watch({d: t for d, t in external.items() if isinstance(t, Target)})
+        self._replan()
+
+    async def _target(self, row: DeploymentRow) -> Target | str:
+        """Where an external engine answers and with which key, or why it cannot be asked."""
+        try:
+            endpoint = parse_endpoint(row.url or "")
+            api_key = await self._registry.deployments.api_key(row.id) if row.has_api_key else None
+        except ValueError as error:
+            return f"Its URL is not usable: {error}. Give another with `cic deployment update`."
+        except CrossLogicError as error:
+            return str(error)
+        return Target(endpoint, api_key)
+
+    def _replan(self) -> None:
+        now_s = self._clock.monotonic_s()
+        self._plan = plan(
+            self._deployments,
+            self._replicas,
+            {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()},
+            {d: self._external_facts(d, target) for d, target in self._external.items()},
+            self._settings.node_lost_s * _MOVED_AFTER,
+        )
+        self._tell_scheduler(now_s)
+
+    def _facts(self, row: NodeRow, now_s: float) -> NodeFacts:
+        session = self._sessions.get(row.id)
+        lost = self._sessions.lost(row.id, now_s)
+        return NodeFacts(
+            row=row,
+            ready=session is not None and not lost and not row.suspended,
+            lost=lost,
+            silent_s=self._sessions.silent_s(row.id, now_s),
+            engines=frozenset(session.hello.engines) if session else frozenset(),
+            reports={r.replica_id: r for r in session.reports} if session else {},
+        )
+
+    def _external_facts(self, deployment_id: DeploymentId, target: Target | str) -> ExternalFacts:
+        if isinstance(target, str):
+            return ExternalFacts(None, None, Health(asked=True, reason=target))
+        endpoint: Endpoint = target.endpoint
+        return ExternalFacts(endpoint, target.api_key, self._prober.health(deployment_id))
+
+    def _tell_scheduler(self, now_s: float) -> None:
+        """Only what differs from what it was told last."""
+        wanted = {d: (s.targets, s.starting) for d, s in self._plan.deployments.items()}
+        for deployment_id in self._told.keys() - wanted.keys():
+            wanted[deployment_id] = ((), 0)
+        for deployment_id, (targets, starting) in wanted.items():
+            if self._told.get(deployment_id, ((), 0)) == (targets, starting):
+                continue
+            self._told[deployment_id] = (targets, starting)
+            effects = self._scheduler.set_replicas(deployment_id, targets, now_s, starting)
+            if effects:
+                self._apply(effects)
+        self._told = {d: told for d, told in self._told.items() if d in self._plan.deployments}
+
+    def _scheduled(self) -> dict[ReplicaId, ReplicaView]:
+        return {
+            replica.target.replica_id: replica
+            for deployment in self._scheduler.view(self._clock.monotonic_s())
+            for replica in deployment.replicas
+        }

@@ -1,0 +1,81 @@
+"""The fleet as people see it: states, reasons and figures in the words of the admin API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.domain.clock import iso
+from appliance.domain.ids import ReplicaId
+from appliance.fleet.reconcile import DeploymentStatus, ReplicaStatus
+from appliance.fleet.sessions import Session
+from appliance.scheduler.tickets import ReplicaView
+from appliance.wire.admin import DeploymentState, NodeState, Replica
+
+
+@dataclass(frozen=True, slots=True)
+class FleetDeployment:
+    state: DeploymentState
+    reason: str
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNode:
+    state: NodeState
+    agent_version: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    engines: tuple[str, ...]
+    last_seen_at: str
+
+
+def deployment_view(
+    status: DeploymentStatus, scheduled: Mapping[ReplicaId, ReplicaView]
+) -> FleetDeployment:
+    """`scheduled`: the replicas as the scheduler knows them; those that do not serve are absent."""
+    replicas = tuple(
+        _replica(replica, scheduled.get(replica.row.id)) for replica in status.replicas
+    )
+    return FleetDeployment(status.state, status.reason, replicas)
+
+
+def node_view(session: Session, *, suspended: bool, lost: bool) -> FleetNode:
+    running = any(report.state not in {"failed", "stopped"} for report in session.reports)
+    state: NodeState = "ready"
+    if lost:
+        state = "unreachable"
+    elif suspended:
+        state = "draining" if running else "suspended"
+    return FleetNode(
+        state=state,
+        agent_version=session.hello.agent_version,
+        cores=session.hello.cores,
+        memory_bytes=session.hello.memory_bytes,
+        gpus=session.hello.gpus,
+        engines=session.hello.engines,
+        last_seen_at=iso(session.seen_ns),
+    )
+
+
+def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:
+    report = status.report
+    reason = status.reason
+    if scheduled is not None and scheduled.ejected_s > 0:
+        reason = (
+            f"{scheduled.failures} requests failed in a row:"
+            f" no new ones for {scheduled.ejected_s:.0f} s."
+        )
+    return Replica(
+        id=status.row.id,
+        node=status.node_name,
+        state=status.state,
+        reason=reason,
+        address=status.address,
+        pid=None if report is None else report.pid,
+        restarts=0 if report is None else report.restarts,
+        slots=None if report is None else report.slots,
+        context_tokens=None if report is None else report.context_tokens,
+        tokens_per_s=None if report is None else report.tokens_per_s,
+        requests_running=None if scheduled is None else scheduled.running,
+        since=None if status.since_ns is None else iso(status.since_ns),
+    )

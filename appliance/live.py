@@ -52,7 +52,7 @@ class Live:
         )
 
     def ready(self) -> bool:
-        return self.ledger.healthy
+        return self.gateway.ready and self.ledger.healthy
 
     def endpoint(self) -> str:
         """A host that listens everywhere is named by the loopback, which works from here."""

@@ -161,9 +161,9 @@ async def _registry(
 
 
 async def _listen(gateway: Gateway, listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
+
     try:
-        return await gateway.start(host.strip("[]"), int(port))
+        return await gateway.start(listen)
     except (OSError, ValueError, OverflowError) as error:
         raise AddressUnusable(
             f"Cannot listen on {listen}: {error}.",

@@ -14,8 +14,8 @@ _VARIABLE: Final = "_CIC_COMPLETE"
 
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS))
-@click.pass_obj
-def completion(invocation: Invocation, shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell.
 
     \b
@@ -23,12 +23,11 @@ def completion(invocation: Invocation, shell: str) -> None:
     zsh:   cic completion zsh > "${fpath[1]}/_cic"
     fish:  cic completion fish > ~/.config/fish/completions/cic.fish
     """
-    from appliance.cli import cic  # noqa: PLC0415 (the command above this one, loaded already)
-
+    invocation: Invocation = ctx.obj
     kind = get_completion_class(shell)
     if kind is None:
         raise CommandError(f"There is no completion for {shell}.")
-    script = kind(cic, {}, "cic", _VARIABLE).source()
+    script = kind(ctx.find_root().command, {}, "cic", _VARIABLE).source()
     if invocation.json:
         print_json({"shell": shell, "script": script})
     else:

@@ -174,10 +174,6 @@ class Gateway:
         """What clients call each deployment."""
         return {entry.deployment_id: name for name, entry in self._snapshot.deployments.items()}
 
-    def deployment_names(self) -> dict[DeploymentId, str]:
-        """What clients call each deployment, for whoever shows figures."""
-        return {e.deployment_id: e.name for e in self._snapshot.deployments.values()}
-
     @property
     def running(self) -> int:
         """Requests that were admitted and have no record yet."""
@@ -271,7 +267,7 @@ class Gateway:
     async def _until(self, done: Callable[[], bool], deadline_s: float) -> None:
         """Wait until `done`, at most `deadline_s`."""
         until_s = self._clock.monotonic_s() + deadline_s
-        while not done() and self._clock.monotonic_s() < until_s:
+        while not done() and self._clock.monotonic_s() < until_s:  # noqa: ASYNC110  # at the end of a life, once
             await asyncio.sleep(_SWEEP_S_MIN)
 
     def _new_id(self, noun: str) -> str:

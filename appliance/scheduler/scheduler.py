@@ -100,6 +100,7 @@ class Scheduler:
         deployment.ready = [self._standing(deployment, target, now_s) for target in targets]
         for replica_id in [r for r, s in deployment.known.items() if not s.ready and not s.running]:
             del deployment.known[replica_id]
+        self._assume_speed(deployment_id)
         effects = self._dispatch(deployment, now_s)
         self._forget_if_gone(deployment_id, deployment)
         return effects
@@ -246,13 +247,22 @@ class Scheduler:
         elif outcome is not Outcome.CLIENT_LEFT:
             if standing.failures:
                 standing.succeeded(started_s, settings.eject_s)
-            standing.learn(output_tokens, now_s - started_s)
+            if standing.learn(output_tokens, now_s - started_s):
+                self._assume_speed(ticket.deployment_id)
         elif standing.probing:
             standing.left(started_s)
         if not standing.ready and not standing.running:
             deployment = self._deployments.get(ticket.deployment_id)
             if deployment is not None:
                 deployment.known.pop(standing.target.replica_id, None)
+
+    def _assume_speed(self, deployment_id: DeploymentId) -> None:
+        deployment = self._deployments.get(deployment_id)
+        ready = [] if deployment is None else deployment.ready
+        best = max((s.tokens_per_s for s in ready if s.measured or s.told), default=None)
+        if best is not None:
+            for standing in ready:
+                standing.assume(best)
 
     def _dispatch(self, deployment: _Deployment, now_s: float) -> Effects:
         """Start whatever can run now: first those that were let down, then by the fair order."""

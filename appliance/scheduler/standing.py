@@ -4,9 +4,9 @@ from typing import Final
 
 from appliance.scheduler.replicas import ReplicaTarget
 
-# What a replica is taken for until it has been measured: a small model on a plain machine. Only
-# the ratio between replicas matters, so one unmeasured replica alone never depends on it.
-TOKENS_PER_S_UNKNOWN: Final = 50.0
+# What a replica is taken for while none of its deployment has been measured. Only the ratio
+# between replicas matters, so any figure does.
+_TOKENS_PER_S_UNKNOWN: Final = 50.0
 
 # Evidence grows with the answer: a 256-token answer moves the average by the most one answer may.
 _EVIDENCE_TOKENS: Final = 1_024
@@ -36,6 +36,7 @@ class Standing:
         "slots",
         "target",
         "tokens_per_s",
+        "told",
         "trusted",
         "turn",
     )
@@ -44,8 +45,9 @@ class Standing:
         self.running = 0
         self.outstanding_tokens = 0
         self.turn = 0  # of the last placement here: the smallest has waited longest
-        self.measured = False  # by finished requests, not only by the agent
-        self.tokens_per_s = TOKENS_PER_S_UNKNOWN
+        self.measured = False  # by a finished request
+        self.told = False  # by the agent
+        self.tokens_per_s = _TOKENS_PER_S_UNKNOWN
         self.ready = True
         self.aim(target, slots_unknown)
         self.trust(0.0, eject_s)
@@ -56,6 +58,7 @@ class Standing:
         self.slots = target.slots or slots_unknown
         if not self.measured and target.tokens_per_s:
             self.tokens_per_s = target.tokens_per_s
+            self.told = True
 
     def trust(self, since_s: float, eject_s: float) -> None:
         """A clean slate: new, restarted, or proven by a success. Older failures do not count."""
@@ -78,22 +81,31 @@ class Standing:
         self.running -= 1
         self.outstanding_tokens -= tokens
 
-    def learn(self, output_tokens: int, took_s: float) -> None:
+    def assume(self, tokens_per_s: float) -> None:
+        """Be taken for as fast as the best of the deployment until something is known.
+
+        Or a slow first measurement of one replica would keep the others from ever being tried.
+        """
+        if not (self.measured or self.told):
+            self.tokens_per_s = tokens_per_s
+
+    def learn(self, output_tokens: int, took_s: float) -> bool:
         """Take the speed of a finished request, from its placement to its end, into the average.
 
         The speed of one request, not of the whole engine: it falls when the engine is loaded,
-        which is what a choice between engines has to know.
+        which is what a choice between engines has to know. True: it is the first that is known.
         """
         if output_tokens <= 0 or took_s <= 0:
-            return
+            return False
         sample = output_tokens / took_s
-        if not self.measured:
+        if not (self.measured or self.told):
             self.measured = True
-            if self.target.tokens_per_s is None:
-                self.tokens_per_s = sample
-                return
+            self.tokens_per_s = sample
+            return True
+        self.measured = True
         weight = min(_EVIDENCE_MAX, output_tokens / _EVIDENCE_TOKENS)
         self.tokens_per_s += weight * (sample - self.tokens_per_s)
+        return False
 
     def failed(self, started_at_s: float, now_s: float, after: int, eject_s_max: float) -> None:
         """A request that was placed at `started_at_s` failed through the replica's fault.

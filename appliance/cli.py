@@ -28,6 +28,7 @@ DISTRIBUTION: Final = "crosslogic-appliance"
 
 # Exit codes of errors that are raised below the commands, by their stable code.
 _EXIT_CODES: Final = {
+    "invalid_value": ExitCode.USAGE,
     "bad_settings": ExitCode.CONFIGURATION,
     "database_unavailable": ExitCode.CONFIGURATION,
     "schema_too_new": ExitCode.CONFIGURATION,

@@ -1,8 +1,11 @@
 """Moments in time as requests write them."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 from appliance.admin.errors import BadRequest
+
+_LAST_NS: Final = 2**63 - 1  # what SQLite holds; 2262-04-11
 
 
 def parse_moment(text: str, field: str) -> int:
@@ -21,4 +24,9 @@ def parse_moment(text: str, field: str) -> int:
         moment = moment.replace(tzinfo=UTC)
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
     seconds = since_epoch.days * 86_400 + since_epoch.seconds
-    return seconds * 1_000_000_000 + since_epoch.microseconds * 1_000
+    moment_ns = seconds * 1_000_000_000 + since_epoch.microseconds * 1_000
+    if not 0 <= moment_ns <= _LAST_NS:
+        raise BadRequest(
+            f"{field}: {text!r} is before 1970 or after 2262.", next_step="Give another year."
+        )
+    return moment_ns

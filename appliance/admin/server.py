@@ -80,7 +80,7 @@ class AdminServer:
 
     async def _listen_metrics(self, listen: str) -> None:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or int(port) > 65_535:
             raise ListenFailed(
                 f"metrics.listen = {listen!r} is not HOST:PORT.",
                 next_step="Write it as 127.0.0.1:9090.",
@@ -88,7 +88,7 @@ class AdminServer:
         await self._metrics.setup()
         try:
             await web.TCPSite(self._metrics, host.strip("[]"), int(port)).start()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise ListenFailed(
                 f"Cannot serve metrics on {listen}: {error}.",
                 next_step="Choose another metrics.listen, or end the program that has this port.",
@@ -101,23 +101,27 @@ def bind_socket(path: Path) -> socket.socket:
 
     Raises SocketInUse when somebody does, ListenFailed when the place cannot be used.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=RUN_FOLDER_MODE, parents=True, exist_ok=True)
         address = socket_address(path)
         _remove_stale(path, address)
+        return _bound(path, address)
+    except OSError as error:
+        raise ListenFailed(
+            f"Cannot make the admin socket {path}: {error.strerror}.",
+            next_step="Check that its folder exists and belongs to this account.",
+        ) from error
+
+
+def _bound(path: Path, address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
         # On Linux the mode of the socket's own inode is that of the file bind makes (unix(7)), so
         # that it is never wider than this, not even for a moment.
         os.fchmod(listener.fileno(), SOCKET_MODE)
         listener.bind(address)
         path.chmod(SOCKET_MODE)  # what the umask took away
-    except OSError as error:
-        listener.close()
-        raise ListenFailed(
-            f"Cannot make the admin socket {path}: {error.strerror}.",
-            next_step="Check that its folder exists and belongs to this account.",
-        ) from error
-    except SocketInUse:
+    except OSError:
         listener.close()
         raise
     return listener

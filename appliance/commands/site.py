@@ -14,6 +14,7 @@ from appliance.admin.peer import account
 from appliance.commands.context import Refused, cic_line, require_site
 from appliance.commands.output import print_json
 from appliance.domain.clock import SystemClock
+from appliance.registry.names import check_name
 from appliance.registry.registry import initialise
 from appliance.security.secrets import create_all
 from appliance.settings import Settings, load
@@ -86,20 +87,21 @@ def serve(invocation: Invocation, listen: str | None, *, with_agent: bool) -> No
 
 
 def check_given(given: dict[str, str | None]) -> None:
-    """Raises CommandError for a value that no site can have."""
+    """Raises CommandError or InvalidValue for a value that no site can have."""
     if given["gateway.listen"] is not None:
         check_listen(given["gateway.listen"])
-    for setting in ("site.name", "site.region"):
-        value = given[setting]
-        if value is not None and not (
-            value.isprintable() and value.strip() == value and 0 < len(value) <= _NAME_CHARS_MAX
-        ):
-            raise Refused(
-                "invalid_value",
-                f"{setting} = {value!r} is not a name.",
-                next_step=f"Use 1 to {_NAME_CHARS_MAX} printable characters.",
-                exit_code=ExitCode.USAGE,
-            )
+    if given["site.region"] is not None:
+        check_name("region", given["site.region"])
+    name = given["site.name"]
+    if name is not None and not (
+        name.isprintable() and name.strip() == name and 0 < len(name) <= _NAME_CHARS_MAX
+    ):
+        raise Refused(
+            "invalid_value",
+            f"{name!r} cannot be the name of a site.",
+            next_step=f"Use 1 to {_NAME_CHARS_MAX} printable characters.",
+            exit_code=ExitCode.USAGE,
+        )
 
 
 def check_listen(listen: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
+import uvloop
 
 from appliance.admin.calls import Services, Site
 from appliance.admin.ports import DeploymentLive, Figures, NodeLive
@@ -204,7 +205,7 @@ def _serve(
     begun: threading.Event,
     failures: list[BaseException],
 ) -> None:
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     database = open_database(home.registry_file)
     clock = SystemClock()
     registry = Registry(

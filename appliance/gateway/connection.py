@@ -43,6 +43,7 @@ class ClientConnection(RequestHandler):
     __slots__ = (
         "_accepted",
         "_ahead_bytes",
+        "_ahead_of",
         "_clients",
         "_head_bytes",
         "_head_since_s",
@@ -61,6 +62,7 @@ class ClientConnection(RequestHandler):
         self._head_since_s = 0.0  # 0: no head is under way
         self._head_bytes = 0
         self._ahead_bytes = 0
+        self._ahead_of: object = None
         self._stuck_since_s = 0.0  # 0: the client takes what it is sent
         self._stuck_bytes = 0
         self.flow: Flow | None = None
@@ -92,6 +94,11 @@ class ClientConnection(RequestHandler):
             return
         call = self._current_request
         if call is not None and data and not cast(Call, call).unread:
+            # A client that asks again as soon as it has its answer may find that request still
+            # current. What it sent then is no longer ahead when the next one is.
+            if call is not self._ahead_of and not self._messages:
+                self._ahead_bytes = 0
+            self._ahead_of = call
             self._ahead_bytes += len(data)
             if self._ahead_bytes > _AHEAD_BYTES_MAX:
                 self.abort()

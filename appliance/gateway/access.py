@@ -23,6 +23,7 @@ from appliance.security.api_keys import well_formed
 _INVALID: Final = "The API key is missing or not valid."
 _NEXT_STEP: Final = "Send it as 'Authorization: Bearer clsk_…'."
 _BEARER: Final = "bearer "
+_SHOWN_CHARS_MAX: Final = 200
 
 
 def authenticate(
@@ -74,14 +75,15 @@ def may_run(caller: Credential) -> None:
 def deployment(caller: Credential, model: str, route: Route, snapshot: Snapshot) -> DeploymentEntry:
     """The deployment a request names, if this caller may use it and it does the operation."""
     entry = snapshot.deployments.get(model)
+    shown = plain(model)
     if caller.models_allowed is not None and model not in caller.models_allowed:
         if entry is not None:
             raise ModelNotAllowed(
-                f"This environment may not use the model '{model}'.", param="model"
+                f"This environment may not use the model '{shown}'.", param="model"
             )
         entry = None
     if entry is None:
-        raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
+        raise ModelNotFound(f"The model '{shown}' does not exist.", param="model")
     if entry.region != caller.region:
         raise RegionNotAllowed(
             f"The model '{model}' is not served in the region of this environment.", param="model"
@@ -94,6 +96,11 @@ def deployment(caller: Credential, model: str, route: Route, snapshot: Snapshot)
             f"The deployment '{model}' does not do {route.operation}. It does: {has}."
         )
     return entry
+
+
+def plain(name: str) -> str:
+    """A name as it may stand in a message: it is the client's text."""
+    return "".join(c for c in name[:_SHOWN_CHARS_MAX] if c.isprintable())
 
 
 def visible(caller: Credential, snapshot: Snapshot) -> list[DeploymentEntry]:

@@ -9,6 +9,7 @@ HEAD_BYTES_MAX: Final = 32 * 1024
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*)?")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FORBIDDEN: Final = re.compile(rb"[\r\n\x00]")
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 
@@ -37,6 +38,34 @@ class AnswerHead:
         return self.status < 200
 
 
+class _Fields:
+    """What the lines of a head said."""
+
+    __slots__ = ("chunked", "content_type", "keep_alive", "length")
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+        self.length: int | None = None
+        self.chunked = False
+        self.content_type = b""
+
+    def take(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            if _LENGTH.fullmatch(value) is None or self.length not in {None, int(value)}:
+                raise BadHead("a Content-Length that is no number, or two of them")
+            self.length = int(value)
+        elif name == b"transfer-encoding":
+            if self.chunked or value.lower() != b"chunked":
+                raise BadHead("a Transfer-Encoding other than chunked")
+            self.chunked = True
+        elif name == b"content-type":
+            self.content_type = value.partition(b";")[0].rstrip(b" \t").lower()
+        elif name == b"connection":
+            self.keep_alive = self.keep_alive and b"close" not in value.lower()
+        elif name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
+            raise BadHead("a Content-Encoding that was not asked for")
+
+
 def parse(head: bytes) -> AnswerHead:
     """`head` is everything before the empty line, without its last CRLF."""
     status_line, *lines = head.split(b"\r\n")
@@ -44,36 +73,22 @@ def parse(head: bytes) -> AnswerHead:
     if found is None:
         raise BadHead("not an HTTP status line")
     status = int(found[2])
-    keep_alive = found[1] == b"1"
-    length: int | None = None
-    chunked = False
-    content_type = b""
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or _TOKEN.fullmatch(name) is None or b"\r" in value or b"\n" in value:
-            raise BadHead("a header line that is none")
-        name = name.lower()
-        value = value.strip(b" \t")
-        if name == b"content-length":
-            if _LENGTH.fullmatch(value) is None or length not in {None, int(value)}:
-                raise BadHead("a Content-Length that is no number, or two of them")
-            length = int(value)
-        elif name == b"transfer-encoding":
-            if chunked or value.lower() != b"chunked":
-                raise BadHead("a Transfer-Encoding other than chunked")
-            chunked = True
-        elif name == b"content-type":
-            content_type = value.partition(b";")[0].rstrip(b" \t").lower()
-        elif name == b"connection":
-            keep_alive = keep_alive and b"close" not in value.lower()
-        elif name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
-            raise BadHead("a Content-Encoding that was not asked for")
-    if chunked and length is not None:
-        raise BadHead("both Content-Length and Transfer-Encoding")
     if status == 101:
         raise BadHead("a change of protocol that was not asked for")
-    if chunked:
-        return AnswerHead(status, Framing.CHUNKED, 0, keep_alive, content_type)
-    if length is not None or status in {204, 304} or status < 200:
-        return AnswerHead(status, Framing.LENGTH, length or 0, keep_alive, content_type)
-    return AnswerHead(status, Framing.CLOSE, 0, keep_alive=False, content_type=content_type)
+    fields = _Fields(keep_alive=found[1] == b"1")
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or _TOKEN.fullmatch(name) is None or _FORBIDDEN.search(value) is not None:
+            raise BadHead("a header line that is none")
+        fields.take(name.lower(), value.strip(b" \t"))
+    length = fields.length
+    if fields.chunked and length is not None:
+        raise BadHead("both Content-Length and Transfer-Encoding")
+    if fields.chunked:
+        framing = Framing.CHUNKED
+    elif length is not None or status in {204, 304} or status < 200:
+        framing = Framing.LENGTH
+    else:
+        framing = Framing.CLOSE
+    keep_alive = fields.keep_alive and framing is not Framing.CLOSE
+    return AnswerHead(status, framing, length or 0, keep_alive, fields.content_type)

@@ -12,11 +12,11 @@ from appliance.gateway.errors import (
     ContextLengthExceeded,
     EngineError,
     GatewayError,
-    UnsupportedOperation,
 )
 from appliance.gateway.routes import Route
+from appliance.metering.accounting import Figures
 
-_JSON: Final = b"application/json"
+JSON: Final = b"application/json"
 _MESSAGE_CHARS_MAX: Final = 500
 _ENGINE_FAILED: Final = "The model's engine failed to answer."
 _TRY_AGAIN: Final = "Try again; if it goes on, tell your administrator."
@@ -89,7 +89,6 @@ class _Texts(msgspec.Struct, gc=False):
     output: list[_Item] = []
 
 
-_BYTES_PER_TOKEN: Final = 4  # of English text, in the vocabularies in use
 _DECODE_TEXTS: Final = msgspec.json.Decoder(_Texts).decode
 _DECODE_BODY: Final = msgspec.json.Decoder(_Body).decode
 _DECODE_ERROR: Final = msgspec.json.Decoder(_Error).decode
@@ -101,11 +100,11 @@ class Unusable(Exception):
     """A success that is none. The text is for logs."""
 
 
-def read(head: AnswerHead, body: bytes, route: Route) -> usage.Figures | None:
+def read(head: AnswerHead, body: bytes, route: Route) -> Figures | None:
     """The figures in a successful answer. Raises Unusable when it is not an answer of this API."""
-    if route.multipart and head.content_type != _JSON:
+    if route.multipart and head.content_type != JSON:
         return None  # a transcription as plain text or subtitles
-    if head.content_type != _JSON:
+    if head.content_type != JSON:
         raise Unusable(f"content type {head.content_type!r}")
     try:
         answer = _DECODE_BODY(body)
@@ -119,19 +118,16 @@ def read(head: AnswerHead, body: bytes, route: Route) -> usage.Figures | None:
     return usage.read(answer.usage)
 
 
-def tokens_in(body: bytes, route: Route) -> int:
-    """Output tokens of an answer whose engine does not count, from the length of its text."""
-    if not route.generates:
-        return 0
+def text_bytes(body: bytes) -> int:
+    """The length of the text an engine generated, for when it does not count its tokens."""
     try:
         answer = _DECODE_TEXTS(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return -(-len(body) // _BYTES_PER_TOKEN)
+        return len(body)
     texts = [text for choice in answer.choices for text in choice.texts()]
     texts += [part.text for part in answer.content]
     texts += [part.text for item in answer.output for part in item.content]
-    size = sum(len(text.encode()) for text in texts if text)
-    return -(-size // _BYTES_PER_TOKEN)
+    return sum(len(text.encode()) for text in texts if text)
 
 
 def retried(status: int) -> bool:
@@ -143,10 +139,8 @@ def failed() -> EngineError:
     return EngineError(_ENGINE_FAILED, next_step=_TRY_AGAIN)
 
 
-def refused(status: int, body: bytes, model: str, operation: str) -> GatewayError:
+def refused(status: int, body: bytes) -> GatewayError:
     """What to tell the client about a status that was not a success and is not retried."""
-    if status == 501:
-        return UnsupportedOperation(f"The deployment '{model}' does not do {operation}.")
     if status not in _REQUEST_AT_FAULT:
         return failed()
     error = _error(body)

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 import msgspec
 
 from appliance.domain.clock import iso
+from appliance.gateway.access import plain
 from appliance.gateway.errors import ModelNotFound
 from appliance.gateway.routes import MODELS_PATH
 from appliance.registry.snapshot import DeploymentEntry
@@ -31,8 +32,7 @@ def single(entries: Sequence[DeploymentEntry], path: str, owned_by: str) -> byte
     for entry in entries:
         if entry.name == name:
             return msgspec.json.encode(_model(entry, owned_by))
-    shown = "".join(c for c in name if c.isprintable())[:256]
-    raise ModelNotFound(f"The model '{shown}' does not exist.", param="model")
+    raise ModelNotFound(f"The model '{plain(name)}' does not exist.", param="model")
 
 
 def _model(entry: DeploymentEntry, owned_by: str) -> dict[str, object]:

@@ -26,13 +26,14 @@ def size_of(line: bytes) -> int:
 class Dechunker:
     """Takes the framing off. `ended` once the last chunk and its trailer are in."""
 
-    __slots__ = ("_in_trailer", "_left", "_line", "ended", "rest")
+    __slots__ = ("_in_trailer", "_left", "_line", "broken", "ended", "rest")
 
     def __init__(self) -> None:
         self._left = 0  # of the chunk at work, with its CRLF
         self._line = b""  # a size line or trailer that has not ended
         self._in_trailer = False
         self.ended = False
+        self.broken: BadChunk | None = None
         self.rest = b""  # what came after the end
 
     @property
@@ -41,10 +42,17 @@ class Dechunker:
         return not (self._left or self._line or self._in_trailer)
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in `data`. Raises BadChunk."""
+        """The payload in `data`, up to its end or to where `broken` is from."""
+        parts: list[bytes] = []
+        try:
+            self._feed(data, parts)
+        except BadChunk as error:
+            self.broken = error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _feed(self, data: bytes, parts: list[bytes]) -> None:
         if self._line:
             data, self._line = self._line + data, b""
-        parts = []
         at = 0
         while at < len(data) and not self.ended:
             if self._left:
@@ -62,7 +70,6 @@ class Dechunker:
             at = end + 2
         if self.ended:
             self.rest = data[at:]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _payload(self, taken: bytes) -> bytes:
         """What of `taken` is payload: a chunk ends in a CRLF that is not."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from appliance.domain.ids import RecordId, RequestId
 from appliance.domain.usage import Measured, Status, TokenCount
-from appliance.gateway import answers, request, sse, usage
+from appliance.gateway import answers, request, sse
 from appliance.gateway.answer_head import AnswerHead
 from appliance.gateway.call import Call
 from appliance.gateway.dialects import DIALECTS
@@ -30,12 +30,14 @@ from appliance.gateway.errors import (
     http_status,
 )
 from appliance.gateway.idempotency import Kept
+from appliance.gateway.naming import Naming
 from appliance.gateway.relay import Relay
 from appliance.gateway.request import Ask
 from appliance.gateway.routes import Route
 from appliance.gateway.upstream import Connection
 from appliance.gateway.wiring import Wiring
 from appliance.limits.reservation import Reservation
+from appliance.metering.accounting import Bounds, Figures, estimate_output, settle
 from appliance.metering.records import Opening, Settlement
 from appliance.registry.snapshot import Credential, DeploymentEntry
 from appliance.scheduler.replicas import ReplicaTarget
@@ -78,7 +80,7 @@ class Order:
     entry: DeploymentEntry
     reservation: Reservation
     prompt_estimate: int
-    bounds: usage.Bounds
+    bounds: Bounds
 
 
 class Exchange(Ticket):
@@ -132,7 +134,7 @@ class Exchange(Ticket):
         self._comment_s = self._started_s + _FIRST_COMMENT_S
         self._full = False  # the client takes nothing
         self._failure: GatewayError | None = None  # what the client will be told
-        self._last: bytes | None = None  # held until the record is durable
+        self._last = b""  # held until the record is durable
         self._counted: tuple[TokenCount, Measured] = (TokenCount(), Measured.ENGINE)
         self._answer: Kept | None = None  # when it is not a stream
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -223,6 +225,14 @@ class Exchange(Ticket):
             + body,
         )
 
+    def _naming(self) -> Naming | None:
+        """How the engine's name of the model becomes the client's; None where it is the same."""
+        target = self._served_by
+        name = self._order.ask.model
+        if target is None or target.upstream_model is None or target.upstream_model == name:
+            return None
+        return Naming(client=name, engine=target.upstream_model)
+
     # The engine's answer.
 
     def answered(self, head: AnswerHead, body: bytes) -> None:
@@ -240,7 +250,10 @@ class Exchange(Ticket):
         except answers.Unusable as error:
             self._engine_failed(answers.failed(), str(error))
             return
-        self._count(figures, answers.tokens_in(body, order.route))
+        self._count_answer(figures, body)
+        naming = self._naming()
+        if naming is not None and head.content_type == answers.JSON:
+            body = naming.for_client(body)
         line = b"x-crosslogic-usage: %b\r\n" % self._record_id.encode()
         self._answer = Kept(status, head.content_type, body, line)
         self._settle(Status.OK, Outcome.OK, None)
@@ -256,6 +269,7 @@ class Exchange(Ticket):
             asked=order.ask.usage_asked,
             every=order.ask.usage_on_every,
             chunked=self._call.version11,
+            naming=self._naming(),
         )
 
     def payload(self, data: bytes, framed: bytes | None) -> None:
@@ -301,10 +315,10 @@ class Exchange(Ticket):
         self._wiring.apply(self._wiring.scheduler.first_byte(self, now_s))
 
     def _stream_done(self, relay: Relay) -> None:
-        self._count(relay.figures, relay.tokens)
+        self._count_stream(relay)
         tokens, _ = self._counted
         last = b"".join(relay.held)
-        self._last = relay.final_usage(usage.Figures(tokens.input, tokens.output)) + last
+        self._last = relay.final_usage(Figures(tokens.input, tokens.output)) + last
         self._settle(Status.OK, Outcome.OK, None)
 
     def _stream_broke(self, reason: str) -> None:
@@ -318,14 +332,13 @@ class Exchange(Ticket):
         self._settle(Status.FAILED, Outcome.ENGINE_FAILED, answers.failed())
 
     def _engine_refused(self, status: int, body: bytes) -> None:
-        order = self._order
         if answers.retried(status):
             error: GatewayError = answers.failed()
             if status == 429:
                 error = Overloaded("The model's engine takes no more requests.", retry_after_s=5)
             self._engine_failed(error, f"status {status}")
             return
-        refusal = answers.refused(status, body, order.entry.name, order.route.operation)
+        refusal = answers.refused(status, body)
         if isinstance(refusal, EngineError):
             self._log_failure(f"status {status}")
         self._settle(Status.FAILED, Outcome.REFUSED_BY_ENGINE, refusal)
@@ -352,8 +365,7 @@ class Exchange(Ticket):
         elif call.stream_begun:
             call.write(data)
         else:
-            self._wiring.stats.streams_open += 1
-            call.begin_stream(self._lines, data)
+            self._begin_stream(data)
 
     def _opened(self, error: BaseException | None) -> None:
         if error is not None:
@@ -430,30 +442,41 @@ class Exchange(Ticket):
 
     # The record.
 
-    def _count(self, figures: usage.Figures | None, counted: int) -> None:
-        order = self._order
-        if not order.route.metered:
+    def _count_answer(self, figures: Figures | None, body: bytes) -> None:
+        """Of an answer in one piece: the engine's figures, or what its text looks like."""
+        route = self._order.route
+        if not route.metered:
             return
-        tokens, measured = usage.settle(
-            figures, counted, order.bounds, generates=order.route.generates
-        )
-        self._counted = tokens, measured
-        if measured is Measured.ENGINE:
-            self._wiring.estimator.observe(order.entry.deployment_id, len(order.body), tokens.input)
+        bounds = self._order.bounds
+        counted = settle(figures, 0, bounds, generates=route.generates, counted=False)
+        if route.generates and counted[1] is not Measured.ENGINE:
+            seen = estimate_output(answers.text_bytes(body))
+            counted = settle(figures, seen, bounds, generates=True, counted=False)
+        self._believe(counted)
+
+    def _count_stream(self, relay: Relay) -> None:
+        """Of a stream, whole or cut off: the engine's figures, or a token for each event."""
+        figures = relay.figures
+        if figures is not None and figures.output is not None and not relay.done:
+            # Figures from before the cut may be older than what came since.
+            figures = Figures(figures.input, max(figures.output, relay.tokens), figures.cached)
+        self._believe(settle(figures, relay.tokens, self._order.bounds, generates=True))
 
     def _count_what_came(self) -> None:
         """Of an answer that was cut off: what the engine had generated by then."""
-        relay = self._relay
         if not self._order.route.metered:
             return
-        if relay is None:
-            estimate = TokenCount(self._order.prompt_estimate)
-            self._counted = estimate, Measured.ESTIMATED
-            return
-        figures = relay.figures
-        if figures is not None and figures.output is not None and figures.output < relay.tokens:
-            figures = usage.Figures(figures.input, relay.tokens, figures.cached)
-        self._counted = usage.settle(figures, relay.tokens, self._order.bounds, generates=True)
+        if self._relay is None:
+            self._counted = TokenCount(self._order.prompt_estimate), Measured.ESTIMATED
+        else:
+            self._count_stream(self._relay)
+
+    def _believe(self, counted: tuple[TokenCount, Measured]) -> None:
+        self._counted = counted
+        tokens, measured = counted
+        if measured is Measured.ENGINE:
+            order = self._order
+            self._wiring.estimator.observe(order.entry.deployment_id, len(order.body), tokens.input)
 
     def _settle(self, status: Status, outcome: Outcome, failure: GatewayError | None) -> None:
         wiring = self._wiring
@@ -497,6 +520,9 @@ class Exchange(Ticket):
         self._wiring.running.discard(self)
         call.connection.flow = None
         failure = self._failure if error is None else ledger_down()
+        if self._early:
+            early, self._early = b"".join(self._early), []
+            self._begin_stream(early)
         if call.stream_begun:
             self._wiring.stats.streams_open -= 1
         if failure is not None:
@@ -507,24 +533,25 @@ class Exchange(Ticket):
             call.answer(
                 kept.status, kept.body, self._lines + kept.lines, content_type=kept.content_type
             )
-        elif call.stream_begun:
-            call.end_stream(b"".join(self._early) + (self._last or b""))
         else:
-            self._finish_short_stream(call)
+            if not call.stream_begun:
+                call.begin_stream(self._lines, b"")
+            call.end_stream(self._last)
         self._log_outcome(failure)
         if not self.finished.done():
             self.finished.set_result(None)
 
-    def _finish_short_stream(self, call: Call) -> None:
-        """A stream that was over before its opening was durable leaves in one piece."""
-        early, self._early = b"".join(self._early), []
-        call.begin_stream(self._lines, early)
-        call.end_stream(self._last or b"")
+    def _begin_stream(self, first: bytes) -> None:
+        self._wiring.stats.streams_open += 1
+        self._call.begin_stream(self._lines, first)
 
     def _status_told(self) -> int:
-        if self._failure is None or (self._call.stream_begun and self._failure.status != 499):
+        """What the client sees: once a stream has begun, its head said 200."""
+        failure = self._failure
+        begun = self._call.stream_begun or bool(self._early)
+        if failure is None or (begun and failure.status != ClientLeft.status):
             return 200
-        return http_status(self._failure, self._call.family)
+        return http_status(failure, self._call.family)
 
     def _make_opening(self) -> Opening:
         order = self._order

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from appliance.gateway import access, bodies, forms, head, request, usage
+from appliance.gateway import access, bodies, forms, head, request
 from appliance.gateway.call import Call
 from appliance.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
 from appliance.gateway.exchange import Exchange, Order
@@ -18,6 +18,7 @@ from appliance.gateway.request import Ask
 from appliance.gateway.routes import Route
 from appliance.gateway.wiring import Wiring
 from appliance.limits.reservation import Dimension, Refusal
+from appliance.metering.accounting import Bounds
 from appliance.registry.snapshot import Credential, DeploymentEntry, Snapshot
 
 # Parsing more than this takes longer than other requests should wait.
@@ -67,9 +68,9 @@ class Pipeline:
             return forms.parse(body, call.headers.get("Content-Type", ""))
         gateway = self._wiring.settings.gateway
         if len(body) <= _PARSE_IN_THREAD_BYTES:
-            return request.parse(body, gateway.json_depth_max, gateway.messages_max)
+            return request.parse(body, route, gateway.json_depth_max, gateway.messages_max)
         return await asyncio.get_running_loop().run_in_executor(
-            self._parser, request.parse, body, gateway.json_depth_max, gateway.messages_max
+            self._parser, request.parse, body, route, gateway.json_depth_max, gateway.messages_max
         )
 
     async def _once(
@@ -160,13 +161,13 @@ def _output_tokens(ask: Ask, entry: DeploymentEntry, estimate: int) -> int:
     return room * ask.choices
 
 
-def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int, body_bytes: int) -> usage.Bounds:
+def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int, body_bytes: int) -> Bounds:
     context = entry.context_tokens
     input_max = max(estimate, body_bytes + _TEMPLATE_TOKENS) if context is None else context
     each = context if context is not None else 1 << 24
     if ask.output_tokens is not None:
         each = min(each, ask.output_tokens)
-    return usage.Bounds(
+    return Bounds(
         input_max=input_max * ask.choices,
         output_max=each * ask.choices,
         input_estimate=estimate,

@@ -9,7 +9,9 @@ from typing import Final
 import msgspec
 
 from appliance.gateway import head, sse, usage
-from appliance.gateway.dialects import DONE, Dialect, Kind, Sight
+from appliance.gateway.dialects import Dialect, Kind, Sight
+from appliance.gateway.naming import Naming
+from appliance.metering.accounting import Figures
 
 _DATA: Final = b"data: "
 _END: Final = b"\n\n"
@@ -31,11 +33,13 @@ class Relay:
 
     __slots__ = (
         "_asked",
+        "_begun",
         "_chunked",
         "_cutter",
         "_dialect",
         "_every",
         "_last_chunk",
+        "_naming",
         "_usage_end",
         "_usage_start",
         "alive",
@@ -45,11 +49,21 @@ class Relay:
         "tokens",
     )
 
-    def __init__(self, dialect: Dialect, *, asked: bool, every: bool, chunked: bool) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        asked: bool,
+        every: bool,
+        chunked: bool,
+        naming: Naming | None = None,
+    ) -> None:
         self._dialect = dialect
+        self._naming = naming
         self._asked = asked or not dialect.usage_on_request
         self._every = every  # the client wants usage on every chunk, as vLLM can
         self._chunked = chunked
+        self._begun = False  # some event that is neither an error nor the end has come
         self._cutter: sse.Cutter | None = None  # made when an event comes in pieces
         self._last_chunk = b""
         self._usage_start: msgspec.Raw | None = None
@@ -82,19 +96,22 @@ class Relay:
             self.failure = "the stream ended early"
 
     @property
-    def figures(self) -> usage.Figures | None:
+    def figures(self) -> Figures | None:
         """What the engine reported. Of a usage in two parts, each figure from where it is."""
         last = None if self._usage_end is None else usage.read(self._usage_end)
         first = None if self._usage_start is None else usage.read(self._usage_start)
-        if last is None or first is None:
-            return last or first
-        return usage.Figures(
+        if first is None:
+            return last
+        if last is None:
+            # What a stream says of its output at the start is not what it will be.
+            return Figures(first.input, None, first.cached)
+        return Figures(
             first.input if last.input is None else last.input,
             last.output,
             max(first.cached, last.cached),
         )
 
-    def final_usage(self, figures: usage.Figures) -> bytes:
+    def final_usage(self, figures: Figures) -> bytes:
         """The usage chunk a client asked for and the engine did not send; else b""."""
         if not (self._dialect.usage_on_request and self._asked and self._last_chunk):
             return b""
@@ -142,10 +159,14 @@ class Relay:
         if len(data) > sse.EVENT_BYTES_MAX:
             self.failure = "an event that is too large"
             return b""
-        self.alive = True
+        if self._naming is not None:
+            data = self._naming.for_client(data)
+            whole = self._naming.for_client(whole)
         sight = self._dialect.see(name, data)
         kind = sight.kind
+        self.alive = kind < Kind.LAST or self._begun
         if kind is Kind.CONTENT:
+            self._begun = True
             self.tokens += sight.tokens
             if sight.usage or self._asked:
                 whole = self._with_right_usage(sight, data, whole)
@@ -153,12 +174,16 @@ class Relay:
                 return whole
             self.held.append(whole)
         elif kind is Kind.FIGURES:
-            self._remember(sight.usage)
+            self._begun = True
+            self._usage_end = sight.usage.copy()
             if self._asked:
                 self._last_chunk = b""
                 self.held.append(whole)
+        elif kind is Kind.LAST and not self._begun:
+            self.failure = "an end without a beginning"
         elif kind is Kind.LAST:
-            self._remember(sight.usage)
+            if sight.usage:
+                self._usage_end = sight.usage.copy()
             self.held.append(whole)
             self.done = True
         elif kind is Kind.FAILED:
@@ -167,19 +192,16 @@ class Relay:
             self.failure = "an event that is not of this API"
         return b""
 
-    def _remember(self, raw: msgspec.Raw) -> None:
-        # A copy: the view would keep the whole read alive.
-        if raw and raw != _NULL:
-            if self._usage_start is None and not self._dialect.usage_on_request:
-                self._usage_start = raw.copy()
-            else:
-                self._usage_end = raw.copy()
-
     def _with_right_usage(self, sight: Sight, data: bytes, whole: bytes) -> bytes:
         """The chunk with the usage the client asked for: none, null, or the engine's own."""
-        self._remember(sight.usage)
+        said = bool(sight.usage) and sight.usage != _NULL
         if not self._dialect.usage_on_request:
+            if said:
+                self._usage_start = sight.usage.copy()
             return whole
+        if said:
+            # A copy: the view would keep the whole read alive.
+            self._usage_end = sight.usage.copy()
         if self._asked:
             self._last_chunk = data
             if self._every or sight.usage == _NULL:
@@ -204,6 +226,3 @@ def _without_usage(data: bytes, raw: msgspec.Raw) -> bytes:
     members = _DECODE_MEMBERS(data)
     members.pop("usage", None)
     return msgspec.json.encode(members)
-
-
-END_MARK: Final = b"data: %b\n\n" % DONE

@@ -15,11 +15,12 @@ from msgspec import UNSET, UnsetType
 from appliance.domain.usage import Operation
 from appliance.gateway import strict_json
 from appliance.gateway.errors import BadRequest
+from appliance.gateway.routes import Route
 from appliance.scheduler.replicas import ReplicaTarget
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Fields(msgspec.Struct, gc=False):
@@ -67,7 +68,7 @@ class Ask:
     reserved_given: bool  # there is a field that only the gateway may set
 
 
-def parse(body: bytes, depth_max: int, messages_max: int) -> Ask:
+def parse(body: bytes, route: Route, depth_max: int, messages_max: int) -> Ask:
     """Read a JSON body strictly. Raises BadRequest that names the field at fault."""
     strict_json.check(body, depth_max)
     try:
@@ -79,6 +80,8 @@ def parse(body: bytes, depth_max: int, messages_max: int) -> Ask:
         raise BadRequest(f"The body is not valid JSON: {error}.") from error
     if fields.model is UNSET:
         raise BadRequest("You must say which model to use.", param="model")
+    if route.messages and not fields.messages:
+        raise BadRequest("There must be at least one message.", param="messages")
     if fields.messages is not None and len(fields.messages) > messages_max:
         raise BadRequest(f"More than {messages_max} messages in one request.", param="messages")
     limits = (fields.max_completion_tokens, fields.max_output_tokens, fields.max_tokens)

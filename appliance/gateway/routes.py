@@ -17,18 +17,30 @@ class Route:
     streams: bool = False
     generates: bool = False  # makes output tokens, so some are reserved
     metered: bool = True  # False: no model runs, the record holds no tokens
+    messages: bool = False  # the body has to hold messages
     multipart: bool = False  # a form, not JSON
 
 
-CHAT: Final = Route(Operation.CHAT, "/v1/chat/completions", streams=True, generates=True)
+CHAT: Final = Route(
+    Operation.CHAT, "/v1/chat/completions", streams=True, generates=True, messages=True
+)
 COMPLETIONS: Final = Route(Operation.COMPLETIONS, "/v1/completions", streams=True, generates=True)
 EMBEDDINGS: Final = Route(Operation.EMBEDDINGS, "/v1/embeddings")
 RESPONSES: Final = Route(Operation.RESPONSES, "/v1/responses", streams=True, generates=True)
 MESSAGES: Final = Route(
-    Operation.MESSAGES, "/v1/messages", Family.ANTHROPIC, streams=True, generates=True
+    Operation.MESSAGES,
+    "/v1/messages",
+    Family.ANTHROPIC,
+    streams=True,
+    generates=True,
+    messages=True,
 )
 COUNT_TOKENS: Final = Route(
-    Operation.COUNT_TOKENS, "/v1/messages/count_tokens", Family.ANTHROPIC, metered=False
+    Operation.COUNT_TOKENS,
+    "/v1/messages/count_tokens",
+    Family.ANTHROPIC,
+    metered=False,
+    messages=True,
 )
 RERANK: Final = Route(Operation.RERANK, "/v1/rerank")
 SCORE: Final = Route(Operation.SCORE, "/v1/score")

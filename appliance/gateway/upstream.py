@@ -8,7 +8,6 @@ from appliance.gateway.chunks import BadChunk, Dechunker, one_chunk
 
 # Of one answer that is not streamed. The largest honest ones are embeddings of many texts.
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
-INFORMATIONAL_MAX: Final = 16
 _EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -57,7 +56,6 @@ class Connection(asyncio.Protocol):
         "_dechunker",
         "_head",
         "_home",
-        "_informational",
         "_left",
         "_lingers",
         "_paused",
@@ -77,7 +75,6 @@ class Connection(asyncio.Protocol):
         self._lingers = False  # the receiver has all it needs, the end of the body is missing
         self._paused = False
         self._buffer = b""  # of a head that has not ended
-        self._informational = 0
         self._head: AnswerHead | None = None
         self._streams = False
         self._dechunker: Dechunker | None = None
@@ -93,7 +90,6 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None  # connections are handed out when they are made
         self._receiver = receiver
         self._head = None
-        self._informational = 0
         self._transport.write(request)
 
     def release(self) -> None:
@@ -166,9 +162,6 @@ class Connection(asyncio.Protocol):
         head = parse(data[:end])
         rest = data[end + 4 :]
         if head.informational:
-            self._informational += 1
-            if self._informational > INFORMATIONAL_MAX:
-                raise BadHead("informational answers without end")
             if rest:
                 self._read_head(rest)
             return
@@ -203,7 +196,7 @@ class Connection(asyncio.Protocol):
                 payload = dechunker.feed(data)
                 ended = dechunker.ended
                 rest = dechunker.rest
-                if clean and dechunker.between:
+                if clean and dechunker.between and dechunker.broken is None:
                     framed = data
         elif self._head is not None and self._head.framing is Framing.LENGTH:
             payload = data[: self._left]
@@ -214,6 +207,8 @@ class Connection(asyncio.Protocol):
             payload = data
         if payload:
             self._take(payload, framed)
+        if dechunker is not None and dechunker.broken is not None and not self.closed:
+            raise dechunker.broken
         if ended:
             self._body_ended(rest)
 

@@ -1,14 +1,10 @@
-"""How many tokens a request used, from what the engine said, or failing that from what was seen."""
+"""Usage as engines write it, in any dialect. What is believed of it is decided in metering."""
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from appliance.domain.usage import Measured, TokenCount
-
-# No engine has a context this large; a figure above it is noise.
-_TOKENS_MAX: Final = 1 << 26
+from appliance.metering.accounting import Figures
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -29,24 +25,6 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 _DECODE: Final = msgspec.json.Decoder(_Usage | None).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What an engine reported. None: it did not say."""
-
-    input: int | None
-    output: int | None
-    cached: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What can be true of a request. Figures beyond it are not believed."""
-
-    input_max: int
-    output_max: int
-    input_estimate: int
 
 
 def read(raw: bytes | msgspec.Raw) -> Figures | None:
@@ -72,29 +50,3 @@ def read(raw: bytes | msgspec.Raw) -> Figures | None:
     if inputs is not None and details is None:
         inputs += (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
     return Figures(inputs, usage.output_tokens, cached or 0)
-
-
-def settle(
-    figures: Figures | None, counted: int, bounds: Bounds, *, generates: bool
-) -> tuple[TokenCount, Measured]:
-    """The tokens to bill and how they are known.
-
-    Each figure is believed on its own: an engine that reports a sane prompt and an absurd output
-    keeps the prompt, and the output is what was counted.
-    """
-    inputs = figures.input if figures is not None else None
-    output = figures.output if figures is not None else None
-    if inputs is not None and not 0 <= inputs <= min(bounds.input_max, _TOKENS_MAX):
-        inputs = None
-    if not generates and output is None:
-        output = 0
-    if output is not None and not 0 <= output <= min(bounds.output_max, _TOKENS_MAX):
-        output = None
-    measured = Measured.ENGINE if inputs is not None and output is not None else Measured.COUNTED
-    if inputs is None:
-        inputs = bounds.input_estimate
-    cached = figures.cached if figures is not None else 0
-    return (
-        TokenCount(inputs, counted if output is None else output, min(max(cached, 0), inputs)),
-        measured,
-    )

@@ -30,7 +30,7 @@ class FairQueue:
     largest ticket. All operations are O(log tenants).
     """
 
-    __slots__ = ("_gap_s", "_heap", "_last_start_s", "_lines", "_now_tag", "_order", "_seq")
+    __slots__ = ("_flowing", "_gap_s", "_heap", "_lines", "_now_tag", "_order", "_seq", "_since_s")
 
     def __init__(self) -> None:
         self._lines: dict[TenantId, _Line] = {}
@@ -39,14 +39,16 @@ class FairQueue:
         self._seq = 0
         self._now_tag = 0
         self._gap_s: float | None = None  # average time between two starts while tickets wait
-        self._last_start_s = 0.0
+        self._since_s = 0.0  # of the last start, or of the queue's beginning
+        self._flowing = False  # a ticket has started since the queue began
 
     def __len__(self) -> int:
         return len(self._order)
 
     def push(self, ticket: Ticket, now_s: float) -> None:
         if not self._order:
-            self._last_start_s = now_s
+            self._since_s = now_s
+            self._flowing = False
         ticket.queued_at_s = now_s
         self._order[ticket] = None
         line = self._lines.get(ticket.tenant_id)
@@ -78,11 +80,13 @@ class FairQueue:
         if line.tickets:
             self._push_line(line)
         del self._order[ticket]
-        gap_s = now_s - self._last_start_s
-        self._gap_s = (
-            gap_s if self._gap_s is None else self._gap_s + _GAP_WEIGHT * (gap_s - self._gap_s)
-        )
-        self._last_start_s = now_s
+        if self._flowing:
+            gap_s = now_s - self._since_s
+            self._gap_s = (
+                gap_s if self._gap_s is None else self._gap_s + _GAP_WEIGHT * (gap_s - self._gap_s)
+            )
+        self._flowing = True
+        self._since_s = now_s
         self._forget_when_empty()
 
     def remove(self, ticket: Ticket) -> None:
@@ -101,7 +105,7 @@ class FairQueue:
         """
         if self._gap_s is None:
             return None
-        gap_s = max(self._gap_s, now_s - self._last_start_s) if self._order else self._gap_s
+        gap_s = max(self._gap_s, now_s - self._since_s) if self._order else self._gap_s
         return gap_s * (len(self._order) + 1)
 
     def _push_line(self, line: _Line) -> None:

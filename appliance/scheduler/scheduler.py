@@ -89,7 +89,7 @@ class Scheduler:
         Replicas that stay keep their statistics; one that answers elsewhere now is a restarted
         engine and is trusted anew. Those that vanish take no new tickets and are forgotten when
         their last ticket has ended. No targets and none starting: the deployment is forgotten when
-        nothing waits for it any more.
+        nothing runs on it or waits for it any more.
         """
         deployment = self._deployments.get(deployment_id)
         if deployment is None:
@@ -255,6 +255,7 @@ class Scheduler:
             deployment = self._deployments.get(ticket.deployment_id)
             if deployment is not None:
                 deployment.known.pop(standing.target.replica_id, None)
+                self._forget_if_gone(ticket.deployment_id, deployment)
 
     def _assume_speed(self, deployment_id: DeploymentId) -> None:
         deployment = self._deployments.get(deployment_id)
@@ -318,7 +319,7 @@ class Scheduler:
         return min(max(ceil(drained_s), RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
 
     def _forget_if_gone(self, deployment_id: DeploymentId, deployment: _Deployment) -> None:
-        if not (deployment.ready or deployment.starting or deployment.waiting):
+        if not (deployment.known or deployment.starting or deployment.waiting):
             self._deployments.pop(deployment_id, None)
 
 

@@ -417,9 +417,10 @@ class TestReplicasThatComeAndGo:
         waiting = ticket()
         site.arrive(waiting, 0.0)
         site.set_replicas(DEPLOYMENT, [], 1.0)
-        site.cancel(waiting, 2.0)
-        assert site.view(2.0) == ()
-        assert site.finish(running, Outcome.OK, 10, 3.0) == ()
+        site.finish(running, Outcome.OK, 10, 2.0)
+        assert site.view(2.0) != ()
+        site.cancel(waiting, 3.0)
+        assert site.view(3.0) == ()
 
     def test_ending_twice_changes_nothing(self) -> None:
         site = scheduler("a", slots=8)

@@ -3,6 +3,10 @@
 import os
 import resource
 
+import pytest
+
+pytest.register_assert_rewrite("tests.fakes")  # their failures tell both sides, too
+
 
 def pytest_configure() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

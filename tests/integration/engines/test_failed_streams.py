@@ -105,6 +105,21 @@ def test_a_failure_after_the_first_byte(ask: Any, fault: str, *, include_usage: 
     assert_ends_in_an_error(outcome, "engine_error", 2)
 
 
+@pytest.mark.parametrize("fault", AFTER)
+def test_tokens_and_the_failure_in_one_piece(ask: Any, fault: str) -> None:
+    """Nothing may have been sent yet, then it is an answer; what was sent is what is recorded."""
+    outcome = ask(fault=fault, stream=True, breathless=True)
+    assert outcome.error_code == "engine_error"
+    assert b"[DONE]" not in outcome.body
+    assert (outcome.record["status"], outcome.record["error_code"]) == ("failed", "engine_error")
+    if outcome.status == 200:
+        said = sse.text(outcome.events[:-1])
+        assert outcome.record["output_tokens"] == len(said.split())
+    else:
+        assert outcome.status == 502
+        assert outcome.record["output_tokens"] == 0
+
+
 @pytest.mark.parametrize("fault", ["hang_mid_stream", "comments_mid_stream"])
 def test_silence_after_the_first_byte(ask: Any, engine: FaultEngine, fault: str) -> None:
     outcome = ask(fault=fault, stream=True)

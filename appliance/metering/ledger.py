@@ -30,7 +30,7 @@ Item = tuple[Opening | Settlement | None, Done]  # None: nothing new, only what 
 # and 250 µs of waiting however many it carries; a request waits for its record at most this longer.
 GATHER_S: Final = 0.002
 RETRY_S: Final = 1.0  # between two attempts while the disk fails and nothing else comes
-_CHECKPOINT_PAGES: Final = 4_000  # 16 MB of WAL, so that a page often changed is copied back once
+CHECKPOINT_PAGES: Final = 4_000  # 16 MB of WAL, so that a page often changed is copied back once
 _WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Ledger:
         *,
         gather_s: float = GATHER_S,
         retry_s: float = RETRY_S,
+        checkpoint_pages: int = CHECKPOINT_PAGES,
         connect: Callable[[Path], sqlite3.Connection] = connect,
     ) -> "Ledger":
         """Open or create the file, settle what the last stop cut off, and start the writer.
@@ -66,7 +67,7 @@ class Ledger:
         connection = connect(path)
         try:
             connection.row_factory = None
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
             # Some builds overwrite what is deleted with zeros; there is nothing here to hide.
             connection.execute("PRAGMA secure_delete = OFF")

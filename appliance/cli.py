@@ -33,6 +33,11 @@ _EXIT_CODES: Final = {
     "database_unavailable": ExitCode.CONFIGURATION,
     "schema_too_new": ExitCode.CONFIGURATION,
     "database_damaged": ExitCode.DAMAGED,
+    "secret_missing": ExitCode.CONFIGURATION,
+    "secret_exposed": ExitCode.CONFIGURATION,
+    "secret_damaged": ExitCode.DAMAGED,
+    "already_running": ExitCode.CONFLICT,
+    "address_unusable": ExitCode.CONFIGURATION,
 }
 
 

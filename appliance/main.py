@@ -7,6 +7,7 @@ still finds what it needs.
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -55,6 +56,7 @@ class AddressUnusable(CrossLogicError):
 def run(home: Home, settings: Settings, *, with_agent: bool) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CrossLogicError when it cannot start."""
     logs.configure(settings.log.level)
+    _allow_open_files()
     with lock.held(home.lock_file):
         uvloop.run(_serve(home, settings, with_agent=with_agent))
 
@@ -170,6 +172,13 @@ async def _listen(gateway: Gateway, listen: str) -> tuple[str, int]:
             next_step="Name another address with --listen HOST:PORT or gateway.listen, or stop the"
             " program that has it.",
         ) from error
+
+
+def _allow_open_files() -> None:
+    """As many sockets as the system lets us have; a shell's usual 1,024 is for a person."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

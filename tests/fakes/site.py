@@ -142,6 +142,17 @@ class Site:
         self._process = None
         return code
 
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code, when it ends by itself."""
+        assert self._process is not None
+        code = self._process.wait(STOP_S)
+        self._process = None
+        return code
+
     def kill(self) -> None:
         """kill -9, to the whole process group."""
         if self._process is not None:

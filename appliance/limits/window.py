@@ -1,6 +1,7 @@
 """A sliding window: how much was counted in the last minute, or day. Pure."""
 
 from array import array
+from itertools import accumulate
 from typing import Final
 
 MINUTE_SLOT_S: Final = 1
@@ -71,11 +72,12 @@ class Window:
             return self.slot
         if amount > self.total:
             return None
-        freed = 0
-        for slot in range(self.slot - self._size + 1, self.slot):
-            freed += self._counts[slot % self._size]
+        # The place after now's holds the oldest slot, which is the first to be forgotten.
+        oldest = (self.slot + 1) % self._size
+        oldest_first = self._counts[oldest:] + self._counts[:oldest]
+        for passed, freed in enumerate(accumulate(oldest_first), start=1):
             if freed >= amount:
-                return slot + self._size
+                return self.slot + passed
         return self.slot + self._size
 
     @property

@@ -4,14 +4,17 @@ import importlib
 import re
 import shlex
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
 import msgspec
 import pytest
 
 from appliance.domain.errors import CrossLogicError
+from appliance.gateway.errors import ClientLeft, GatewayError
 from appliance.settings import ENVIRONMENT_PREFIX, Settings
-from tests.architecture.tree import ROOT, module_name, product_modules
+from appliance.wire.command import ExitCode
+from tests.architecture.tree import PROGRAMS, ROOT, module_name, product_modules
 
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
@@ -41,22 +44,54 @@ def _subclasses(cls: type[CrossLogicError]) -> set[type[CrossLogicError]]:
     return {cls}.union(*(_subclasses(sub) for sub in cls.__subclasses__()))
 
 
-def test_the_errors_page_lists_every_code() -> None:
+def _raised() -> list[type[CrossLogicError]]:
+    """Every error class of the product. A program's entry module is not imported: it runs."""
     for file in product_modules():
         if file.name not in {"__main__.py", "llamacpp_server.py"}:
             importlib.import_module(module_name(file))
-    raised = {
-        error.code for error in _subclasses(CrossLogicError) if error.__module__.startswith("appl")
-    }
-    page = (DOCS / "ERRORS.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert listed == raised | {
-        error.code for error in _subclasses(CrossLogicError) if error.__module__.startswith("agent")
-    }
+    return [error for error in _subclasses(CrossLogicError) if not _is_of_a_test(error)]
+
+
+def _is_of_a_test(error: type[CrossLogicError]) -> bool:
+    return error.__module__.partition(".")[0] not in PROGRAMS
+
+
+def _codes_of(page: str, column: int) -> set[str]:
+    """What stands in backticks in one column of the tables under a heading on errors."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.partition("\n## Error")[2], flags=re.MULTILINE)[0]
+    rows = (line.split("|") for line in section.splitlines() if line.startswith("|"))
+    return {code for row in rows for code in re.findall(r"`(\w+)`", row[column])}
+
+
+def test_the_api_page_lists_the_codes_of_the_endpoint_with_their_status() -> None:
+    errors = [error for error in _raised() if issubclass(error, GatewayError)]
+    # A base has no code of its own, or one that is never sent.
+    sent = {error for error in errors if "code" in vars(error)} - {GatewayError, ClientLeft}
+    assert _codes_of("API.md", 2) == {error.code for error in sent}
+    rows = (DOCS / "API.md").read_text(encoding="utf-8").splitlines()
+    for error in sent:
+        assert any(
+            row.startswith(f"| {error.status} | ") and f"`{error.code}`" in row for row in rows
+        )
+
+
+def test_the_command_line_page_lists_all_other_codes() -> None:
+    codes = {error.code for error in _raised() if not issubclass(error, GatewayError)}
+    assert codes - _codes_of("CLI.md", 1) == set()
+
+
+def test_the_command_line_page_lists_commands_and_exit_codes() -> None:
+    page = (DOCS / "CLI.md").read_text(encoding="utf-8")
+    commands = {point.name for point in entry_points(group="crosslogic.commands")}
+    first_table = page.partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z]+)` \|", first_table, re.MULTILINE)) == commands
+    exits = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", page, re.MULTILINE)
+    assert {name: int(code) for code, name in exits} == dict(ExitCode.__members__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page) -> None:
+def test_links_lead_to_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     broken = [
         target
@@ -67,7 +102,7 @@ def test_links_lead_to_files(page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_in_the_pages_exist_with_their_options(page) -> None:
+def test_commands_in_the_pages_exist_with_their_options(page: Path) -> None:
     commands = {point.name: point for point in entry_points(group="crosslogic.commands")}
     wrong = []
     for line in _typed(page.read_text(encoding="utf-8")):

@@ -17,7 +17,7 @@ def test_a_module_stays_within_its_lines() -> None:
         for file in product_modules()
     }
     long = {name: count for name, count in lines.items() if count > MODULE_LINES_MAX}
-    assert long.keys() == LONG_MODULES.keys(), long
+    assert long.keys() <= LONG_MODULES.keys(), long
 
 
 def test_a_function_fits_a_screen() -> None:

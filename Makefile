@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test check fix bench lock clean
+.PHONY: help install models demo test crash check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -23,6 +23,10 @@ demo: models ## Serve a model on this machine and ask it something (ONCE=1: end 
 test: ## Run the tests (ARGS="-k limits" passes options to pytest)
 	@packaging/setup test
 	@packaging/run-tests $(ARGS)
+
+crash: ## Kill the appliance 300 times under load, cut its power 1,000 times (CRASH_KILLS=, CRASH_CUTS=)
+	@packaging/setup test
+	CRASH_KILLS=$(or $(CRASH_KILLS),300) CRASH_CUTS=$(or $(CRASH_CUTS),1000) $(bin)/pytest -q tests/integration/crash $(ARGS)
 
 check: ## Check format, lint, types, the rule of imports and the pages
 	@packaging/setup test

@@ -29,15 +29,17 @@ DISTRIBUTION: Final = "crosslogic-appliance"
 # Exit codes of errors that are raised below the commands, by their stable code.
 _EXIT_CODES: Final = {
     "invalid_value": ExitCode.USAGE,
+    "already_running": ExitCode.CONFLICT,
+    "socket_in_use": ExitCode.CONFLICT,
     "bad_settings": ExitCode.CONFIGURATION,
+    "address_unusable": ExitCode.CONFIGURATION,
+    "listen_failed": ExitCode.CONFIGURATION,
+    "secret_missing": ExitCode.CONFIGURATION,
+    "secret_exposed": ExitCode.CONFIGURATION,
+    "secret_damaged": ExitCode.CONFIGURATION,
     "database_unavailable": ExitCode.CONFIGURATION,
     "schema_too_new": ExitCode.CONFIGURATION,
     "database_damaged": ExitCode.DAMAGED,
-    "secret_missing": ExitCode.CONFIGURATION,
-    "secret_exposed": ExitCode.CONFIGURATION,
-    "secret_damaged": ExitCode.DAMAGED,
-    "already_running": ExitCode.CONFLICT,
-    "address_unusable": ExitCode.CONFIGURATION,
 }
 
 

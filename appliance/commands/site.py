@@ -16,7 +16,7 @@ from appliance.commands.output import print_json
 from appliance.domain.clock import SystemClock
 from appliance.registry.names import check_name
 from appliance.registry.registry import initialise
-from appliance.security.secrets import create_all
+from appliance.security.secrets import create_all, load_all
 from appliance.settings import Settings, load
 from appliance.wire.command import ExitCode, Invocation
 from appliance.wire.home import Home
@@ -51,11 +51,11 @@ def init(invocation: Invocation, listen: str | None, name: str | None, region: s
             write_config(home.config_file, given)
             made.append(str(home.config_file))
         settings = load(home.config_file, {})
-        if not home.secrets.exists():
-            made.append(str(home.secrets))
-        create_all(home.secrets)
-        if not home.registry_file.exists():
-            made.append(str(home.registry_file))
+        if home.registry_file.exists():
+            load_all(home.secrets)  # new ones would make every key of this site useless
+        else:
+            made += [str(home.secrets), str(home.registry_file)]
+            create_all(home.secrets)
         initialise(
             home.registry_file,
             actor=account(os.getuid()),

@@ -66,15 +66,29 @@ def verify_chain(connection: sqlite3.Connection) -> AuditVerdict:
         entry, stored = Entry(*row[:-1]), row["sha256"]
         if entry.seq != seq + 1:
             problems.append(f"between entry {seq} and entry {entry.seq}: entries are missing")
-        elif link(previous, entry) != stored:
+        elif not _follows(previous, entry, stored):
             problems.append(f"entry {entry.seq} does not follow from entry {seq}: it was changed")
         # Going on from what is stored keeps the entries after a changed one from being blamed.
-        previous, seq, count = stored, entry.seq, count + 1
-    remembered = connection.execute("SELECT audit_seq, audit_head FROM state").fetchone()
-    if (seq, previous) != (remembered["audit_seq"], remembered["audit_head"]):
-        problems.append(
-            f"the chain ends at entry {seq}, but entry {remembered['audit_seq']} was written last"
-            if seq != remembered["audit_seq"]
-            else f"entry {seq} is not the one that was written last"
-        )
-    return AuditVerdict(not problems, count, bytes(previous).hex(), tuple(problems[:PROBLEMS_MAX]))
+        previous = stored if isinstance(stored, bytes) else b""
+        seq, count = entry.seq, count + 1
+    problems += _end_problems(connection, seq, previous)
+    return AuditVerdict(not problems, count, previous.hex(), tuple(problems[:PROBLEMS_MAX]))
+
+
+def _follows(previous: bytes, entry: Entry, stored: object) -> bool:
+    try:
+        return link(previous, entry) == stored
+    except TypeError:
+        return False  # a field of a type that was never written
+
+
+def _end_problems(connection: sqlite3.Connection, seq: int, head: bytes) -> list[str]:
+    """Whether the chain ends where the site remembers that it did."""
+    state = connection.execute("SELECT audit_seq, audit_head FROM state").fetchone()
+    if state is None:
+        return ["the site does not remember where the chain ended"]
+    if seq != state["audit_seq"]:
+        return [f"the chain ends at entry {seq}, but entry {state['audit_seq']} was written last"]
+    if head != state["audit_head"]:
+        return [f"entry {seq} is not the one that was written last"]
+    return []

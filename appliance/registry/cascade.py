@@ -14,8 +14,8 @@ def empty_tenant(change: Change, tenant: TenantRow, cascade: bool) -> None:  # n
     reservations = reservations_of(change.connection, tenant.id)
     if (environments or reservations) and not cascade:
         raise InUse(
-            f"The tenant {tenant.name!r} still has {len(environments)} environments and "
-            f"{len(reservations)} capacity reservations.",
+            f"The tenant {tenant.name!r} is not empty (environments: {len(environments)}, "
+            f"capacity reservations: {len(reservations)}).",
             next_step="Delete those first, or delete it with all it has (--cascade), or suspend "
             f"it: `cic tenant suspend {tenant.name}`.",
         )
@@ -31,7 +31,7 @@ def empty_environment(change: Change, environment: EnvironmentRow, cascade: bool
     keys = keys_of(change.connection, environment.id)
     if keys and not cascade:
         raise InUse(
-            f"The environment {environment.name!r} still has {len(keys)} API keys.",
+            f"The environment {environment.name!r} is not empty (API keys: {len(keys)}).",
             next_step="Delete those first, or delete it with all it has (--cascade), or suspend "
             f"it: `cic env suspend {environment.name} --tenant {environment.tenant_name}`.",
         )

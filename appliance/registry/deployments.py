@@ -204,7 +204,7 @@ class Deployments:
             ).fetchone()
             if reserved:
                 raise InUse(
-                    f"Capacity of the deployment {row.name!r} is reserved {reserved} times.",
+                    f"Tenants have capacity of {row.name!r} reserved (reservations: {reserved}).",
                     next_step="Delete the reservations first.",
                 )
             set_replica_count(change, row.id, 0)

@@ -6,7 +6,8 @@ RegistryError
 ├── AlreadyExists     the name is taken among the living
 ├── InUse             it cannot be deleted while others rely on it
 ├── InvalidValue      a name, a URL, a number or another value is not acceptable
-└── ModelUnreadable   the file of a model is missing, cut short, or no model
+├── ModelUnreadable   the file of a model is missing, cut short, or no model
+└── OtherSecrets      the site's secrets are not those this registry was made with
 """
 
 from appliance.domain.errors import CrossLogicError
@@ -38,3 +39,7 @@ class InvalidValue(RegistryError):
 
 class ModelUnreadable(RegistryError):
     code = "model_unreadable"
+
+
+class OtherSecrets(RegistryError):
+    code = "other_secrets"

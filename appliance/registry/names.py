@@ -16,6 +16,17 @@ _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 # A name in the form of an id could stand for two objects.
 _ID: Final = re.compile(rf"(?:{'|'.join(PREFIXES.values())})_[0-9a-f]{{24}}")
 
+# The commands of `cic` that list objects of a kind.
+_COMMANDS: Final = {
+    "tenant": "tenant",
+    "environment": "env",
+    "key": "key",
+    "model": "model",
+    "deployment": "deployment",
+    "node": "node",
+    "region": "region",
+}
+
 
 def check_name(kind: str, name: str) -> str:
     """`name` itself. Raises InvalidValue when it cannot name a tenant, environment, key or node."""
@@ -56,8 +67,10 @@ def column_of(ref: str) -> str:
 def only(rows: Sequence[R], kind: str, ref: str, *, within: str = "") -> R:
     """The single row that `ref` stands for. `within` names the nouns that would narrow it."""
     if not rows:
+        command = _COMMANDS.get(kind)
         raise NotFound(
-            f"There is no {kind} {ref!r}.", next_step=f"See `cic {_command(kind)} list`."
+            f"There is no {kind} {ref!r}.",
+            next_step="" if command is None else f"See `cic {command} list`.",
         )
     if len(rows) > 1:
         raise Ambiguous(
@@ -78,7 +91,3 @@ def _refuse_id(kind: str, name: str) -> str:
 
 def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _command(kind: str) -> str:
-    return {"environment": "env"}.get(kind, kind)

@@ -78,8 +78,8 @@ class Regions:
             uses = change.connection.execute(_IN_USE, {"name": name}).fetchone()
             if any(uses):
                 raise InUse(
-                    f"The region {name!r} still has {uses['environments']} environments, "
-                    f"{uses['deployments']} deployments and {uses['nodes']} nodes.",
+                    f"The region {name!r} is not empty (environments: {uses['environments']}, "
+                    f"deployments: {uses['deployments']}, nodes: {uses['nodes']}).",
                     next_step="Move or delete those first.",
                 )
             change.connection.execute(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from appliance.domain.clock import Clock
 from appliance.domain.limits import UNLIMITED, Limits
@@ -12,6 +13,7 @@ from appliance.registry.audit import Audit
 from appliance.registry.cascade import empty_environment, empty_tenant
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
+from appliance.registry.errors import OtherSecrets
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
@@ -24,8 +26,11 @@ from appliance.registry.snapshot import Snapshot
 from appliance.registry.snapshot_source import SnapshotSource
 from appliance.registry.store import Change, Store, apply_change
 from appliance.registry.tenants import Tenants
-from appliance.security.seal import Seal
+from appliance.security.seal import Seal, derive
 from appliance.storage.database import Database
+
+# The setting that holds what `check_pepper` compares.
+PEPPER_CHECK: Final = "pepper-check"
 
 
 class Registry:
@@ -53,6 +58,7 @@ class Registry:
         source = SnapshotSource(pepper=pepper, global_limits=global_limits)
         store = Store(database, clock, entropy, source.load)
         self._store = store
+        self._pepper = pepper
         self.tenants = Tenants(store, empty_tenant)
         self.environments = Environments(store, site_region, empty_environment)
         self.keys = APIKeys(store, pepper, entropy)
@@ -65,6 +71,22 @@ class Registry:
         self.reservations = Reservations(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
+
+    async def check_pepper(self, actor: str) -> None:
+        """Raise OtherSecrets when the pepper is not the one this registry's keys were made with.
+
+        Otherwise every client would be told that its key is wrong, and nobody why. The first call
+        remembers a value that follows from the pepper and does not tell it.
+        """
+        expected = derive(self._pepper, "pepper check", "registry")
+        known = await self.settings.get(PEPPER_CHECK)
+        if known is None:
+            await self.settings.set(actor, PEPPER_CHECK, expected)
+        elif known != expected:
+            raise OtherSecrets(
+                "The site's secrets do not belong to its registry: no API key would be accepted.",
+                next_step="Restore secrets/ and registry.db from the same backup.",
+            )
 
     async def snapshot(self) -> Snapshot:
         """The tables of now, loaded in a thread and cached by version."""

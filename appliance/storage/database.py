@@ -1,11 +1,12 @@
 """A SQLite file: opened, migrated, read through a pool, written through one thread."""
 
 import asyncio
+import os
 import queue
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -21,6 +22,7 @@ R = TypeVar("R")
 Schema: TypeAlias = sqlite_utils.Database
 
 BUSY_TIMEOUT_S: Final = 5.0
+_FILE_MODE: Final = 0o600
 _MIGRATIONS_TABLE: Final = "_migrations"
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -50,6 +52,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """
     mode = "ro" if read_only else "rwc"
     with _named(path):
+        if not read_only:
+            _create_closed(path)
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -69,6 +73,13 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             raise
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def _create_closed(path: Path) -> None:
+    """Make a new file that other accounts cannot read; SQLite gives its log the same mode."""
+    # An existing file stays as it is, and what keeps one from being made SQLite says better.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
 
 
 @contextmanager

@@ -154,6 +154,25 @@ async def test_a_field_that_was_emptied_is_found(
     assert "entry 8 " in (await registry.audit.verify()).problems[0]
 
 
+@pytest.mark.parametrize("field", ["at_ns", "actor", "before", "after", "sha256"])
+@pytest.mark.parametrize("value", [b"\xff\x00", "text", 1.5])
+async def test_a_field_of_another_type_is_found(
+    registry: Registry, site: Site, field: str, value: object
+) -> None:
+    await populate(registry)
+    with site.as_an_intruder() as connection:
+        connection.execute(f"UPDATE audit SET {field} = ? WHERE seq = 8", [value])
+    assert "entry 8 " in (await registry.audit.verify()).problems[0]
+
+
+async def test_a_forgotten_end_is_found(registry: Registry, site: Site) -> None:
+    await populate(registry)
+    with site.as_an_intruder() as connection:
+        connection.execute("DELETE FROM state")
+    (problem,) = (await registry.audit.verify()).problems
+    assert "does not remember" in problem
+
+
 async def test_a_missing_entry_is_found(registry: Registry, site: Site) -> None:
     await populate(registry)
     with site.as_an_intruder() as connection:

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from appliance.domain.limits import Layer, Limits, Plan
-from appliance.registry.errors import AlreadyExists, InUse, InvalidValue, NotFound
+from appliance.registry.errors import AlreadyExists, InUse, InvalidValue, NotFound, OtherSecrets
 from appliance.registry.registry import Registry, initialise, open_database
+from appliance.security.seal import Seal
 from appliance.storage.database import migrate
 from appliance.storage.errors import SchemaTooNew
 from tests.fakes.clock import ManualClock
-from tests.fakes.registry import ACTOR, Site
+from tests.fakes.registry import ACTOR, PEPPER, SEAL_KEY, Site
 
 
 @pytest.fixture
@@ -206,6 +207,22 @@ def test_a_site_is_initialised_once(tmp_path: Path) -> None:
     )
     assert [tuple(row) for row in rows] == [(ACTOR, "eu")]
     database.close()
+
+
+async def test_secrets_of_another_site_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    for pepper, fits in ((PEPPER, True), (PEPPER, True), (b"q" * 32, False)):
+        database = open_database(path)
+        registry = Registry(database, pepper=pepper, seal=Seal(SEAL_KEY), clock=ManualClock())
+        if fits:
+            await registry.check_pepper("appliance")
+        else:
+            with pytest.raises(OtherSecrets) as caught:
+                await registry.check_pepper("appliance")
+            assert "same backup" in caught.value.next_step
+        entries = await registry.audit.list()
+        assert [(e.actor, e.action) for e in entries] == [("appliance", "create")]
+        database.close()
 
 
 def test_the_registry_of_a_newer_version_is_refused(tmp_path: Path) -> None:

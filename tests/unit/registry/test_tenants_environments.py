@@ -86,7 +86,7 @@ async def test_a_tenant_with_environments_goes_only_with_all_it_has(registry: Re
     await registry.keys.create(ACTOR, tenant="acme", environment="prod", name="k")
     with pytest.raises(InUse) as caught:
         await registry.tenants.delete(ACTOR, "acme")
-    assert "1 environments" in caught.value.message
+    assert "environments: 1" in caught.value.message
     assert "cic tenant suspend acme" in caught.value.next_step
     with pytest.raises(InUse):
         await registry.environments.delete(ACTOR, "prod")

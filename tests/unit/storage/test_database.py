@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import stat
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -180,6 +181,14 @@ def test_commits_are_synced_and_logged_ahead(tmp_path: Path) -> None:
         )
 
     assert database.submit(pragmas).result() == ("wal", 2, 1)
+    database.close()
+
+
+def test_files_are_closed_to_other_accounts(tmp_path: Path) -> None:
+    database = Database(tmp_path / "a.db", [FIRST])
+    database.submit(Insert("x")).result()
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {"a.db": 0o600, "a.db-wal": 0o600, "a.db-shm": 0o600}
     database.close()
 
 

@@ -45,6 +45,7 @@ from appliance.wire.home import Home
 log = logging.getLogger(__name__)
 
 DISTRIBUTION: Final = "crosslogic-appliance"
+ACTOR: Final = "appliance"  # in the audit, where no person acts
 RESTART_S: Final = 1.0  # before a background task that failed runs again
 AGENT_STOP_S: Final = 30.0
 
@@ -159,6 +160,7 @@ async def _registry(
         ),
     )
     stack.push_async_callback(registry.close)
+    await registry.check_pepper(ACTOR)
     return registry
 
 

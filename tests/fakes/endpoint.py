@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.domain.clock import SystemClock
+from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.ids import (
     DeploymentId,
     EnvironmentId,
@@ -226,6 +226,7 @@ async def endpoint(
     layers: tuple[LayerLimits, ...] = (),
     using: Settings | None = None,
     ledger: Any = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Endpoint]:
     """A gateway that serves the model `fault` from these replicas."""
     using = using or Settings()
@@ -242,7 +243,7 @@ async def endpoint(
         PromptEstimator(),
         scheduler,
         ledger,
-        SystemClock(),
+        clock or SystemClock(),
         lambda text: digest(PEPPER, text),
     )
     _, port = await gateway.start()

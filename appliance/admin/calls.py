@@ -53,8 +53,13 @@ class InEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`cascade=true` deletes what hangs on the object with it."""
 
-    tenant: str | None = None
     cascade: bool = False
+
+
+class CascadeInTenant(Cascade, frozen=True, forbid_unknown_fields=True):
+    """The same for a name that is meant in a tenant (id or name)."""
+
+    tenant: str | None = None
 
 
 class Layers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from typing import Any, Final
 from appliance.admin import deployments, keys, nodes, site, tenants
 from appliance.admin.calls import (
     Cascade,
+    CascadeInTenant,
     Handler,
     InEnvironment,
     InTenant,
@@ -74,7 +75,7 @@ _ENVIRONMENTS: Final = (
     Route(
         *("DELETE", "/v1/environments/{ref}", "Delete an environment", tenants.delete_environment),
         answer=None,
-        query=Cascade,
+        query=CascadeInTenant,
     ),
     *_states(
         *("/v1/environments/{ref}", "an environment", wire.Environment),

@@ -1,6 +1,6 @@
 """Tenants and environments."""
 
-from appliance.admin.calls import Call, Cascade, InTenant, NoQuery, Services
+from appliance.admin.calls import Call, Cascade, CascadeInTenant, InTenant, NoQuery, Services
 from appliance.domain.clock import iso
 from appliance.domain.limits import Limits, Plan
 from appliance.registry.environments import EnvironmentRow
@@ -138,7 +138,7 @@ async def resume_environment(services: Services, call: Call[InTenant, None]) -> 
     )
 
 
-async def delete_environment(services: Services, call: Call[Cascade, None]) -> None:
+async def delete_environment(services: Services, call: Call[CascadeInTenant, None]) -> None:
     await services.registry.environments.delete(
         call.actor, call.ref, tenant=call.query.tenant, cascade=call.query.cascade
     )

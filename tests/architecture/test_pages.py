@@ -101,6 +101,21 @@ def test_links_lead_to_files(page: Path) -> None:
     assert broken == []
 
 
+def test_the_architecture_names_files_that_exist() -> None:
+    text = (DOCS / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert text.count("\n") < 300
+    known = {str(file.relative_to(ROOT)) for file in product_modules()}
+    named = set(re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text))
+    assert {name for name in named if not _exists(name, known)} == set()
+    folders = set(re.findall(r"`((?:tests|docs|packaging)/[\w/]*)`", text))
+    assert {name for name in folders if not (ROOT / name).is_dir()} == set()
+
+
+def _exists(name: str, known: set[str]) -> bool:
+    """As the page writes files: whole, from their program, or, inside a package, by name alone."""
+    return (ROOT / name).is_file() or any(path.endswith(f"/{name}") for path in known)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_the_pages_exist_with_their_options(page: Path) -> None:
     commands = {point.name: point for point in entry_points(group="crosslogic.commands")}

@@ -12,9 +12,7 @@
 
 from typing import Final
 
-import sqlite_utils
-
-from appliance.storage.database import Migration
+from appliance.storage.database import Migration, Schema
 
 SUBJECT_COLUMNS: Final = (
     "tenant_id",
@@ -119,7 +117,7 @@ INSERT INTO head VALUES (1, 0, zeroblob(32), 0, 0, 0);
 """
 
 
-def _first(database: sqlite_utils.Database) -> None:
+def _first(database: Schema) -> None:
     # One statement at a time: `executescript` would commit the transaction of the migration.
     for statement in _FIRST.split(";\n"):
         if statement.strip():

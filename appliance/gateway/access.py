@@ -1,7 +1,9 @@
 """Who calls, and what the caller may use. Pure: tables in, a credential or an error out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
+
+from multidict import MultiMapping
 
 from appliance.gateway.errors import (
     DeploymentSuspended,
@@ -27,7 +29,7 @@ _SHOWN_CHARS_MAX: Final = 200
 
 
 def authenticate(
-    headers: Mapping[str, str],
+    headers: MultiMapping[str],
     family: Family,
     snapshot: Snapshot,
     digest: Callable[[str], bytes],
@@ -55,9 +57,12 @@ def authenticate(
     return caller
 
 
-def _key(headers: Mapping[str, str], family: Family) -> str | None:
-    authorization = headers.get("Authorization")
-    if authorization is not None:
+def _key(headers: MultiMapping[str], family: Family) -> str | None:
+    given = headers.getall("Authorization", ())
+    if len(given) > 1:
+        return None  # two keys: whose request is it?
+    if given:
+        authorization = given[0]
         if authorization[: len(_BEARER)].lower() != _BEARER:
             return None
         return authorization[len(_BEARER) :].strip()

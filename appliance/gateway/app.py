@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from appliance.domain.clock import Clock
@@ -15,7 +16,13 @@ from appliance.domain.ids import DeploymentId, new_id
 from appliance.gateway import access, catalog
 from appliance.gateway.call import Call, Written
 from appliance.gateway.clients import Clients
-from appliance.gateway.errors import GatewayError, MethodNotAllowed, RouteNotFound, ShuttingDown
+from appliance.gateway.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    RouteNotFound,
+    ShuttingDown,
+    VersionNotSupported,
+)
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.head import Dater
 from appliance.gateway.pipeline import Pipeline
@@ -33,6 +40,8 @@ _BACKLOG: Final = 4_096
 _SWEEP_S_MAX: Final = 0.5  # how late a deadline may be noticed
 _SWEEP_S_MIN: Final = 0.02
 _STOP_S: Final = 5.0  # for the records of what was cut off
+
+_VERSIONS: Final = frozenset({HttpVersion10, HttpVersion11})
 
 _log = logging.getLogger("appliance.gateway")
 
@@ -198,6 +207,8 @@ class Gateway:
         return call.written
 
     async def _route(self, call: Call) -> None:
+        if call.version not in _VERSIONS:
+            raise VersionNotSupported("This server speaks HTTP/1.1 and HTTP/1.0.")
         path = call.path
         route = ROUTES.get(path)
         if self._clients is not None and self._clients.draining:
@@ -206,20 +217,14 @@ class Gateway:
         if route is not None and call.method == "POST":
             await self._pipeline.run(call, route, self._snapshot)
         elif route is not None:
-            self._other_method(call, "POST, OPTIONS")
+            raise _other_method("POST")
         elif path in HEALTH_PATHS or path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             if call.method in {"GET", "HEAD"}:
                 self._look(call, path)
             else:
-                self._other_method(call, "GET, HEAD, OPTIONS")
+                raise _other_method("GET, HEAD")
         else:
             raise RouteNotFound("There is nothing at this path.")
-
-    def _other_method(self, call: Call, allowed: str) -> None:
-        line = b"Allow: %b\r\n" % allowed.encode()
-        if call.method != "OPTIONS":
-            raise MethodNotAllowed(f"This path takes {allowed}.", headers=line)
-        call.nothing(204, line)
 
     def _look(self, call: Call, path: str) -> None:
         """What only reads: models and health."""
@@ -272,3 +277,8 @@ class Gateway:
 
     def _new_id(self, noun: str) -> str:
         return new_id(noun, self._entropy)
+
+
+def _other_method(allowed: str) -> MethodNotAllowed:
+    line = b"Allow: %b\r\n" % allowed.encode()
+    return MethodNotAllowed(f"This path takes {allowed}.", headers=line)

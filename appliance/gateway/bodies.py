@@ -35,6 +35,9 @@ def check_head(call: Call, route: Route, body_bytes_max: int) -> None:
     wanted = _FORM if route.multipart else _JSON
     if given is not None and given.partition(";")[0].strip().lower() != wanted:
         raise UnsupportedMedia(f"The body must be {wanted}.")
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None and coding.lower() != "chunked":
+        raise MalformedHttp("The only transfer coding that is understood is chunked.")
     declared = headers.get("Content-Length")
     if declared is not None and int(declared) > body_bytes_max:
         raise too_large(body_bytes_max)

@@ -52,6 +52,7 @@ class Call:
         "path",
         "request_id",
         "stream_begun",
+        "version",
         "version11",
     )
 
@@ -68,7 +69,8 @@ class Call:
         self.headers: CIMultiDictProxy[str] = message.headers
         self.method = message.method
         self.path = message.path.partition("?")[0]
-        self.version11 = message.version >= HttpVersion11
+        self.version = message.version
+        self.version11 = message.version == HttpVersion11
         self.keep_alive = not (message.should_close or message.upgrade)
         self.family = family(self.path)
         given = message.headers.get("x-request-id")
@@ -122,11 +124,6 @@ class Call:
             )
         )
 
-    def nothing(self, status: int, lines: bytes) -> None:
-        """An answer without a body."""
-        self._stop_reading()
-        self.write(head.empty(status, self.common + lines, keep_alive=self.keep_alive))
-
     def fail(self, error: GatewayError, lines: bytes = b"") -> None:
         """An error: as an answer, or as the last event of a stream that has begun."""
         if self.stream_begun:
@@ -167,6 +164,7 @@ class Call:
         """A body that nobody will read makes the connection useless after this answer."""
         if self.unread:
             self.keep_alive = False
+            self.connection.leave_unread()
 
     @property
     def written(self) -> Written:

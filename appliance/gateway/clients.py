@@ -19,8 +19,9 @@ from appliance.gateway.stats import Stats
 from appliance.settings import Settings
 
 _LINGERING_S: Final = 1.0  # how long a refused body is taken in, so that the answer is not lost
+_UNREAD_BYTES_MORE: Final = 1024 * 1024
 _READ_BYTES: Final = 32 * 1024  # of a body, before the client is made to wait
-_HEAD_LINE_BYTES_MAX: Final = 8 * 1024
+_REQUEST_LINE_BYTES_MAX: Final = 8 * 1024
 _HEAD_LINES_MAX: Final = 100
 _HEADS_BYTES_MAX: Final = 32 * 1024 * 1024  # of all heads that have begun and not ended
 
@@ -56,8 +57,8 @@ class Clients(web.Server):
             self._loop,
             keepalive_timeout=self._settings.timeouts.keepalive_s,
             access_log=None,
-            max_line_size=_HEAD_LINE_BYTES_MAX,
-            max_field_size=_HEAD_LINE_BYTES_MAX,
+            max_line_size=_REQUEST_LINE_BYTES_MAX,
+            max_field_size=self._settings.gateway.header_bytes_max,
             max_headers=_HEAD_LINES_MAX,
             lingering_time=_LINGERING_S,
             read_bufsize=_READ_BYTES,
@@ -72,6 +73,7 @@ class Clients(web.Server):
         _writer: object,
         task: "asyncio.Task[None]",
     ) -> Any:
+        connection.request_begins()
         date = self._dater.line(self._clock.wall_ns())
         return Call(message, payload, connection, task, self.new_id, date)
 
@@ -118,6 +120,11 @@ class Clients(web.Server):
             "request_refused",
             extra={"request_id": request_id, "code": error.code, "status": error.status},
         )
+
+    @property
+    def unread_bytes_max(self) -> int:
+        """Of a refused body, taken in so that its sender comes to read the answer."""
+        return self._settings.gateway.body_bytes_max + _UNREAD_BYTES_MORE
 
     def sweep(self, now_s: float) -> None:
         timeouts = self._settings.timeouts

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -43,12 +44,13 @@ class ClientConnection(RequestHandler):
     __slots__ = (
         "_accepted",
         "_ahead_bytes",
-        "_ahead_of",
         "_clients",
         "_head_bytes",
         "_head_since_s",
+        "_lost_track",
         "_stuck_bytes",
         "_stuck_since_s",
+        "_unread_bytes",
         "_wire",
         "flow",
         "peer",
@@ -61,10 +63,10 @@ class ClientConnection(RequestHandler):
         self._wire: asyncio.Transport | None = None  # also after aiohttp has let go of it
         self._head_since_s = 0.0  # 0: no head is under way
         self._head_bytes = 0
-        self._ahead_bytes = 0
-        self._ahead_of: object = None
+        self._unread_bytes = -1  # -1: no body is left unread
         self._stuck_since_s = 0.0  # 0: the client takes what it is sent
         self._stuck_bytes = 0
+        self._lost_track = False  # of where requests begin and end
         self.flow: Flow | None = None
         self.peer = ""
 
@@ -90,15 +92,15 @@ class ClientConnection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._accepted:
+        if not self._accepted or self._lost_track:
             return
         call = self._current_request
-        if call is not None and data and not cast(Call, call).unread:
-            # A client that asks again as soon as it has its answer may find that request still
-            # current. What it sent then is no longer ahead when the next one is.
-            if call is not self._ahead_of and not self._messages:
-                self._ahead_bytes = 0
-            self._ahead_of = call
+        if self._unread_bytes >= 0:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._clients.unread_bytes_max:
+                self.abort()
+                return
+        elif call is not None and data and not cast(Call, call).unread:
             self._ahead_bytes += len(data)
             if self._ahead_bytes > _AHEAD_BYTES_MAX:
                 self.abort()
@@ -106,6 +108,10 @@ class ClientConnection(RequestHandler):
         super().data_received(data)
         if not data:
             return
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            # aiohttp queues an error to answer. What follows can not be read as anything.
+            self._lost_track = True
+            self._pause_reading_for_buffer()
         if self._messages or call is not None or self._waiter is None or self._waiter.done():
             if self._head_since_s:
                 self._head_ended()
@@ -121,7 +127,6 @@ class ClientConnection(RequestHandler):
         self._clients.drop_head(self._head_bytes)
         self._head_since_s = 0.0
         self._head_bytes = 0
-        self._ahead_bytes = 0
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -144,6 +149,14 @@ class ClientConnection(RequestHandler):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
+
+    def request_begins(self) -> None:
+        """What was sent ahead is now being handled: count anew."""
+        self._ahead_bytes = 0
+
+    def leave_unread(self) -> None:
+        """The answer is out and the rest of the body is wanted by nobody."""
+        self._unread_bytes = 0
 
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written."""

@@ -4,7 +4,9 @@ GatewayError
 ├── BadRequest                400 invalid_request_error
 │   ├── ContextLengthExceeded     context_length_exceeded
 │   ├── UnsupportedOperation      unsupported_operation
-│   └── HeadTooLarge          431 header_too_large
+│   └── MalformedHttp             malformed_request
+│       ├── HeadTooLarge      431 header_too_large
+│       └── VersionNotSupported 505 http_version_not_supported
 ├── InvalidApiKey             401 invalid_api_key
 ├── Forbidden                 403
 │   ├── TenantSuspended           tenant_suspended
@@ -94,6 +96,11 @@ class UnsupportedOperation(BadRequest):
 class MalformedHttp(BadRequest):
     code = "malformed_request"
     closes = True
+
+
+class VersionNotSupported(MalformedHttp):
+    code = "http_version_not_supported"
+    status = 505
 
 
 class HeadTooLarge(MalformedHttp):

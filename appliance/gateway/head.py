@@ -65,15 +65,6 @@ def whole(
     )
 
 
-def empty(status: int, lines: bytes, *, keep_alive: bool) -> bytes:
-    """An answer without a body: 204 of OPTIONS."""
-    return b"%b%b%b\r\n" % (
-        _STATUS_LINES[status],
-        lines,
-        b"" if keep_alive else b"Connection: close\r\n",
-    )
-
-
 def stream(lines: bytes, *, keep_alive: bool, chunked: bool) -> bytes:
     """The head of a stream of events. HTTP/1.0 has no chunks: the end of the connection ends it."""
     return (

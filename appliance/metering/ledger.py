@@ -21,6 +21,7 @@ from appliance.metering.errors import LedgerClosed, LedgerError, LedgerUnavailab
 from appliance.metering.records import Opening, Settlement
 from appliance.metering.schema import MIGRATIONS
 from appliance.storage.database import connect, migrate
+from appliance.storage.errors import DatabaseDamaged
 from appliance.storage.writer import GroupWriter, Outcome, of_the_disk
 
 Done = Callable[[BaseException | None], None]
@@ -32,6 +33,8 @@ GATHER_S: Final = 0.002
 RETRY_S: Final = 1.0  # between two attempts while the disk fails and nothing else comes
 CHECKPOINT_PAGES: Final = 4_000  # 16 MB of WAL, so that a page often changed is copied back once
 _WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
+
+_FREE_SPACE: Final = "Free space on the disk that holds ledger.db, or replace the disk."
 
 _log = logging.getLogger(__name__)
 
@@ -61,24 +64,25 @@ class Ledger:
     ) -> "Ledger":
         """Open or create the file, settle what the last stop cut off, and start the writer.
 
-        Blocks for the disk. Raises StorageError when the file cannot be used.
+        Blocks for the disk. Raises StorageError or LedgerUnavailable when the file cannot be used.
         """
-        migrate(path, MIGRATIONS)
-        connection = connect(path)
         try:
-            connection.row_factory = None
-            connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
-            connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
-            # Some builds overwrite what is deleted with zeros; there is nothing here to hide.
-            connection.execute("PRAGMA secure_delete = OFF")
-            connection.execute("BEGIN IMMEDIATE")
-            book = Book(connection)
-            recovered = book.recover(connection, clock.wall_ns())
-            connection.execute("COMMIT")
-            book.committed()
-        except BaseException:
-            connection.close()
-            raise
+            migrate(path, MIGRATIONS)
+            connection = connect(path)
+            try:
+                book, recovered = _recovered(connection, clock, checkpoint_pages)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.OperationalError as error:
+            raise LedgerUnavailable(
+                f"The ledger {path} cannot be written: {error}.", next_step=_FREE_SPACE
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DatabaseDamaged(
+                f"The ledger {path} is damaged: {error}.",
+                next_step="Restore it from a backup; keep the damaged file for examination.",
+            ) from error
         return cls(
             connection,
             book,
@@ -207,7 +211,7 @@ class Ledger:
             )
         return LedgerUnavailable(
             f"The ledger cannot be written: {error}.",
-            next_step="Free space on the disk that holds ledger.db, or replace the disk.",
+            next_step=_FREE_SPACE,
         )
 
     def _set_health(self, error: BaseException | None) -> None:
@@ -229,6 +233,23 @@ class Ledger:
             self._writer.submit((settlement, _nobody_waits))
         if not owed:
             self._writer.submit((None, _nobody_waits))
+
+
+def _recovered(
+    connection: sqlite3.Connection, clock: Clock, checkpoint_pages: int
+) -> tuple[Book, int]:
+    """The book of a file that was opened, and how many requests the last stop had cut off."""
+    connection.row_factory = None
+    connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
+    # Some builds overwrite what is deleted with zeros; there is nothing here to hide.
+    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute("BEGIN IMMEDIATE")
+    book = Book(connection)
+    recovered = book.recover(connection, clock.wall_ns())
+    connection.execute("COMMIT")
+    book.committed()
+    return book, recovered
 
 
 def _nobody_waits(_error: BaseException | None) -> None:

@@ -49,6 +49,17 @@ class _Findings:
         return self.problems
 
 
+@dataclass(slots=True)
+class _End:
+    """How far the records were read."""
+
+    seq: int = 0
+    sha256: bytes = chain.GENESIS
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
 def no_progress(_checked: int, _total: int) -> None:
     """Nobody watches."""
 
@@ -61,33 +72,23 @@ def verify(connection: sqlite3.Connection, progress: Progress = no_progress) -> 
     the sums kept (head, slots) are the sums of the records.
     """
     findings = _Findings()
-    _check_file(connection, findings)
-    head = connection.execute(
-        "SELECT seq, sha256, input_tokens, output_tokens, cached_tokens FROM head"
-    ).fetchall()
-    if len(head) != 1:
-        findings.add(f"The head is there {len(head)} times.")
-        head = [(0, chain.GENESIS, 0, 0, 0)]
-    found = _check_records(connection, findings, int(head[0][0]), progress)
-    if found != tuple(head[0]):
-        findings.add(
-            f"The head says record {head[0][0]}, {bytes(head[0][1]).hex()}, tokens"
-            f" {list(head[0][2:])}; the records say {found[0]}, {found[1].hex()},"
-            f" {list(found[2:])}."
-        )
-    for column in ("record_id", "request_id"):
-        for value, times in connection.execute(
-            f"SELECT {column}, count(*) FROM records GROUP BY {column} HAVING count(*) > 1"  # noqa: S608
-        ):
-            findings.add(f"{column} {value} is there {times} times.")
-    _check_slots(connection, findings)
-    still_open = _count_open(connection, findings)
+    end = _End()
+    still_open = 0
+    try:
+        _check_file(connection, findings)
+        _check_records(connection, findings, end, progress)
+        _check_head(connection, findings, end)
+        _check_ids(connection, findings)
+        _check_slots(connection, findings)
+        still_open = _count_open(connection, findings)
+    except sqlite3.DatabaseError as error:
+        findings.add(f"After record {end.seq} the file cannot be read any further: {error}.")
     problems = findings.all()
     return Verification(
         ok=not problems,
-        records=found[0],
+        records=end.seq,
         open=still_open,
-        head_sha256=found[1].hex(),
+        head_sha256=end.sha256.hex(),
         problems=problems,
     )
 
@@ -99,20 +100,16 @@ def _check_file(connection: sqlite3.Connection, findings: _Findings) -> None:
 
 
 def _check_records(
-    connection: sqlite3.Connection, findings: _Findings, total: int, progress: Progress
-) -> tuple[int, bytes, int, int, int]:
-    """Follow the chain; returns the number, hash and sums of the last record."""
-    count, before = 0, chain.GENESIS
-    sums = [0, 0, 0]
-    seq = 0
+    connection: sqlite3.Connection, findings: _Findings, end: _End, progress: Progress
+) -> None:
+    """Follow the chain; `end` is the last record reached and the sums up to it."""
+    (total,) = connection.execute("SELECT coalesce(max(seq), 0) FROM records").fetchone()
+    count = 0
     for record, stored in _records(connection):
-        if record.seq != seq + 1:
-            findings.add(f"Record {record.seq} follows record {seq}.")
-        seq = record.seq
-        if chain.link(before, chain.canonical(record)) != stored:
-            findings.add(f"Record {seq} ({record.record_id}) is not what was recorded.")
-        # Go on from the hash that is stored, so that one change is one finding.
-        before = stored
+        if record.seq != end.seq + 1:
+            findings.add(f"Record {record.seq} follows record {end.seq}.")
+        if chain.link(end.sha256, chain.canonical(record)) != stored:
+            findings.add(f"Record {record.seq} ({record.record_id}) is not what was recorded.")
         if (
             record.v != chain.VERSION
             or record.status not in _STATUSES
@@ -120,15 +117,40 @@ def _check_records(
             or not 0 <= record.cached_tokens <= record.input_tokens
             or record.output_tokens < 0
         ):
-            findings.add(f"Record {seq} ({record.record_id}) breaks a rule of the ledger.")
-        sums[0] += record.input_tokens
-        sums[1] += record.output_tokens
-        sums[2] += record.cached_tokens
+            findings.add(f"Record {record.seq} ({record.record_id}) breaks a rule of the ledger.")
+        # The chain goes on from the hash that is stored, so that one change is one finding.
+        end.seq, end.sha256 = record.seq, stored
+        end.input_tokens += record.input_tokens
+        end.output_tokens += record.output_tokens
+        end.cached_tokens += record.cached_tokens
         count += 1
         if count % _PROGRESS_EVERY == 0:
             progress(count, total)
     progress(count, total)
-    return seq, before, sums[0], sums[1], sums[2]
+
+
+def _check_head(connection: sqlite3.Connection, findings: _Findings, end: _End) -> None:
+    heads = connection.execute(
+        "SELECT seq, sha256, input_tokens, output_tokens, cached_tokens FROM head"
+    ).fetchall()
+    if len(heads) != 1:
+        findings.add(f"The head is there {len(heads)} times.")
+        return
+    seq, sha256, *sums = heads[0]
+    found = [end.input_tokens, end.output_tokens, end.cached_tokens]
+    if (seq, bytes(sha256), sums) != (end.seq, end.sha256, found):
+        findings.add(
+            f"The head says record {seq}, {bytes(sha256).hex()}, tokens {sums}; the records say"
+            f" {end.seq}, {end.sha256.hex()}, {found}."
+        )
+
+
+def _check_ids(connection: sqlite3.Connection, findings: _Findings) -> None:
+    for column in ("record_id", "request_id"):
+        for value, times in connection.execute(
+            f"SELECT {column}, count(*) FROM records GROUP BY {column} HAVING count(*) > 1"  # noqa: S608
+        ):
+            findings.add(f"{column} {value} is there {times} times.")
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[tuple[Record, bytes]]:

@@ -5,6 +5,7 @@ one by one and 35 thousand in groups of a hundred. So nobody opens a second writ
 nobody commits alone.
 """
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -133,13 +134,16 @@ class GroupWriter(Generic[T]):
     def _transact(self, group: Sequence[T]) -> BaseException | None:
         connection = self._connection
         try:
+            if connection.in_transaction:  # the disk failed so badly that it could not be undone
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
             self._apply(connection, group)
             connection.execute("COMMIT")
         # The boundary of the thread: whatever went wrong is handed to the one who submitted.
         except BaseException as error:  # noqa: BLE001
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
             return error
         if self._committed is not None:
             self._committed()

@@ -16,6 +16,7 @@ from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
 from appliance.metering.records import Opening, Settlement
 from appliance.storage.database import connect
+from appliance.storage.errors import DatabaseDamaged
 from tests.fakes.ledger_items import opening, settlement
 
 WAIT_S = 10.0
@@ -285,6 +286,36 @@ async def test_health_comes_back_without_any_traffic(
         assert isinstance(refused, LedgerUnavailable)
         disk.free()
         await until(lambda: ledger.healthy)
+
+
+async def test_a_damaged_file_is_named_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with opened(path) as ledger:
+        await settle(ledger, settlement(opening(1)))
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+    with pytest.raises(DatabaseDamaged, match=r"ledger\.db") as caught, opened(path):
+        pass
+    assert "backup" in caught.value.next_step
+
+
+async def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with opened(path) as ledger:
+        for number in range(300):
+            ledger.begin(opening(number), lambda _error: None)
+        await begin(ledger, opening(300))
+
+    def full(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        return connection
+
+    with pytest.raises(LedgerUnavailable, match="full"), opened(path, connect=full):
+        pass
+    with opened(path) as ledger:
+        assert ledger.recovered == 301
 
 
 async def test_subjects_are_kept_once_and_names_follow(tmp_path: Path) -> None:

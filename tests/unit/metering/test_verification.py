@@ -107,3 +107,22 @@ def test_the_list_of_problems_has_an_end(tmp_path: Path) -> None:
     found = tampered(path, "UPDATE records SET latency_ms = 99")
     assert len(found.problems) == PROBLEMS_MAX
     assert found.problems[-1] == "… and 201 more"
+
+
+def test_a_file_with_damaged_pages_is_a_finding(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    migrate(path, MIGRATIONS)
+    with contextlib.closing(connect(path)) as connection:
+        connection.row_factory = None
+        connection.execute("BEGIN")
+        Book(connection).apply(connection, [settlement(opening(n)) for n in range(300)])
+        connection.execute("COMMIT")
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'records'"
+        ).fetchone()
+    raw = bytearray(path.read_bytes())
+    raw[(root - 1) * 4096 : root * 4096] = b"\xff" * 4096
+    path.write_bytes(raw)
+    found = LedgerReader(path).verify()
+    assert not found.ok
+    assert any("cannot be read any further" in problem for problem in found.problems)

@@ -80,6 +80,7 @@ def kill_again_and_again(folder: Path, kills: int, *options: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.timeout(60 + 5 * KILLS)
 def test_nothing_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
     assert kill_again_and_again(tmp_path, KILLS) == []
 
@@ -154,6 +155,7 @@ def recorded(tmp_path: Path, recorder: Path, *options: str) -> list[Entry]:
     return entries
 
 
+@pytest.mark.timeout(60 + CUTS)
 def test_what_was_said_survives_a_power_cut(tmp_path: Path, recorder: Path) -> None:
     assert cut_again_and_again(recorded(tmp_path, recorder), tmp_path, CUTS) == []
 
@@ -169,6 +171,7 @@ def test_a_ledger_that_does_not_wait_for_the_disk_is_caught(
 # --- disks that fail -----------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(60 + CUTS)
 @pytest.mark.parametrize("how", [b"s", b"w", b"f"], ids=["full", "write_error", "sync_error"])
 def test_a_failing_disk_is_told_and_survived(tmp_path: Path, recorder: Path, how: bytes) -> None:
     disk = Disk(tmp_path, recorder)

@@ -1,0 +1,34 @@
+"""Small files that are either the old or the new, whatever happens in between."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+M = TypeVar("M")
+
+
+def write_message(path: Path, message: msgspec.Struct) -> None:
+    """Write as JSON, readable by this account alone; on disk when this returns."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(message))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_message(path: Path, kind: type[M]) -> M | None:
+    """None when there is no such file, or it is not one of ours: it is then as good as none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

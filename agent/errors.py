@@ -1,0 +1,41 @@
+"""Errors of the agent.
+
+AgentError
+├── AgentRunning         another agent of this home holds its lock
+├── ApplianceAway        nobody answers on the socket, or not in time
+├── ApplianceRefused     it answered, and said no
+├── ParentGone           the process this agent was to live with has ended
+└── EngineUnfit          a process that runs and cannot do its work
+"""
+
+from appliance.domain.errors import CrossLogicError
+
+
+class AgentError(CrossLogicError):
+    code = "agent_error"
+
+
+class AgentRunning(AgentError):
+    code = "agent_running"
+
+
+class ApplianceAway(AgentError):
+    code = "appliance_away"
+
+
+class ApplianceRefused(AgentError):
+    """`refusal` is the code the appliance gave."""
+
+    code = "appliance_refused"
+
+    def __init__(self, refusal: str, message: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class ParentGone(AgentError):
+    code = "parent_gone"
+
+
+class EngineUnfit(AgentError):
+    code = "engine_unfit"

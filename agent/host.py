@@ -1,0 +1,78 @@
+"""This machine, as the kernel describes it: processes, boots, cores, memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """From /proc/PID/stat (proc(5))."""
+
+    state: str  # one letter; Z is a zombie
+    group: int
+    cpu_ticks: int  # user and system time
+    started_ticks: int  # since boot: with the pid and the boot it names a process for ever
+
+
+def boot_id() -> str:
+    """Differs after each boot of the machine."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def process_stat(pid: int) -> ProcessStat | None:
+    """None: there is no such process."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold anything: read on behind the last of them.
+    fields = text.rpartition(")")[2].split()
+    return ProcessStat(
+        state=fields[0],
+        group=int(fields[2]),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
+        started_ticks=int(fields[19]),
+    )
+
+
+def process_environ(pid: int) -> dict[str, str]:
+    """The environment a process was started with; empty when it is gone or not ours to read."""
+    try:
+        raw = (PROC / str(pid) / "environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return {}
+    pairs = (part.partition("=") for part in os.fsdecode(raw).split("\0"))
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def own_processes() -> Iterator[int]:
+    """Every other process of this account."""
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if entry.stat().st_uid == os.geteuid():
+                yield int(entry.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def cores() -> int:
+    """Cores this process may use: by affinity, and by the control group's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    if quota == "max":
+        return allowed
+    return max(1, min(allowed, int(quota) // int(period)))
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

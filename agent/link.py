@@ -1,0 +1,140 @@
+"""The agent's conversation with the appliance: hello, then heartbeats, for ever.
+
+The engines do not depend on it. When nobody answers, the agent goes on with what it was told last
+and asks again, at ever longer intervals.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiohttp
+import msgspec
+
+from agent.errors import ApplianceAway, ApplianceRefused
+from appliance.wire.agent import (
+    Desired,
+    DesiredReplica,
+    Heartbeat,
+    Hello,
+    Refusal,
+    ReplicaReport,
+    Welcome,
+)
+from appliance.wire.unix import socket_address
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M")
+Reports = Callable[[], Sequence[ReplicaReport]]
+Wanted = Callable[[Sequence[DesiredReplica]], None]
+
+_DEADLINE_S: Final = 5.0
+_RETRY_S_MIN: Final = 0.1
+_RETRY_S_MAX: Final = 2.0
+_REFUSED_RETRY_S: Final = 5.0
+_ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+# Changes often come in pairs; one message can carry both.
+_SETTLE_S: Final = 0.02
+
+
+class Link:
+    """Reports what is, hears what shall be. One connection, kept while it lasts."""
+
+    def __init__(self, socket: Path, hello: Hello) -> None:
+        self._socket = socket
+        self._hello = hello
+        self._news = asyncio.Event()
+        self._round = 0  # of the heartbeat that is being made
+        self._answered = 0  # the last round that was answered
+        self._told = asyncio.Condition()
+        self._there: bool | None = None
+
+    def changed(self) -> None:
+        """A report differs: say so soon."""
+        self._news.set()
+
+    async def told(self) -> None:
+        """Returns when a heartbeat that began after this call has been answered."""
+        wanted_round = self._round + 1
+        self._news.set()
+        async with self._told:
+            await self._told.wait_for(lambda: self._answered >= wanted_round)
+
+    async def run(self, reports: Reports, wanted: Wanted) -> None:
+        """Talk until cancelled: tell what `reports` gives, hand what is wanted to `wanted`."""
+        retry_s = _RETRY_S_MIN
+        while True:
+            try:
+                connector = aiohttp.UnixConnector(socket_address(self._socket), limit=1)
+                async with aiohttp.ClientSession(
+                    connector=connector, timeout=aiohttp.ClientTimeout(total=_DEADLINE_S)
+                ) as session:
+                    welcome = await self._post(session, "hello", self._hello, Welcome)
+                    self._note(there=True, why="")
+                    retry_s = _RETRY_S_MIN
+                    await self._talk(session, welcome, reports, wanted)
+            except ApplianceRefused as error:
+                self._note(there=False, why=str(error))
+                unknown = error.refusal == "unknown_node"  # it is new: introduce ourselves
+                await asyncio.sleep(_RETRY_S_MIN if unknown else _REFUSED_RETRY_S)
+            except (ApplianceAway, FileNotFoundError) as error:
+                self._note(there=False, why=str(error))
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+
+    async def _talk(
+        self,
+        session: aiohttp.ClientSession,
+        welcome: Welcome,
+        reports: Reports,
+        wanted: Wanted,
+    ) -> None:
+        while True:
+            self._news.clear()
+            self._round += 1
+            heartbeat = Heartbeat(node_id=welcome.node_id, replicas=tuple(reports()))
+            desired = await self._post(session, "heartbeat", heartbeat, Desired)
+            async with self._told:
+                self._answered = self._round
+                self._told.notify_all()
+            wanted(desired.replicas)
+            try:
+                await asyncio.wait_for(self._news.wait(), welcome.heartbeat_s)
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_SETTLE_S)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, name: str, message: msgspec.Struct, answer: type[M]
+    ) -> M:
+        """Raises ApplianceAway, ApplianceRefused."""
+        try:
+            async with session.post(
+                f"http://appliance/agent/v1/{name}",
+                data=msgspec.json.encode(message),
+                headers={"Content-Type": "application/json"},
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApplianceAway(f"The appliance does not answer: {error or 'too late'}.") from error
+        try:
+            if status == 200:
+                return msgspec.json.decode(content, type=answer)
+            refusal = msgspec.json.decode(content, type=Refusal)
+        except msgspec.DecodeError as error:
+            raise ApplianceAway(f"The appliance answers {status} without sense.") from error
+        raise ApplianceRefused(refusal.code, refusal.message)
+
+    def _note(self, *, there: bool, why: str) -> None:
+        if there == self._there:
+            return
+        self._there = there
+        if there:
+            log.info("appliance answers", extra={"node": self._hello.node_name})
+        else:
+            log.warning("appliance away", extra={"why": why})

@@ -1,0 +1,228 @@
+"""`cic agent`: runs the engines of this node for the appliance of its home."""
+
+import asyncio
+import ctypes
+import importlib.metadata
+import logging
+import os
+import re
+import signal
+import socket as sockets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import click
+
+from agent import host
+from agent.durable import read_message, write_message
+from agent.engines import llamacpp
+from agent.errors import AgentRunning, ParentGone
+from agent.gpu import gpu_names
+from agent.link import Link
+from agent.lock import held
+from agent.processes import Processes
+from agent.replicas import Replicas
+from agent.supervisor import Times
+from appliance import logs
+from appliance.domain.clock import SystemClock
+from appliance.wire.agent import Desired, DesiredReplica, Hello
+from appliance.wire.command import CommandError, ExitCode, Invocation
+
+log = logging.getLogger(__name__)
+
+# An agent that was told to end drains its engines first; a new one waits for it.
+LOCK_WAIT_S: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_NAME_CHARS_MAX: Final = 63
+_UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this run of the agent was told."""
+
+    state: Path
+    socket: Path
+    node_name: str
+    keep_engines: bool
+    parent: int | None  # end with this process
+
+
+@click.command()
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    help="Where the appliance listens for agents. Default: in the home.",
+)
+@click.option("--name", help="Name of this node. Default: the host's name.")
+@click.option(
+    "--keep-engines",
+    is_flag=True,
+    help="Leave the engines running at the end, for the next agent. SIGHUP does so too.",
+)
+@click.option(
+    "--parent-bound",
+    is_flag=True,
+    help="End, and stop the engines, when the process that started this one ends.",
+)
+@click.pass_obj
+def agent(
+    invocation: Invocation,
+    socket: Path | None,
+    name: str | None,
+    *,
+    keep_engines: bool,
+    parent_bound: bool,
+) -> None:
+    """Run the engines of this node.
+
+    The agent introduces itself to the appliance, is told which engines to run, and keeps them
+    running. SIGTERM stops them after their requests; SIGHUP leaves them to the next agent.
+    """
+    logs.configure("info")
+    parent = os.getppid() if parent_bound else None
+    plan = Plan(
+        state=invocation.home.agent_state,
+        socket=socket or invocation.home.agent_socket,
+        node_name=name or _host_name(),
+        keep_engines=keep_engines,
+        parent=parent,
+    )
+    try:
+        if parent is not None:
+            _end_with(parent)
+        with held(plan.state / "agent.lock", LOCK_WAIT_S):
+            asyncio.run(_run(plan))
+    except AgentRunning as error:
+        raise CommandError(
+            error.message, next_step=error.next_step, exit_code=ExitCode.CONFLICT
+        ) from error
+    except (ParentGone, ProcessLookupError) as error:
+        raise CommandError("The process that started this agent has ended.") from error
+    except OSError as error:
+        raise CommandError(
+            f"The agent cannot use its folder {plan.state}: {error}.",
+            next_step="Check that it is there and may be written.",
+            exit_code=ExitCode.CONFIGURATION,
+        ) from error
+
+
+async def _run(plan: Plan) -> None:
+    ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
+    gpus = await asyncio.to_thread(gpu_names)
+    processes = Processes(plan.state / "engines", host.boot_id())
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
+        link = Link(plan.socket, _hello(plan.node_name, gpus))
+        replicas = Replicas(
+            processes=processes,
+            session=session,
+            tasks=tasks,
+            cores=host.cores(),
+            clock=SystemClock(),
+            times=Times(),
+            changed=link.changed,
+            told=link.told,
+        )
+        wishes = _Wishes(plan.state / "desired.json", replicas)
+        replicas.adopt()
+        replicas.want(wishes.remembered())
+        background = [
+            tasks.create_task(replicas.run()),
+            tasks.create_task(link.run(replicas.reports, wishes.hear)),
+        ]
+        log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
+        await ends.asked.wait()
+        wishes.deaf = True
+        if ends.keep_engines:
+            replicas.release()
+        else:
+            await replicas.stop()
+        for task in background:
+            task.cancel()
+    log.info("agent ends", extra={"engines_kept": ends.keep_engines})
+
+
+class _Ends:
+    """Why and how this run ends."""
+
+    def __init__(self, *, keep_engines: bool, parent: int | None) -> None:
+        """Raises ProcessLookupError when the parent is gone."""
+        self.asked = asyncio.Event()
+        self.keep_engines = keep_engines
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.asked.set)
+        loop.add_signal_handler(signal.SIGINT, self.asked.set)
+        loop.add_signal_handler(signal.SIGHUP, self._leave_engines)
+        if parent is not None:
+            self._parent = os.pidfd_open(parent)
+            loop.add_reader(self._parent, self._parent_ended)
+
+    def _parent_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._parent)
+        log.info("the parent process has ended")
+        self.asked.set()
+
+    def _leave_engines(self) -> None:
+        self.keep_engines = True
+        self.asked.set()
+
+
+class _Wishes:
+    """What the appliance wants: on disk before it is acted on, so that a restart remembers."""
+
+    def __init__(self, path: Path, replicas: Replicas) -> None:
+        self._path = path
+        self._replicas = replicas
+        self._last: Desired | None = None
+        self.deaf = False  # the agent is ending
+
+    def remembered(self) -> Sequence[DesiredReplica]:
+        self._last = read_message(self._path, Desired)
+        return () if self._last is None else self._last.replicas
+
+    def hear(self, desired: Sequence[DesiredReplica]) -> None:
+        if self.deaf:
+            return
+        message = Desired(replicas=tuple(desired))
+        if message != self._last:
+            write_message(self._path, message)
+            self._last = message
+            self._replicas.want(message.replicas)
+
+
+def _hello(node_name: str, gpus: tuple[str, ...]) -> Hello:
+    try:
+        version = importlib.metadata.version("crosslogic-appliance")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return Hello(
+        node_name=node_name,
+        agent_version=version,
+        boot_id=host.boot_id(),
+        cores=host.cores(),
+        memory_bytes=host.memory_bytes(),
+        engines=("llamacpp",) if llamacpp.installed() else (),
+        gpus=gpus,
+    )
+
+
+def _host_name() -> str:
+    """The host's name, in the letters that names of nodes have."""
+    name = _UNFIT_IN_NAMES.sub("-", sockets.gethostname()).strip("._-")
+    return name[:_NAME_CHARS_MAX] or "node"
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel send SIGTERM when the parent ends. Raises ParentGone when it has already.
+
+    It does so when the *thread* that made us ends, so the process is watched as well, later on.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise ParentGone("The process that started this agent has ended.")

@@ -1,0 +1,262 @@
+"""Engine processes: started, recorded, found again, ended. The thin shell around the kernel.
+
+- Each engine leads a session and process group of its own. It outlives the agent.
+- A process is recorded by pid, start time and boot id before anything is asked of it, so that the
+  next agent finds it and no other one. Between a spawn and its record nothing can be lost either:
+  the environment of every engine names the folder it belongs to.
+- Output goes to files, never to pipes: a pipe would break when the agent dies.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from agent import host
+from agent.durable import read_message, write_message
+from appliance.wire.agent import DesiredReplica
+
+log = logging.getLogger(__name__)
+
+OWNER_VARIABLE: Final = "CROSSLOGIC_ENGINE_OWNER"
+LAUNCH_VARIABLE: Final = "CROSSLOGIC_ENGINE_LAUNCH"
+LOG_BYTES_MAX: Final = 4 * 1024 * 1024
+_TAIL_BYTES: Final = 16 * 1024
+_READY_BYTES_MAX: Final = 4 * 1024
+# What an engine needs of our environment. Settings, keys and tokens are not for it.
+_INHERITED: Final = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH"}
+    | {"VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is run: no shell, no secret among the arguments."""
+
+    arguments: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+
+
+class Fitness(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process that became ready told: as good after a restart of the agent."""
+
+    host: str
+    port: int
+    slots: int | None
+    context_tokens: int | None
+    tokens_per_s: float | None
+    prompt_tokens_per_byte: float | None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A process as it is remembered on disk. The engine's key is not: its environment has it."""
+
+    replica: DesiredReplica
+    launch_id: str
+    pid: int
+    started_ticks: int
+    boot_id: str
+    started_ns: int
+    restarts: int
+    fitness: Fitness | None = None  # None: it was never ready
+
+
+class Process:
+    """One engine process, ours by birth or by adoption. `pidfd` is readable when it has ended."""
+
+    __slots__ = ("_child", "pidfd", "record")
+
+    def __init__(self, record: Record, pidfd: int, child: "subprocess.Popen[bytes] | None") -> None:
+        self.record = record
+        self.pidfd = pidfd
+        self._child = child
+
+    @property
+    def pid(self) -> int:
+        return self.record.pid
+
+    def end(self, *, kill: bool) -> None:
+        """Ask the whole group to end, or end it; nothing happens when it is gone."""
+        if not self.alive():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL if kill else signal.SIGTERM)
+
+    def alive(self) -> bool:
+        stat = host.process_stat(self.pid)
+        if stat is None or stat.started_ticks != self.record.started_ticks:
+            return False
+        return stat.state not in {"Z", "X"}
+
+    def cpu_ticks(self) -> int:
+        stat = host.process_stat(self.pid)
+        return 0 if stat is None else stat.cpu_ticks
+
+    def exit_code(self) -> int | None:
+        """After its end: negative for a signal; None: not our child, so nobody told us."""
+        return None if self._child is None else self._child.wait()
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Processes:
+    """The engines of one agent's state folder."""
+
+    def __init__(self, folder: Path, boot_id: str) -> None:
+        """`folder` is `agent_state/engines`; it is made when it is not there."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder.resolve()
+        self._boot_id = boot_id
+
+    def spawn(self, replica: DesiredReplica, command: Command, restarts: int) -> Process:
+        """Start and record an engine. Raises OSError; then nothing runs."""
+        launch_id = secrets.token_hex(8)
+        environ = {name: value for name, value in os.environ.items() if name in _INHERITED}
+        environ |= command.environ
+        environ |= {OWNER_VARIABLE: str(self._folder), LAUNCH_VARIABLE: launch_id}
+        self._file(replica.replica_id, "out").unlink(missing_ok=True)
+        with (
+            _appending(self._file(replica.replica_id, "out")) as out,
+            _appending(self.log_file(replica.replica_id)) as errors,
+        ):
+            started_ns = time.time_ns()
+            child = subprocess.Popen(
+                command.arguments,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out.fileno(),
+                stderr=errors.fileno(),
+                start_new_session=True,
+            )
+        try:
+            pidfd = os.pidfd_open(child.pid)
+            stat = host.process_stat(child.pid)
+            assert stat is not None  # our child stays, if only as a zombie, until we wait for it
+            record = Record(
+                replica=replica,
+                launch_id=launch_id,
+                pid=child.pid,
+                started_ticks=stat.started_ticks,
+                boot_id=self._boot_id,
+                started_ns=started_ns,
+                restarts=restarts,
+            )
+            write_message(self._file(replica.replica_id, "json"), record)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        return Process(record, pidfd, child)
+
+    def adopt(self) -> list[Process]:
+        """The recorded engines that still run; whatever else belongs to this folder is killed."""
+        adopted = []
+        for path in sorted(self._folder.glob("*.json")):
+            record = read_message(path, Record)
+            process = None if record is None else self._find(record)
+            if process is None:
+                path.unlink(missing_ok=True)
+            else:
+                adopted.append(process)
+        kept = {process.record.launch_id for process in adopted}
+        for pid in host.own_processes():
+            environ = host.process_environ(pid)
+            if environ.get(OWNER_VARIABLE) != str(self._folder):
+                continue
+            if environ.get(LAUNCH_VARIABLE) not in kept:
+                log.warning("stray engine process killed", extra={"pid": pid})
+                _kill(pid)
+        return adopted
+
+    def note(self, process: Process, fitness: Fitness) -> None:
+        """Remember that the process is ready."""
+        process.record = msgspec.structs.replace(process.record, fitness=fitness)
+        write_message(self._file(process.record.replica.replica_id, "json"), process.record)
+
+    def forget(self, process: Process) -> None:
+        """Its leader has ended: end what it left behind, and the record."""
+        process.close()
+        for pid in host.own_processes():
+            if host.process_environ(pid).get(LAUNCH_VARIABLE) == process.record.launch_id:
+                _kill(pid)
+        self._file(process.record.replica.replica_id, "json").unlink(missing_ok=True)
+
+    def ready_line(self, replica_id: str) -> bytes | None:
+        """The first line of standard output, once it is whole."""
+        try:
+            with self._file(replica_id, "out").open("rb") as file:
+                line = file.readline(_READY_BYTES_MAX)
+        except FileNotFoundError:
+            return None
+        return line if line.endswith(b"\n") else None
+
+    def log_tail(self, replica_id: str) -> Sequence[str]:
+        """The last lines the engine wrote."""
+        try:
+            with self.log_file(replica_id).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                return file.read().decode(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ()
+
+    def bound_log(self, replica_id: str) -> None:
+        """Begin an engine's log anew when it is too long; the one before is kept.
+
+        The engine goes on writing into the same file: it was opened for appending, so its next
+        line is the first of the emptied file. Lines written meanwhile are lost.
+        """
+        path = self.log_file(replica_id)
+        try:
+            if path.stat().st_size <= LOG_BYTES_MAX:
+                return
+        except FileNotFoundError:
+            return
+        with path.open("rb") as file:
+            file.seek(-LOG_BYTES_MAX // 2, os.SEEK_END)
+            path.with_suffix(".log.1").write_bytes(file.read(LOG_BYTES_MAX))
+        os.truncate(path, 0)
+
+    def log_file(self, replica_id: str) -> Path:
+        return self._file(replica_id, "log")
+
+    def _file(self, replica_id: str, suffix: str) -> Path:
+        return self._folder / f"{replica_id}.{suffix}"
+
+    def _find(self, record: Record) -> Process | None:
+        if record.boot_id != self._boot_id:
+            return None
+        try:
+            pidfd = os.pidfd_open(record.pid)
+        except ProcessLookupError:
+            return None
+        process = Process(record, pidfd, None)
+        # Looked at after the descriptor was opened: it stands for this very process from now on.
+        if not process.alive():
+            process.close()
+            return None
+        return process
+
+
+def _appending(path: Path) -> BinaryIO:
+    """Open for appending, readable by this account alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "ab")
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

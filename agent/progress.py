@@ -1,0 +1,42 @@
+"""Whether an engine gets on with its work. Pure: looks in, a verdict out.
+
+A server can answer health questions and be dead inside, so the question is whether its counters
+move while requests run. A long prompt moves no counter for a while but takes the processor's time.
+"""
+
+from typing import Final
+
+from agent.engines.probe import Load
+
+STILL_S: Final = 20.0  # neither counters nor processor time move
+BUSY_S: Final = 300.0  # the processor works, and nothing comes of it
+BUSY_TICKS_PER_S: Final = 5.0  # of the 100 a core has: 5% of one core
+
+
+class Progress:
+    """The looks at one engine, from its readiness on. Times are monotonic."""
+
+    __slots__ = ("_counters", "_counters_s", "_cpu_s", "_cpu_ticks", "_looked_s")
+
+    def __init__(self, now_s: float) -> None:
+        self._counters: tuple[float, ...] | None = None
+        self._counters_s = now_s  # when the engine was last seen to get on, or to have no work
+        self._cpu_ticks = 0
+        self._cpu_s = now_s  # when it last was at work
+        self._looked_s = now_s
+
+    def look(self, load: Load | None, cpu_ticks: int, now_s: float) -> str | None:
+        """Take in what was seen (None: it did not answer); why it is stuck, or None."""
+        if load is not None and (load.requests == 0 or load.progress != self._counters):
+            self._counters = load.progress
+            self._counters_s = now_s
+        # Answering our own questions takes a little of the processor too: that is no work.
+        if cpu_ticks - self._cpu_ticks >= BUSY_TICKS_PER_S * (now_s - self._looked_s):
+            self._cpu_s = now_s
+        self._cpu_ticks = cpu_ticks
+        self._looked_s = now_s
+        silent = "does not answer" if load is None else "has requests and generates nothing"
+        idle_s = now_s - self._counters_s
+        if idle_s >= BUSY_S or (idle_s >= STILL_S and now_s - self._cpu_s >= STILL_S):
+            return f"The engine hangs: it {silent} for {idle_s:.0f} s."
+        return None

@@ -1,0 +1,518 @@
+"""One replica as a state machine: events in, effects out. No clock, no process, no network here.
+
+    pending ──► starting ──► ready ──► draining ──► stopped
+                 │  ▲          │          │
+                 │  │          │          └──► starting (its successor)
+                 ▼  │          ▼
+               backoff ◄───────┘        failed: only a change can help
+
+- At most one process at a time: a launch is spawned only when the one before has exited.
+- Ready means that the engine gave a real token; a process that merely runs is starting.
+- A replica that is not wanted any more always ends stopped, whatever its process does: it is
+  drained, then asked to end, then killed, and killed again until it is gone.
+- A process that dies by itself is started again after a wait that doubles each time; one that
+  served for `stable_s` starts with the shortest wait again.
+- What cannot work (no model file, no engine) is failed until what is wanted, or the file, changes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from appliance.wire.agent import DesiredReplica, ReplicaReport, ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long things may take, in seconds."""
+
+    backoff_s: float = 0.5  # before the first restart; doubles
+    backoff_s_max: float = 60.0
+    stable_s: float = 120.0  # of service, after which failures are forgotten
+    start_s: float = 600.0  # from the spawn to the first token
+    drain_s: float = 10.0  # for the requests that run
+    end_s: float = 5.0  # from TERM to KILL, and between two KILLs
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the readiness requests told of the engine."""
+
+    slots: int | None
+    context_tokens: int | None
+    tokens_per_s: float | None
+    prompt_tokens_per_byte: float | None
+
+
+# Events. `launch` numbers the processes of one replica; an event of an older launch is ignored.
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What shall run; None: nothing."""
+
+    replica: DesiredReplica | None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where an adopted process was found fit to serve, and how well."""
+
+    host: str
+    port: int
+    api_key: str | None
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A process of an earlier agent was found running. Only ever the first event.
+
+    `served` not None: it was ready then, and it is ready now: asking it for a token again would
+    take it out of service for as long as its queue is.
+    """
+
+    replica: DesiredReplica
+    pid: int
+    started_ns: int
+    restarts: int
+    served: Served | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    launch: int
+    pid: int
+    started_ns: int  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The engine has loaded its model and answers at this address."""
+
+    launch: int
+    host: str
+    port: int
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GaveToken:
+    """The engine did real work."""
+
+    launch: int
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Useless:
+    """The process runs and is of no use: no token, or no progress."""
+
+    launch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No request runs on the engine any more."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process is gone, or could not be started. `lasting`: it would end the same way again."""
+
+    launch: int
+    reason: str
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CauseChanged:
+    """What made a start hopeless may have changed: the model's file is another one now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Wanted
+    | Adopted
+    | Spawned
+    | Listening
+    | GaveToken
+    | Useless
+    | Idle
+    | Exited
+    | CauseChanged
+    | Tick
+)
+
+
+# Effects.
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a process; answer with Spawned and Listening, or Exited."""
+
+    launch: int
+    replica: DesiredReplica
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Learn the address of an adopted process; answer with Listening or Useless."""
+
+    launch: int
+    replica: DesiredReplica
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask for real tokens; answer with GaveToken or Useless."""
+
+    launch: int
+    replica: DesiredReplica
+    host: str
+    port: int
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """See that the engine makes progress; answer with Useless when it does not."""
+
+    launch: int
+    replica: DesiredReplica
+    host: str
+    port: int
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Answer with Idle when no request runs any more."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Ask the process group to end."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the process group."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something the appliance sees has changed."""
+
+
+Effect = Spawn | Find | Probe | Watch | Drain | Terminate | Kill | Report
+Effects = Sequence[Effect]
+_NOTHING: Final[Effects] = ()
+
+
+class Phase(Enum):
+    PENDING = auto()
+    STARTING = auto()
+    READY = auto()
+    DRAINING = auto()
+    ENDING = auto()  # TERM was sent
+    KILLING = auto()
+    BACKOFF = auto()
+    FAILED = auto()
+    STOPPED = auto()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process (or is about to be)."""
+        return self in _ALIVE
+
+
+_ALIVE: Final = frozenset(
+    {Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.ENDING, Phase.KILLING}
+)
+_STATES: Final[dict[Phase, ReplicaState]] = {
+    Phase.PENDING: "pending",
+    Phase.STARTING: "starting",
+    Phase.READY: "ready",
+    Phase.DRAINING: "draining",
+    Phase.ENDING: "draining",
+    Phase.KILLING: "draining",
+    Phase.BACKOFF: "backoff",
+    Phase.FAILED: "failed",
+    Phase.STOPPED: "stopped",
+}
+
+
+@dataclass(slots=True)
+class _Process:
+    """What is known of the process of the present launch."""
+
+    pid: int | None = None
+    started_ns: int | None = None
+    host: str | None = None
+    port: int | None = None
+    api_key: str | None = field(default=None, repr=False)
+    measured: Measured | None = None
+    verdict: str | None = None  # why we end it ourselves; None: it was not our doing
+
+
+class Supervisor:
+    """The machine of one replica. `handle` takes an event and the time, monotonic."""
+
+    __slots__ = (
+        "_cause",
+        "_deployment_id",
+        "_due_s",
+        "_failures",
+        "_process",
+        "_ready_since_s",
+        "_replica_id",
+        "_restarts",
+        "_running",
+        "_times",
+        "_wanted",
+        "launch",
+        "phase",
+        "reason",
+    )
+
+    def __init__(self, replica_id: str, deployment_id: str, times: Times) -> None:
+        self._replica_id = replica_id
+        self._deployment_id = deployment_id
+        self._times = times
+        self._wanted: DesiredReplica | None = None
+        self._running: DesiredReplica | None = None  # what the present or last launch was for
+        self._process = _Process()
+        self._failures = 0
+        self._restarts = 0
+        self._cause = ""  # of the last end that was not our doing
+        self._ready_since_s: float | None = None  # None: this launch never served
+        self._due_s: float | None = None
+        self.launch = 0
+        self.phase = Phase.PENDING
+        self.reason = ""
+
+    @property
+    def due_s(self) -> float | None:
+        """When a Tick is needed; None: no need."""
+        return self._due_s
+
+    @property
+    def gone(self) -> bool:
+        """Nothing runs and nothing is wanted: the machine may be forgotten."""
+        return self.phase is Phase.STOPPED and self._wanted is None
+
+    @property
+    def restarts(self) -> int:
+        return self._restarts
+
+    @property
+    def running(self) -> DesiredReplica | None:
+        """What the present or last launch was for."""
+        return self._running
+
+    def report(self) -> ReplicaReport:
+        """The replica as the appliance is told of it."""
+        process, measured = self._process, self._process.measured
+        known = self._running or self._wanted
+        alive = self.phase.alive
+        return ReplicaReport(
+            replica_id=self._replica_id,
+            deployment_id=self._deployment_id,
+            generation=0 if known is None else known.generation,
+            state=_STATES[self.phase],
+            reason=self.reason,
+            host=process.host if alive else None,
+            port=process.port if alive else None,
+            api_key=process.api_key if alive else None,
+            pid=process.pid if alive else None,
+            started_ns=process.started_ns if alive else None,
+            restarts=self._restarts,
+            slots=measured.slots if measured and alive else None,
+            context_tokens=measured.context_tokens if measured and alive else None,
+            tokens_per_s=measured.tokens_per_s if measured else None,
+            prompt_tokens_per_byte=measured.prompt_tokens_per_byte if measured else None,
+        )
+
+    def handle(self, event: Event, now_s: float) -> Effects:
+        """Take one event in; what has to be done, in order."""
+        match event:
+            case Wanted(replica):
+                return self._want(replica, now_s)
+            case Tick():
+                return self._tick(now_s)
+            case CauseChanged():
+                return self._start(now_s) if self.phase is Phase.FAILED else _NOTHING
+            case Adopted():
+                return self._adopt(event, now_s)
+            case _ if event.launch != self.launch or not self.phase.alive:
+                return _NOTHING
+            case Spawned(_, pid, started_ns):
+                self._process.pid, self._process.started_ns = pid, started_ns
+                return (Report(),)
+            case Listening(launch, host, port, api_key):
+                return self._listening(launch, host, port, api_key)
+            case GaveToken(_, measured):
+                return self._gave_token(measured, now_s)
+            case Useless(_, reason):
+                return self._useless(reason, now_s)
+            case Idle():
+                return self._end(now_s) if self.phase is Phase.DRAINING else _NOTHING
+            case Exited(_, reason, lasting):
+                return self._exited(reason, now_s, lasting=lasting)
+
+    def _want(self, replica: DesiredReplica | None, now_s: float) -> Effects:
+        self._wanted = replica
+        if not self.phase.alive:
+            if replica is None:
+                return _NOTHING if self.phase is Phase.STOPPED else self._rest(Phase.STOPPED, "")
+            if self.phase in {Phase.BACKOFF, Phase.FAILED} and replica == self._running:
+                return _NOTHING
+            self._failures = 0
+            return self._start(now_s)
+        if replica == self._running:
+            return _NOTHING
+        why = "Not wanted any more." if replica is None else "Makes room for its new settings."
+        if self.phase is Phase.READY:
+            return self._drain(why, now_s)
+        if self.phase is Phase.STARTING:
+            self._process.verdict = why
+            return self._end(now_s)
+        return _NOTHING
+
+    def _adopt(self, found: Adopted, now_s: float) -> Effects:
+        self.launch += 1
+        self._running = found.replica
+        self._restarts = found.restarts
+        self._process = _Process(pid=found.pid, started_ns=found.started_ns)
+        self.phase = Phase.STARTING
+        served = found.served
+        if served is None:
+            self.reason = "Found loading its model."
+            self._due_s = now_s + self._times.start_s
+            return (Find(self.launch, found.replica), Report())
+        process = self._process
+        process.host, process.port, process.api_key = served.host, served.port, served.api_key
+        return self._serve(served.measured, now_s)
+
+    def _start(self, now_s: float) -> Effects:
+        assert self._wanted is not None  # only what is wanted is started
+        self.launch += 1
+        self._running = self._wanted
+        self._process = _Process()
+        self._ready_since_s = None
+        self.phase = Phase.STARTING
+        self.reason = f"Starting again. {self._cause}" if self._failures else "Loading the model."
+        self._due_s = now_s + self._times.start_s
+        return (Spawn(self.launch, self._wanted), Report())
+
+    def _listening(self, launch: int, host: str, port: int, api_key: str | None) -> Effects:
+        process = self._process
+        process.host, process.port, process.api_key = host, port, api_key
+        if self.phase is not Phase.STARTING:
+            return _NOTHING
+        assert self._running is not None  # something was launched
+        return (Probe(launch, self._running, host, port, api_key), Report())
+
+    def _gave_token(self, measured: Measured, now_s: float) -> Effects:
+        if self.phase is not Phase.STARTING:
+            return _NOTHING
+        if self._wanted != self._running:  # it was adopted, and what is wanted changed meanwhile
+            return self._want(self._wanted, now_s)
+        return self._serve(measured, now_s)
+
+    def _serve(self, measured: Measured, now_s: float) -> Effects:
+        process = self._process
+        assert self._running is not None  # it was launched,
+        assert process.host is not None  # and it listens
+        assert process.port is not None
+        process.measured = measured
+        self.phase = Phase.READY
+        self.reason = ""
+        self._ready_since_s = now_s
+        self._due_s = None
+        watch = Watch(self.launch, self._running, process.host, process.port, process.api_key)
+        return (Report(), watch)
+
+    def _useless(self, reason: str, now_s: float) -> Effects:
+        if self.phase not in {Phase.STARTING, Phase.READY}:
+            return _NOTHING
+        self._process.verdict = None
+        self.reason = reason
+        if self.phase is Phase.READY:  # it hangs: requests would wait for nothing
+            return (*self._kill(now_s), Report())
+        return self._end(now_s)
+
+    def _drain(self, why: str, now_s: float) -> Effects:
+        self._process.verdict = why
+        self.phase = Phase.DRAINING
+        self.reason = why
+        self._due_s = now_s + self._times.drain_s
+        return (Report(), Drain(self.launch))
+
+    def _end(self, now_s: float) -> Effects:
+        self.phase = Phase.ENDING
+        self.reason = self._process.verdict or self.reason
+        self._due_s = now_s + self._times.end_s
+        return (Report(), Terminate(self.launch))
+
+    def _kill(self, now_s: float) -> Effects:
+        self.phase = Phase.KILLING
+        self._due_s = now_s + self._times.end_s
+        return (Kill(self.launch),)
+
+    def _tick(self, now_s: float) -> Effects:
+        if self._due_s is None or now_s < self._due_s:
+            return _NOTHING
+        if self.phase is Phase.BACKOFF:
+            return self._start(now_s)
+        if self.phase is Phase.STARTING:
+            self.reason = f"No token within {self._times.start_s:g} s of its start."
+            return self._end(now_s)
+        if self.phase is Phase.DRAINING:
+            return self._end(now_s)
+        return self._kill(now_s)  # it was told to end
+
+    def _exited(self, reason: str, now_s: float, *, lasting: bool) -> Effects:
+        if self._wanted is None:
+            return self._rest(Phase.STOPPED, "")
+        if self._wanted != self._running:
+            self._failures = 0
+            return self._start(now_s)
+        if self._process.verdict is not None:  # stopped for a change that was taken back
+            return self._start(now_s)
+        # What was wrong before we ended it says more than how it ended.
+        self._cause = self.reason if self.phase in {Phase.ENDING, Phase.KILLING} else reason
+        if lasting:
+            return self._rest(Phase.FAILED, self._cause)
+        ready_since_s = self._ready_since_s
+        if ready_since_s is not None and now_s - ready_since_s >= self._times.stable_s:
+            self._failures = 0
+        wait_s = min(self._times.backoff_s * 2**self._failures, self._times.backoff_s_max)
+        # No further than needed: the exponent of a replica that never works must not overflow.
+        self._failures = min(self._failures + 1, 32)
+        self._restarts += 1
+        effects = self._rest(Phase.BACKOFF, f"{self._cause} Next start after {wait_s:g} s.")
+        self._due_s = now_s + wait_s
+        return effects
+
+    def _rest(self, phase: Phase, reason: str) -> Effects:
+        self.phase = phase
+        self.reason = reason
+        self._due_s = None
+        return (Report(),)

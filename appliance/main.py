@@ -12,13 +12,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 from importlib.metadata import version
 from typing import Final
 
 import uvloop
 
-from appliance import lock, logs
+from appliance import lock
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.server import AdminServer
@@ -35,11 +34,12 @@ from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
 from appliance.registry.registry import Registry, open_database
 from appliance.scheduler.scheduler import Scheduler
-from appliance.security.api_keys import digest
+from appliance.security.api_keys import digester
 from appliance.security.seal import Seal
 from appliance.security.secrets import SiteSecrets, load_all
 from appliance.seeding import seed_limits
 from appliance.settings import Settings
+from appliance.wire import logs
 from appliance.wire.home import Home
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         scheduler,
         ledger,
         clock,
-        partial(digest, secrets.pepper),
+        digester(secrets.pepper),
         ready=lambda: ledger.healthy,
     )
     registry.on_change(gateway.swap)

@@ -290,8 +290,8 @@ def refused(response: httpx.Response) -> CommandError:
 
 def metered(client: AdminClient, text: str, request_id: str) -> Metered:
     """The answer with its ledger record, which is durable before the answer's last byte came."""
-    for line in client.lines("/v1/ledger"):
-        row = msgspec.json.decode(line, type=admin.LedgerRow)
+    rows = [msgspec.json.decode(line, type=admin.LedgerRow) for line in client.lines("/v1/ledger")]
+    for row in reversed(rows):
         if row.request_id == request_id:
             return Metered(text, row)
     raise CommandError(

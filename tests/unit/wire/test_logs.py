@@ -5,7 +5,7 @@ import json
 import logging
 from pathlib import Path
 
-from appliance.logs import JsonLines
+from appliance.wire.logs import JsonLines
 
 
 def emit(level: int, event: str, **extra: object) -> dict[str, object]:

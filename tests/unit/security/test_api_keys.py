@@ -13,6 +13,7 @@ from appliance.security.api_keys import (
     KEY_CHARS,
     checksum,
     digest,
+    digester,
     new_key,
     prefix_for_people,
     well_formed,
@@ -95,6 +96,12 @@ def test_the_digest_is_hmac_sha256_under_the_pepper() -> None:
     expected = hmac.new(b"p" * 32, key.encode(), hashlib.sha256).digest()
     assert digest(b"p" * 32, key) == expected
     assert digest(b"q" * 32, key) != expected
+
+
+@given(st.binary(min_size=1, max_size=200), st.text(max_size=200))
+def test_a_digester_gives_the_same_digests(pepper: bytes, key: str) -> None:
+    of_pepper = digester(pepper)
+    assert of_pepper(key) == of_pepper(key) == digest(pepper, key)
 
 
 def test_people_see_a_prefix_that_is_of_no_use() -> None:

@@ -102,7 +102,9 @@ class Link:
                 self._told.notify_all()
             wanted(desired.replicas)
             try:
-                await asyncio.wait_for(self._news.wait(), welcome.heartbeat_s)
+                # Not `wait_for`: before Python 3.12 it loses a cancellation that meets the news.
+                async with asyncio.timeout(welcome.heartbeat_s):
+                    await self._news.wait()
             except TimeoutError:
                 continue
             await asyncio.sleep(_SETTLE_S)

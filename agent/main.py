@@ -26,8 +26,8 @@ from agent.lock import held
 from agent.processes import Processes
 from agent.replicas import Replicas
 from agent.supervisor import Times
-from appliance import logs
 from appliance.domain.clock import SystemClock
+from appliance.wire import logs
 from appliance.wire.agent import Desired, DesiredReplica, Hello
 from appliance.wire.command import CommandError, ExitCode, Invocation
 

@@ -1,6 +1,7 @@
 """All replicas of this node: their machines, and the shell that does what the machines say."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -141,10 +142,7 @@ class Replicas:
             due = [s.machine.due_s for s in self._seats.values() if s.machine.due_s is not None]
             next_s = min([*due, now_s + _LOOK_S]) - self._clock.monotonic_s()
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), max(0.01, next_s))
-            except TimeoutError:
-                continue
+            await _wait(self._wake, max(0.01, next_s))
 
     async def stop(self) -> None:
         """End every engine, its requests first. Returns when all are gone."""
@@ -328,7 +326,8 @@ class Replicas:
     async def _drain(self, seat: _Seat, launch: int) -> None:
         """Wait until the appliance knows, then until nothing runs: twice, for what was underway."""
         try:
-            await asyncio.wait_for(self._told(), _TOLD_S)
+            async with asyncio.timeout(_TOLD_S):
+                await self._told()
         except TimeoutError:
             log.info("draining without the appliance", extra={"launch": launch})
         report, replica = seat.machine.report(), seat.machine.running
@@ -344,6 +343,13 @@ class Replicas:
                 break  # nothing can be served by it any more
             quiet = quiet + 1 if load.requests == 0 else 0
         self._feed(seat, Idle(launch))
+
+
+async def _wait(event: asyncio.Event, longest_s: float) -> None:
+    # Not `asyncio.wait_for`: before Python 3.12 it loses a cancellation that meets the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(longest_s):
+            await event.wait()
 
 
 def _served(process: Process) -> Served | None:

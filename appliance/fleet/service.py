@@ -174,8 +174,10 @@ class Fleet:
         self._wake.set()
 
     async def _turn(self) -> None:
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that meets the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.heartbeat_s)
+            async with asyncio.timeout(self._settings.heartbeat_s):
+                await self._wake.wait()
         self._wake.clear()
         await self._reload()
         self._replan()

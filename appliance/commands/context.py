@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from appliance.wire.command import CommandError, ExitCode
-from appliance.wire.home import Home, find_home
+from appliance.wire.home import Home
 
 
 class Refused(CommandError):
@@ -24,20 +24,31 @@ class Refused(CommandError):
 
 def cic_line(home: Home, subcommand: str) -> str:
     """A command line for this home that can be typed as it is printed."""
-    if home == find_home(None, {}):
-        return f"cic {subcommand}"
-    return f"cic --home {shlex.quote(str(home.config))} {subcommand}"
+    return f"{shlex.join(('cic', *home.arguments))} {subcommand}"
 
 
 def require_site(home: Home) -> None:
-    """Raises when `cic init` has not made a site in this home."""
-    if not home.config_file.exists():
+    """Raises when `cic init` has not made a site in this home, or when it is not for us to see."""
+    try:
+        found = home.config_file.exists()
+    except PermissionError as error:
+        raise not_permitted(home.config_file) from error
+    if not found:
         raise Refused(
             "unknown_home",
             f"There is no site in {home.config}.",
             next_step=f"Make one with `{cic_line(home, 'init')}`.",
             exit_code=ExitCode.CONFIGURATION,
         )
+
+
+def not_permitted(path: Path) -> Refused:
+    return Refused(
+        "permission_denied",
+        f"You may not use {path}.",
+        next_step="Run it as the owner of that file, or as a member of its group.",
+        exit_code=ExitCode.UNREACHABLE,
+    )
 
 
 def absolute(path: str) -> str:

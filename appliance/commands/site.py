@@ -83,7 +83,8 @@ def serve(invocation: Invocation, listen: str | None, *, with_agent: bool) -> No
         settings = msgspec.structs.replace(settings, gateway=gateway)
     from appliance.main import run  # noqa: PLC0415 (`cic init` need not load the whole appliance)
 
-    run(home, settings, with_agent=with_agent)
+    with writing(home):
+        run(home, settings, with_agent=with_agent)
 
 
 def check_given(given: dict[str, str | None]) -> None:
@@ -119,13 +120,15 @@ def check_listen(listen: str) -> None:
 
 @contextmanager
 def writing(home: Home) -> Iterator[None]:
+    """Turns the disk's refusals into a CommandError that names the file."""
     try:
         yield
     except OSError as error:
         raise Refused(
             "home_not_writable",
-            f"Cannot make a site in {home.config}: {error.filename}: {error.strerror}.",
-            next_step="Choose a folder of yours with --home, or run it as another account.",
+            f"Cannot use the home {home.config}: {error.filename or ''}: {error.strerror}.",
+            next_step="Check its owner, its permissions and the space on its disk, or name another"
+            " folder with --home.",
             exit_code=ExitCode.CONFIGURATION,
         ) from error
 

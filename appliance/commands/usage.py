@@ -10,7 +10,14 @@ from appliance.admin.moments import parse_moment
 from appliance.commands.client import AdminClient
 from appliance.commands.context import Refused
 from appliance.commands.moments import Moment
-from appliance.commands.output import Column, fields_of, print_fields, print_json, print_rows
+from appliance.commands.output import (
+    Column,
+    fields_of,
+    print_fields,
+    print_json,
+    print_rows,
+    progress,
+)
 from appliance.wire.admin import LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.command import ExitCode, Invocation
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from appliance.commands.stopped import StoppedLedger
 
 _COLUMNS: Final[tuple[UsageColumn, ...]] = get_args(UsageColumn)
+VERIFY_TIMEOUT_S: Final = 3_600.0  # a ledger of years is read from its beginning
 _NOT_RUNNING: Final = "not_running"
 
 
@@ -97,11 +105,12 @@ def verify(ctx: click.Context) -> None:
     Also reads a site that does not run.
     """
     invocation: Invocation = ctx.obj
-    try:
-        with AdminClient(invocation.home, timeout_s=600.0) as client:
-            verdict = client.get("/v1/ledger/verify", LedgerVerification)
-    except Refused as error:
-        verdict = stopped(invocation, error).verify()
+    with progress("Reading every record …"):
+        try:
+            with AdminClient(invocation.home, timeout_s=VERIFY_TIMEOUT_S) as client:
+                verdict = client.get("/v1/ledger/verify", LedgerVerification)
+        except Refused as error:
+            verdict = stopped(invocation, error).verify()
     if invocation.json:
         print_json(verdict)
     else:

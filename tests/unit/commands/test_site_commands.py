@@ -113,6 +113,16 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "home_not_writable")
 
 
+def test_without_a_home_the_platforms_folders_are_used(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [*CIC, "init"], env=environ, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (tmp_path / ".config" / "crosslogic" / "config.toml").is_file()
+    assert (tmp_path / ".local" / "share" / "crosslogic" / "registry.db").is_file()
+    assert done.stdout.endswith("Start it with `cic serve --with-agent`.\n")
+
+
 def test_a_lost_secret_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
     init(tmp_path)
     (tmp_path / "secrets" / "api-key-pepper").unlink()
@@ -208,6 +218,15 @@ def test_a_lost_or_open_secret_is_named(tmp_path: Path) -> None:
     assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "secret_exposed")
     pepper.unlink()
     assert serve(tmp_path).error["code"] == "secret_missing"
+
+
+def test_a_home_that_cannot_be_served_from_is_named(tmp_path: Path) -> None:
+    init(tmp_path)
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").write_text("")
+    done = serve(tmp_path)
+    assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "home_not_writable")
+    assert str(tmp_path / "run") in done.error["message"]
 
 
 def test_a_damaged_registry_is_named(tmp_path: Path) -> None:

@@ -30,27 +30,24 @@ class FairQueue:
     largest ticket. All operations are O(log tenants).
     """
 
-    __slots__ = ("_flowing", "_gap_s", "_heap", "_lines", "_now_tag", "_order", "_seq", "_since_s")
+    __slots__ = ("_flowing", "_gap_s", "_heap", "_lines", "_now_tag", "_seq", "_since_s", "waiting")
 
     def __init__(self) -> None:
         self._lines: dict[TenantId, _Line] = {}
         self._heap: list[tuple[int, int, _Line]] = []
-        self._order: OrderedDict[Ticket, None] = OrderedDict()  # by time of arrival
+        self.waiting: OrderedDict[Ticket, None] = OrderedDict()  # by time of arrival, to be read
         self._seq = 0
         self._now_tag = 0
         self._gap_s: float | None = None  # average time between two starts while tickets wait
         self._since_s = 0.0  # of the last start, or of the queue's beginning
         self._flowing = False  # a ticket has started since the queue began
 
-    def __len__(self) -> int:
-        return len(self._order)
-
     def push(self, ticket: Ticket, now_s: float) -> None:
-        if not self._order:
+        if not self.waiting:
             self._since_s = now_s
             self._flowing = False
         ticket.queued_at_s = now_s
-        self._order[ticket] = None
+        self.waiting[ticket] = None
         line = self._lines.get(ticket.tenant_id)
         if line is None:
             line = self._lines[ticket.tenant_id] = _Line()
@@ -79,7 +76,7 @@ class FairQueue:
         line.tag += ticket.tokens
         if line.tickets:
             self._push_line(line)
-        del self._order[ticket]
+        del self.waiting[ticket]
         if self._flowing:
             gap_s = now_s - self._since_s
             self._gap_s = (
@@ -91,12 +88,12 @@ class FairQueue:
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a waiting ticket, wherever it stands."""
-        del self._order[ticket]
+        del self.waiting[ticket]
         del self._lines[ticket.tenant_id].tickets[ticket]
         self._forget_when_empty()
 
     def oldest(self) -> Ticket | None:
-        return next(iter(self._order), None)
+        return next(iter(self.waiting), None)
 
     def drained_in_s(self, now_s: float) -> float | None:
         """When all that wait now will have started, at the measured pace. None: not known yet.
@@ -105,8 +102,8 @@ class FairQueue:
         """
         if self._gap_s is None:
             return None
-        gap_s = max(self._gap_s, now_s - self._since_s) if self._order else self._gap_s
-        return gap_s * (len(self._order) + 1)
+        gap_s = max(self._gap_s, now_s - self._since_s) if self.waiting else self._gap_s
+        return gap_s * (len(self.waiting) + 1)
 
     def _push_line(self, line: _Line) -> None:
         self._seq += 1
@@ -114,7 +111,7 @@ class FairQueue:
         heappush(self._heap, (line.tag, self._seq, line))
 
     def _forget_when_empty(self) -> None:
-        if not self._order:
+        if not self.waiting:
             self._lines.clear()
             self._heap.clear()
             self._now_tag = 0

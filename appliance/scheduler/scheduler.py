@@ -57,7 +57,7 @@ class _Deployment:
 
     @property
     def waiting(self) -> int:
-        return len(self.fair) + len(self.again)
+        return len(self.fair.waiting) + len(self.again)
 
     def oldest(self) -> Ticket | None:
         """The ticket that has waited longest."""
@@ -111,7 +111,7 @@ class Scheduler:
         if deployment is None or not deployment.ready:
             ticket.state = TicketState.DONE
             return self._shed_without_replica(deployment)
-        if not deployment.fair:
+        if not deployment.fair.waiting:
             standing = choose(deployment.ready, ticket.tokens, (), now_s)
             if standing is not None:
                 return Placed(self._place(ticket, standing, now_s))
@@ -231,7 +231,7 @@ class Scheduler:
     def _leave(self, ticket: Ticket, outcome: Outcome, output_tokens: int, now_s: float) -> Effects:
         self._end(ticket, outcome, output_tokens, now_s)
         deployment = self._deployments.get(ticket.deployment_id)
-        if deployment is None or not deployment.waiting:
+        if deployment is None or not (deployment.fair.waiting or deployment.again):
             return _NOTHING
         return self._dispatch(deployment, now_s)
 

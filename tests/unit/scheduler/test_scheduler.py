@@ -257,6 +257,16 @@ class TestEjection:
         site.finish(on_a[0], Outcome.OK, 10, 2.0)
         assert not replica(site, "a", 2.0).trusted
 
+    def test_a_late_first_byte_of_before_the_ejection_proves_nothing(self) -> None:
+        site = scheduler("a", "b", slots=32, eject_after_failures=1)
+        early, failing = [one for one in placed(site, 4) if one.tried == (ReplicaId("a"),)]
+        site.finish(failing, Outcome.ENGINE_FAILED, 0, 1.0)
+        place(site, ticket(tokens=10_000), 1.0)
+        probe = ticket()
+        assert place(site, probe, 6.0) == "a"
+        site.first_byte(early, 6.5)
+        assert not replica(site, "a", 6.5).trusted
+
     def test_a_request_refused_by_the_engine_is_no_failure(self) -> None:
         site = scheduler("a", slots=8, eject_after_failures=1)
         one = ticket()

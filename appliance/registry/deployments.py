@@ -5,17 +5,17 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import urlsplit
 
 from appliance.domain.ids import DeploymentId, ModelId
 from appliance.domain.usage import Operation
-from appliance.registry.engines import Engine, default_operations
+from appliance.registry.engines import Engine, default_operations, engine_named
 from appliance.registry.errors import AlreadyExists, InUse, InvalidValue
 from appliance.registry.models import ModelRow, find_model
 from appliance.registry.names import check_count, check_model_name, column_of, only
 from appliance.registry.regions import ensure_region
 from appliance.registry.replicas import set_replica_count
 from appliance.registry.store import Change, Store
+from appliance.registry.urls import check_url
 from appliance.security.seal import Seal
 
 KIND: Final = "deployment"
@@ -24,7 +24,6 @@ PARALLEL_MAX: Final = 1_024
 CONTEXT_TOKENS_MAX: Final = 16_777_216
 # A context nobody asked for: enough for most conversations, small enough for a small machine.
 CONTEXT_TOKENS_DEFAULT: Final = 4_096
-URL_CHARS_MAX: Final = 2_048
 API_KEY_CHARS_MAX: Final = 4_096
 _LIVING: Final = (
     "SELECT d.*, m.name AS model_name, m.path AS model_path, m.digest AS model_digest"
@@ -88,7 +87,7 @@ class Deployments:
         Raises NotFound, InvalidValue, AlreadyExists.
         """
         check_model_name(KIND, name)
-        kind = _engine(engine)
+        kind = engine_named(engine)
 
         def run(change: Change) -> DeploymentRow:
             _refuse_taken(change.connection, name)
@@ -303,15 +302,6 @@ def _row(row: sqlite3.Row) -> DeploymentRow:
     )
 
 
-def _engine(text: str) -> Engine:
-    try:
-        return Engine(text)
-    except ValueError:
-        raise InvalidValue(
-            f"This version has no engine {text!r}.", next_step=f"Engines: {', '.join(Engine)}."
-        ) from None
-
-
 def _weights(connection: sqlite3.Connection, row: DeploymentRow) -> ModelRow | None:
     return None if row.model_id is None else find_model(connection, row.model_id)
 
@@ -346,43 +336,13 @@ def _checked(row: DeploymentRow, weights: ModelRow | None) -> DeploymentRow:
                 "An external engine is reached by its URL and has no model of this site.",
                 next_step="Give --url, and no --model.",
             )
-        _check_url(row.url)
+        check_url(row.url)
     elif row.model_id is None or row.url is not None or row.has_api_key:
         raise InvalidValue(
             f"The engine {row.engine} runs a model of this site.",
             next_step="Give --model, and neither --url nor --api-key.",
         )
     return row
-
-
-def _check_url(url: str) -> None:
-    """A base URL: http or https, a host, perhaps a port and a path; never credentials."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    sound = (
-        len(url) <= URL_CHARS_MAX
-        and url.isascii()
-        and url.isprintable()
-        and " " not in url
-        and parts.scheme in {"http", "https"}
-        and bool(parts.hostname)
-        and port != 0
-        and not parts.query
-        and not parts.fragment
-    )
-    if not sound:
-        raise InvalidValue(
-            "The URL of an external engine is not acceptable.",
-            next_step="Give it as http://HOST:PORT or https://HOST/PATH, without a query.",
-        )
-    if "@" in parts.netloc:
-        raise InvalidValue(
-            "The URL of an external engine must not hold a name or a password.",
-            next_step="Give the secret as the API key: it is sealed there.",
-        )
 
 
 def _needs_new_process(before: DeploymentRow, after: DeploymentRow) -> bool:

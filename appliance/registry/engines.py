@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Final
 
 from appliance.domain.usage import Operation
+from appliance.registry.errors import InvalidValue
 
 
 class Engine(StrEnum):
@@ -36,3 +37,13 @@ def default_operations(engine: Engine, *, embedding: bool) -> frozenset[Operatio
     if engine is Engine.EXTERNAL:
         return _EXTERNAL
     return _LLAMACPP_EMBEDDING if embedding else _LLAMACPP_TEXT
+
+
+def engine_named(text: str) -> Engine:
+    """Raises InvalidValue when this version has no such engine."""
+    try:
+        return Engine(text)
+    except ValueError:
+        raise InvalidValue(
+            f"This version has no engine {text!r}.", next_step=f"Engines: {', '.join(Engine)}."
+        ) from None

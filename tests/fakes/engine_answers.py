@@ -195,6 +195,7 @@ def _chat(body: Body, model: str) -> dict[str, Any]:
         finish = "tool_calls"
     if (body.get("response_format") or {}).get("type") in {"json_object", "json_schema"}:
         message["content"] = '{"city":"Bern","people":134591}'
+        finish = "stop"
     logprobs = None
     if body.get("logprobs"):
         logprobs = {

@@ -54,4 +54,5 @@ def test_a_prompt(folder: Path, site: Site, key: Key, model: str, more: tuple[st
 def test_a_wrong_key_is_explained(folder: Path) -> None:
     done = llm(folder, "prompt", "x", "-m", "site-fault", "--key", "clsk_live_wrong")
     assert done.returncode != 0
-    assert "invalid_api_key" in done.stderr
+    assert "401" in done.stderr
+    assert "API key" in done.stderr

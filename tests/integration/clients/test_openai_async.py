@@ -19,6 +19,7 @@ async def aclient(site: Site, key: Key) -> AsyncIterator[openai.AsyncOpenAI]:
         base_url=site.base_url, api_key=key.secret, max_retries=0, timeout=30
     ) as made:
         yield made
+    await asyncio.sleep(0)  # a closed transport is let go in the loop's next turn
 
 
 async def streamed(client: openai.AsyncOpenAI, model: str, tokens: int) -> tuple[str, int]:

@@ -134,14 +134,13 @@ def test_a_lost_secret_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
 # serve: real processes, because it ends only when it is told to
 
 
-def serve(home: Path, *arguments: str, environ: dict[str, str] | None = None) -> Done:
+def serve(home: Path, *arguments: str) -> Done:
     done = subprocess.run(
         [*CIC, "--home", str(home), "--json", "serve", *arguments],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
-        env={**os.environ, **(environ or {})},
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -203,11 +202,12 @@ def test_a_port_in_use_is_one_message(tmp_path: Path) -> None:
 
 def test_bad_settings_name_the_setting(tmp_path: Path) -> None:
     init(tmp_path)
-    done = serve(tmp_path, environ={"CIC_TIMEOUTS_HEAD_S": "soon"})
+    wrong = {"CIC_TIMEOUTS_HEAD_S": "soon"}
+    done = cic("--home", tmp_path, "--json", "serve", environ=wrong)
     assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "bad_settings")
     assert "CIC_TIMEOUTS_HEAD_S" in done.error["message"]
     (tmp_path / "config.toml").write_text("[gateway]\nlisen = 1\n")
-    assert "lisen" in serve(tmp_path).error["message"]
+    assert "lisen" in cic("--home", tmp_path, "--json", "serve").error["message"]
 
 
 def test_a_lost_or_open_secret_is_named(tmp_path: Path) -> None:

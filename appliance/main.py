@@ -23,6 +23,7 @@ from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.server import AdminServer
 from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.errors import CrossLogicError
+from appliance.domain.ids import EntropyPool
 from appliance.domain.limits import Limits
 from appliance.fleet.local_agent import LocalAgent
 from appliance.fleet.service import Fleet
@@ -106,6 +107,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         ledger,
         clock,
         digester(secrets.pepper),
+        entropy=EntropyPool().take,
         ready=lambda: ledger.healthy,
     )
     registry.on_change(gateway.swap)

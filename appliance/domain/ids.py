@@ -30,6 +30,8 @@ PREFIXES: Final = {
 }
 
 
+_POOL_BYTES: Final = 4_096
+
 # Made for every request and indexed in the ledger, so they begin with the time: neighbours in time
 # are neighbours in the index, and a commit touches a few pages and not two for each record.
 _ORDERED: Final = frozenset({"record", "request"})
@@ -48,3 +50,28 @@ def new_id(
     if noun in _ORDERED:
         return f"{PREFIXES[noun]}_{wall_ns() // 1_000_000:012x}{entropy(8).hex()}"
     return f"{PREFIXES[noun]}_{entropy(12).hex()}"
+
+
+class EntropyPool:
+    """Random bytes, read from the kernel by the page and handed out in pieces.
+
+    One system call serves hundreds of identifiers; each call would also give the interpreter's
+    lock away. For one thread, in a process that does not fork. Not for secrets.
+    """
+
+    __slots__ = ("_bytes", "_next", "_source")
+
+    def __init__(self, source: Callable[[int], bytes] = os.urandom) -> None:
+        self._source = source
+        self._bytes = b""
+        self._next = 0
+
+    def take(self, size: int) -> bytes:
+        """`size` bytes that nobody was given before."""
+        end = self._next + size
+        if end > len(self._bytes):
+            self._bytes = self._source(max(size, _POOL_BYTES))
+            end = size
+        piece = self._bytes[end - size : end]
+        self._next = end
+        return piece

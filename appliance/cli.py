@@ -37,6 +37,7 @@ _EXIT_CODES: Final = {
     "secret_missing": ExitCode.CONFIGURATION,
     "secret_exposed": ExitCode.CONFIGURATION,
     "secret_damaged": ExitCode.CONFIGURATION,
+    "other_secrets": ExitCode.CONFIGURATION,
     "database_unavailable": ExitCode.CONFIGURATION,
     "schema_too_new": ExitCode.CONFIGURATION,
     "database_damaged": ExitCode.DAMAGED,

@@ -50,6 +50,32 @@ class _File:
     pending: list[tuple[int, Entry]] = field(default_factory=list)
 
 
+class Disk:
+    """A folder whose every write is recorded, and that can be made to fail."""
+
+    def __init__(self, folder: Path, recorder: Path, watched: Path | None = None) -> None:
+        """Files that are made in `watched` from now on; the record is kept in `folder`."""
+        self.folder = watched or folder / "watched"
+        self.folder.mkdir(exist_ok=True)
+        self.record = folder / "record"
+        self.switch = folder / "fault"
+        self.switch.write_bytes(b"n")
+        self.environ = {
+            "LD_PRELOAD": str(recorder),
+            "DISK_FOLDER": str(self.folder),
+            "DISK_LOG": str(self.record),
+            "DISK_FAULT": str(self.switch),
+        }
+
+    def fail(self, how: bytes) -> None:
+        """In place, because the byte is mapped: n nothing, s no space, w writes, f syncs."""
+        with self.switch.open("r+b") as file:
+            file.write(how)
+
+    def entries(self) -> list[Entry]:
+        return read_record(self.record)
+
+
 def build_recorder(compiler: str, folder: Path) -> Path:
     """Compile the library that records."""
     library = folder / "disk_recorder.so"

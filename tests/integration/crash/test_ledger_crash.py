@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.crash.evidence import Evidence, objections
-from tests.integration.crash.power import Entry, build_recorder, cut, read_record, said
+from tests.integration.crash.power import Disk, Entry, cut, said
 
 ROOT = Path(__file__).parents[3]
 KILLS = max(5, int(os.environ.get("CRASH_KILLS", "20")) // 2)
@@ -91,39 +91,6 @@ def test_a_ledger_that_says_so_before_the_commit_is_caught(tmp_path: Path) -> No
 
 
 # --- power cuts ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the disk recorder needs Linux and a C compiler")
-    return build_recorder(compiler, tmp_path_factory.mktemp("recorder"))
-
-
-class Disk:
-    """A folder whose every write is recorded, and that can be made to fail."""
-
-    def __init__(self, folder: Path, recorder: Path) -> None:
-        self.folder = folder / "watched"
-        self.folder.mkdir()
-        self.record = folder / "record"
-        self.switch = folder / "fault"
-        self.switch.write_bytes(b"n")
-        self.environ = {
-            "LD_PRELOAD": str(recorder),
-            "DISK_FOLDER": str(self.folder),
-            "DISK_LOG": str(self.record),
-            "DISK_FAULT": str(self.switch),
-        }
-
-    def fail(self, how: bytes) -> None:
-        """In place, because the byte is mapped: n nothing, s no space, w writes, f syncs."""
-        with self.switch.open("r+b") as file:
-            file.write(how)
-
-    def entries(self) -> list[Entry]:
-        return read_record(self.record)
 
 
 def cut_again_and_again(entries: list[Entry], folder: Path, cuts: int) -> list[str]:

@@ -65,7 +65,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         operation["parameters"] = parameters
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": any(field.required for field in msgspec.structs.fields(route.body)),
             "content": {"application/json": {"schema": schema_of[repr(route.body)]}},
         }
     return operation

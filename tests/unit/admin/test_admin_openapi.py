@@ -72,6 +72,14 @@ def test_it_has_the_form_of_openapi_3_1(document: dict[str, Any]) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+def test_a_body_is_required_where_a_field_of_it_is(document: dict[str, Any]) -> None:
+    def required(path: str) -> bool:
+        return bool(document["paths"][path]["post"]["requestBody"]["required"])
+
+    assert required("/v1/keys")
+    assert not required("/v1/keys/{ref}/rotate")
+
+
 def test_every_reference_leads_somewhere_and_nothing_is_left_over(
     document: dict[str, Any],
 ) -> None:

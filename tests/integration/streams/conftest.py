@@ -16,7 +16,7 @@ def engine() -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="session")
 def site(engine: EngineProcess) -> Iterator[Site]:
-    settings = {"CIC_SCHEDULER_EJECT_AFTER_FAILURES": "1000000"}
+    settings = {"CIC_SCHEDULER_EJECT_AFTER_FAILURES": "1000000", "CIC_TIMEOUTS_DRAIN_S": "5"}
     with running_site(settings=settings) as running:
         running.deployment("fault", engine.url)
         yield running

@@ -107,7 +107,8 @@ def test_half_a_close_is_not_leaving_before_the_answer(
     request_id = site.new_request_id()
     client = begin(site, key, request_id, fault="slow_head:0.3")
     client.socket.shutdown(socket.SHUT_WR)
-    client.rest()
+    with client:
+        client.rest()
     record = site.record(request_id)
     assert (record["status"], record["http_status"]) in {("ok", 200), ("aborted", 499)}
 

@@ -1,6 +1,7 @@
 """Two thousand streams at once: none fails, each costs little memory, each is metered."""
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -38,12 +39,16 @@ async def one_stream(site: Site, key: Key, number: int, opening: asyncio.Semapho
         data = json.dumps(body).encode()
         writer.write(request("POST", "/v1/chat/completions", data, headers))
         head = await reader.readuntil(b"\r\n\r\n")
+    with contextlib.closing(writer):
+        return await read_stream(reader, head)
+
+
+async def read_stream(reader: asyncio.StreamReader, head: bytes) -> str:
     assert b" 200 " in head.split(b"\r\n")[0], head
     answer = b""
     while size := int(await reader.readline(), 16):
         answer += await reader.readexactly(size)
         await reader.readexactly(2)
-    writer.close()
     events = sse.parse(answer)
     assert events[-1].done, answer[-300:]
     return sse.text(events)

@@ -51,7 +51,7 @@ class GroupWriter(Generic[T]):
     """Applies submitted items in groups, each group in one transaction.
 
     - `apply` runs on the writer's thread inside an open transaction. When it raises for a group,
-      the group is rolled back and its items are applied again one by one, so that a bad item
+      the group is rolled back and its halves are applied again, and theirs, so that a bad item
       harms only itself; `apply` must therefore leave no trace outside the connection. When the
       disk failed (full, input/output error) all items of the group fail at once.
     - `committed` runs on the writer's thread after each commit that succeeded, before the next
@@ -129,7 +129,8 @@ class GroupWriter(Generic[T]):
             return [(item, None) for item in group]
         if len(group) == 1 or of_the_disk(error):
             return [(item, error) for item in group]
-        return [(item, self._transact([item])) for item in group]
+        half = len(group) // 2
+        return [*self._commit(group[:half]), *self._commit(group[half:])]
 
     def _transact(self, group: Sequence[T]) -> BaseException | None:
         connection = self._connection

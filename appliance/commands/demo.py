@@ -205,7 +205,7 @@ def prepare(client: AdminClient, files: dict[str, Path], console: Console) -> st
             )
             client.send("POST", "/v1/deployments", admin.Deployment, deployment)
     keys = client.get("/v1/keys", list[admin.Key], in_tenant)
-    mine = [row for row in keys if row.name == KEY and row.state in {"active", "rotating"}]
+    mine = [row for row in keys if row.name == KEY and row.state in {"active", "retiring"}]
     if mine:
         rotate = object_path("keys", mine[0].id, "rotate")
         return client.send("POST", rotate, admin.KeyCreated, admin.KeyRotate()).key

@@ -11,52 +11,29 @@ from typing import Final
 
 import msgspec
 
-from appliance.domain.ids import RecordId, RequestId
-from appliance.domain.usage import Measured, Operation, Status, TokenCount
+from appliance.domain.ids import RequestId
 from appliance.metering import chain
-from appliance.metering.errors import BadRecord
-from appliance.metering.records import Opening, Record, Settlement
-from appliance.metering.schema import RECORD_COLUMNS, SLOT_NS, SUBJECT_COLUMNS
+from appliance.metering.records import Opening, Settlement
+from appliance.metering.rows import (
+    ADD_TO_SLOT,
+    INSERT,
+    OPEN_LINES,
+    ROWS_MAX,
+    SUBJECT_IS,
+    OpenLine,
+    Slot,
+    Subject,
+    aborted,
+    record_of,
+    row_of,
+    subject_of,
+)
+from appliance.metering.schema import SLOT_NS
 
-Subject = tuple[str, ...]  # the values of SUBJECT_COLUMNS
-
-APPLIANCE_STOPPED: Final = "appliance_stopped"
 # Combinations of tenant, key, model and so on that are remembered; beyond it, memory starts anew.
 _SUBJECTS_MAX: Final = 65_536
-# Rows of one INSERT. Each statement lets go of the interpreter's lock and must win it back, so few
-# statements with many rows are worth much; 32 rows stay below the 999 variables of an old SQLite.
-_ROWS: Final = 32
-
-_PLACES: Final = "(" + ",".join("?" * len(RECORD_COLUMNS)) + ")"
-_INSERT: Final = tuple(
-    f"INSERT INTO records VALUES {','.join([_PLACES] * rows)}"  # noqa: S608 (only placeholders)
-    for rows in range(_ROWS + 1)
-)
-_ADD_TO_SLOT: Final = """
-INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (slot, subject_no) DO UPDATE SET
-  requests = requests + excluded.requests,
-  input_tokens = input_tokens + excluded.input_tokens,
-  output_tokens = output_tokens + excluded.output_tokens,
-  cached_tokens = cached_tokens + excluded.cached_tokens,
-  seq_hi = excluded.seq_hi
-"""
-_SUBJECT_IS: Final = " AND ".join(f"{name} = ?" for name in SUBJECT_COLUMNS)
 
 _encoder = msgspec.json.Encoder()
-
-
-class OpenLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One opening as it stands in `openings.body`, a JSON list of these."""
-
-    record_id: str
-    request_id: str
-    subject_no: int
-    opened_at_ns: int
-    prompt_estimate: int
-
-
-OPEN_LINES: Final = msgspec.json.Decoder(list[OpenLine])
 
 
 @dataclass(slots=True)
@@ -71,32 +48,6 @@ class Head:
 
 
 @dataclass(slots=True)
-class _Slot:
-    """What a group adds to one row of `slots`."""
-
-    slot: int
-    subject_no: int
-    seq_lo: int
-    seq_hi: int = 0
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-
-    def row(self) -> tuple[int, ...]:
-        return (
-            self.slot,
-            self.subject_no,
-            self.requests,
-            self.input_tokens,
-            self.output_tokens,
-            self.cached_tokens,
-            self.seq_lo,
-            self.seq_hi,
-        )
-
-
-@dataclass(slots=True)
 class _Prepared:
     """What becomes true with the commit."""
 
@@ -106,7 +57,7 @@ class _Prepared:
     opened: list[OpenLine] = field(default_factory=list)
     emptied: list[int] = field(default_factory=list)  # groups of openings that are no more
     subjects: dict[Subject, int] = field(default_factory=dict)
-    slots: dict[tuple[int, int], "_Slot"] = field(default_factory=dict)
+    slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
 
 
 class Book:
@@ -193,7 +144,7 @@ class Book:
                 if line.record_id not in leftovers and not self._exists(
                     connection, "record_id", line.record_id
                 ):
-                    leftovers[line.record_id] = _aborted(connection, line, now_ns)
+                    leftovers[line.record_id] = aborted(connection, line, now_ns)
         self.apply(connection, leftovers.values())
         connection.execute("DELETE FROM openings")
         return len(leftovers)
@@ -226,7 +177,7 @@ class Book:
             # Take back what this group has inserted, look each one up, and insert again.
             connection.execute("DELETE FROM records WHERE seq > ?", (self.head.seq,))
             self._insert(connection, prepared, self._made_unique(connection, settlements))
-        connection.executemany(_ADD_TO_SLOT, [slot.row() for slot in prepared.slots.values()])
+        connection.executemany(ADD_TO_SLOT, [slot.row() for slot in prepared.slots.values()])
         head = prepared.head
         connection.execute(
             "UPDATE head SET seq = ?, sha256 = ?, input_tokens = ?, output_tokens = ?,"
@@ -240,30 +191,30 @@ class Book:
         self, connection: sqlite3.Connection, prepared: _Prepared, settlements: list[Settlement]
     ) -> None:
         seq, before = self.head.seq, self.head.sha256
-        slots: dict[tuple[int, int], _Slot] = {}
+        slots: dict[tuple[int, int], Slot] = {}
         values: list[object] = []
         rows = 0
         for settlement in settlements:
             seq += 1
-            record = _record(seq, settlement)
+            record = record_of(seq, settlement)
             before = chain.link(before, chain.canonical(record))
             subject_no = self._subject(connection, prepared, settlement.opening)
-            values += _row(record, subject_no, before)
+            values += row_of(record, subject_no, before)
             rows += 1
-            if rows == _ROWS:
-                connection.execute(_INSERT[rows], values)
+            if rows == ROWS_MAX:
+                connection.execute(INSERT[rows], values)
                 values, rows = [], 0
             place = (record.settled_at_ns // SLOT_NS, subject_no)
             slot = slots.get(place)
             if slot is None:
-                slot = slots[place] = _Slot(*place, seq_lo=seq)
+                slot = slots[place] = Slot(*place, seq_lo=seq)
             slot.seq_hi = seq
             slot.requests += 1
             slot.input_tokens += record.input_tokens
             slot.output_tokens += record.output_tokens
             slot.cached_tokens += record.cached_tokens
         if rows:
-            connection.execute(_INSERT[rows], values)
+            connection.execute(INSERT[rows], values)
         prepared.slots = slots
         head = self.head
         prepared.head = Head(
@@ -310,25 +261,12 @@ class Book:
     def _subject(
         self, connection: sqlite3.Connection, prepared: _Prepared, opening: Opening
     ) -> int:
-        subject = (
-            opening.tenant_id,
-            opening.tenant_name,
-            opening.environment_id,
-            opening.environment_name,
-            opening.key_id,
-            opening.key_name,
-            opening.model_name,
-            opening.model_digest,
-            opening.deployment_id,
-            opening.region,
-            opening.operation._value_,
-            opening.price_class,
-        )
+        subject = subject_of(opening)
         known = self._subjects.get(subject) or prepared.subjects.get(subject)
         if known is not None:
             return known
         row = connection.execute(
-            f"SELECT subject_no FROM subjects WHERE {_SUBJECT_IS}",  # noqa: S608 (constants)
+            f"SELECT subject_no FROM subjects WHERE {SUBJECT_IS}",  # noqa: S608 (constants)
             subject,
         ).fetchone()
         if row is not None:
@@ -350,107 +288,3 @@ class Book:
             (value,),
         ).fetchone()
         return found is not None
-
-
-def _record(seq: int, settlement: Settlement) -> Record:
-    opening, tokens = settlement.opening, settlement.tokens
-    if not 0 <= tokens.cached <= tokens.input or tokens.output < 0:
-        raise BadRecord(
-            f"{tokens} are no token counts (record {opening.record_id}).",
-            next_step="Report this: it is a defect of the appliance.",
-        )
-    # `_value_` and not the enum itself: SQLite binds a plain str at once, a subclass by a search.
-    return Record(
-        chain.VERSION,
-        seq,
-        opening.record_id,
-        opening.request_id,
-        opening.tenant_id,
-        opening.tenant_name,
-        opening.environment_id,
-        opening.environment_name,
-        opening.key_id,
-        opening.key_name,
-        opening.model_name,
-        opening.model_digest,
-        opening.deployment_id,
-        opening.region,
-        opening.operation._value_,
-        opening.price_class,
-        settlement.node_name,
-        settlement.status._value_,
-        settlement.http_status,
-        settlement.error_code,
-        settlement.measured._value_,
-        opening.prompt_estimate,
-        tokens.input,
-        tokens.output,
-        tokens.cached,
-        opening.opened_at_ns,
-        settlement.settled_at_ns,
-        settlement.latency_ms,
-        settlement.first_token_ms,
-    )
-
-
-def _row(record: Record, subject_no: int, sha256: bytes) -> tuple[object, ...]:
-    """The values of RECORD_COLUMNS."""
-    return (
-        record.seq,
-        record.v,
-        record.record_id,
-        record.request_id,
-        subject_no,
-        record.node,
-        record.status,
-        record.http_status,
-        record.error_code,
-        record.measured,
-        record.prompt_estimate,
-        record.input_tokens,
-        record.output_tokens,
-        record.cached_tokens,
-        record.opened_at_ns,
-        record.settled_at_ns,
-        record.latency_ms,
-        record.first_token_ms,
-        sha256,
-    )
-
-
-def _aborted(connection: sqlite3.Connection, line: OpenLine, now_ns: int) -> Settlement:
-    """What is written for a request that the stop of the appliance cut off."""
-    subject = connection.execute(
-        f"SELECT {', '.join(SUBJECT_COLUMNS)} FROM subjects WHERE subject_no = ?",  # noqa: S608
-        (line.subject_no,),
-    ).fetchone()
-    opening = Opening(
-        record_id=RecordId(line.record_id),
-        request_id=RequestId(line.request_id),
-        opened_at_ns=line.opened_at_ns,
-        tenant_id=subject[0],
-        tenant_name=subject[1],
-        environment_id=subject[2],
-        environment_name=subject[3],
-        key_id=subject[4],
-        key_name=subject[5],
-        model_name=subject[6],
-        model_digest=subject[7],
-        deployment_id=subject[8],
-        region=subject[9],
-        operation=Operation(subject[10]),
-        price_class=subject[11],
-        prompt_estimate=line.prompt_estimate,
-    )
-    return Settlement(
-        opening=opening,
-        status=Status.ABORTED,
-        tokens=TokenCount(input=line.prompt_estimate),
-        measured=Measured.ESTIMATED,
-        http_status=499,
-        error_code=APPLIANCE_STOPPED,
-        node_name="",
-        settled_at_ns=now_ns,
-        latency_ms=0,
-        first_token_ms=None,
-    )

@@ -9,8 +9,8 @@ import msgspec
 
 from appliance.domain.usage import Measured, Status
 from appliance.metering import chain
-from appliance.metering.book import OPEN_LINES
 from appliance.metering.records import Record
+from appliance.metering.rows import OPEN_LINES
 from appliance.metering.schema import RECORD_SELECT, SLOT_NS
 
 Progress = Callable[[int, int], None]  # records checked, records in all

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from appliance.domain.ids import RequestId
 from appliance.domain.usage import TokenCount
-from appliance.metering.book import APPLIANCE_STOPPED, Book
+from appliance.metering.book import Book
 from appliance.metering.reader import LedgerReader
 from appliance.metering.records import Opening, Settlement
+from appliance.metering.rows import APPLIANCE_STOPPED
 from appliance.metering.schema import MIGRATIONS
 from appliance.storage.database import connect, migrate
 from tests.fakes.ledger_items import NOON_NS, opening, settlement

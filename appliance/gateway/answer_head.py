@@ -7,9 +7,10 @@ from typing import Final
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*)?")
-_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FORBIDDEN: Final = re.compile(rb"[\r\n\x00]")
+_HEAD: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\x00]*)?"
+    rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\x00]*)*"
+)
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 
@@ -38,57 +39,52 @@ class AnswerHead:
         return self.status < 200
 
 
-class _Fields:
-    """What the lines of a head said."""
-
-    __slots__ = ("chunked", "content_type", "keep_alive", "length")
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-        self.length: int | None = None
-        self.chunked = False
-        self.content_type = b""
-
-    def take(self, name: bytes, value: bytes) -> None:
-        if name == b"content-length":
-            if _LENGTH.fullmatch(value) is None or self.length not in {None, int(value)}:
-                raise BadHead("a Content-Length that is no number, or two of them")
-            self.length = int(value)
-        elif name == b"transfer-encoding":
-            if self.chunked or value.lower() != b"chunked":
-                raise BadHead("a Transfer-Encoding other than chunked")
-            self.chunked = True
-        elif name == b"content-type":
-            self.content_type = value.partition(b";")[0].rstrip(b" \t").lower()
-        elif name == b"connection":
-            self.keep_alive = self.keep_alive and b"close" not in value.lower()
-        elif name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
-            raise BadHead("a Content-Encoding that was not asked for")
-
-
 def parse(head: bytes) -> AnswerHead:
     """`head` is everything before the empty line, without its last CRLF."""
-    status_line, *lines = head.split(b"\r\n")
-    found = _STATUS_LINE.fullmatch(status_line)
+    found = _HEAD.fullmatch(head)
     if found is None:
-        raise BadHead("not an HTTP status line")
+        raise BadHead("not the head of an HTTP answer")
     status = int(found[2])
     if status == 101:
         raise BadHead("a change of protocol that was not asked for")
-    fields = _Fields(keep_alive=found[1] == b"1")
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or _TOKEN.fullmatch(name) is None or _FORBIDDEN.search(value) is not None:
-            raise BadHead("a header line that is none")
-        fields.take(name.lower(), value.strip(b" \t"))
-    length = fields.length
-    if fields.chunked and length is not None:
-        raise BadHead("both Content-Length and Transfer-Encoding")
-    if fields.chunked:
+    lines = head.lower()
+    coding = _value(lines, b"\r\ntransfer-encoding:")
+    if coding is not None and coding != b"chunked":
+        raise BadHead("a Transfer-Encoding other than chunked")
+    length = _value(lines, b"\r\ncontent-length:")
+    if length is not None and (coding is not None or _LENGTH.fullmatch(length) is None):
+        raise BadHead("a Content-Length that is no number, or that contradicts")
+    encoding = _value(lines, b"\r\ncontent-encoding:")
+    if encoding not in {None, b"", b"identity"}:
+        raise BadHead("a Content-Encoding that was not asked for")
+    if coding is not None:
         framing = Framing.CHUNKED
     elif length is not None or status in {204, 304} or status < 200:
         framing = Framing.LENGTH
     else:
         framing = Framing.CLOSE
-    keep_alive = fields.keep_alive and framing is not Framing.CLOSE
-    return AnswerHead(status, framing, length or 0, keep_alive, fields.content_type)
+    connection = _value(lines, b"\r\nconnection:")
+    keep_alive = (
+        found[1] == b"1"
+        and framing is not Framing.CLOSE
+        and (connection is None or b"close" not in connection)
+    )
+    kind = _value(lines, b"\r\ncontent-type:") or b""
+    return AnswerHead(
+        status, framing, int(length or 0), keep_alive, kind.partition(b";")[0].rstrip(b" \t")
+    )
+
+
+def _value(lines: bytes, name: bytes) -> bytes | None:
+    """The value of a field, or None. A second line of it must say the same."""
+    at = lines.find(name)
+    if at < 0:
+        return None
+    at += len(name)
+    end = lines.find(b"\r\n", at)
+    value = lines[at : end if end >= 0 else len(lines)].strip(b" \t")
+    if end >= 0:
+        second = lines.find(name, end)
+        if second >= 0 and _value(lines[second:], name) != value:
+            raise BadHead("a field twice, with two values")
+    return value

@@ -54,7 +54,8 @@ from appliance.scheduler.tickets import (
 _EARLY_BYTES_MAX: Final = 64 * 1024
 _FIRST_COMMENT_S: Final = 2.0  # in the queue, before a stream is told that we are still there
 _NEXT_COMMENT_S: Final = 10.0
-_ENGINES_WITH_SALT: Final = frozenset({"vllm"})
+# Engines that have no use for a cache salt. The others either know it or ignore it.
+_ENGINES_WITHOUT_SALT: Final = frozenset({"llamacpp"})
 PRICE_CLASS: Final = "serverless"
 
 _log = logging.getLogger("appliance.gateway")
@@ -99,6 +100,7 @@ class Exchange(Ticket):
         "_full",
         "_last",
         "_lines",
+        "_moved",
         "_moved_s",
         "_opening",
         "_order",
@@ -129,7 +131,8 @@ class Exchange(Ticket):
         self._relay: Relay | None = None
         self._served_by: ReplicaTarget | None = None
         self._sent_s = 0.0
-        self._moved_s = 0.0  # when the stream last went on
+        self._moved = False  # the stream went on since the last look at its deadlines
+        self._moved_s = 0.0  # when that was seen
         self._first_token_s: float | None = None
         self._comment_s = self._started_s + _FIRST_COMMENT_S
         self._full = False  # the client takes nothing
@@ -201,7 +204,7 @@ class Exchange(Ticket):
         order = self._order
         body = order.body
         if not order.route.multipart:
-            salted = order.entry.engine in _ENGINES_WITH_SALT
+            salted = order.route.generates and order.entry.engine not in _ENGINES_WITHOUT_SALT
             body = request.forwarded(
                 body,
                 order.ask,
@@ -278,9 +281,9 @@ class Exchange(Ticket):
             return
         out = relay.feed(data, framed)
         if relay.alive:
-            now_s = self._moved_s = self._wiring.clock.monotonic_s()
+            self._moved = True
             if self._first_token_s is None:
-                self._first_token(now_s)
+                self._first_token(self._wiring.clock.monotonic_s())
         if out:
             self._deliver(out)
         if relay.failure:
@@ -385,7 +388,7 @@ class Exchange(Ticket):
 
     def client_drained(self) -> None:
         self._full = False
-        self._moved_s = self._wiring.clock.monotonic_s()
+        self._moved = True
         if self._connection is not None:
             self._connection.resume_reading()
 
@@ -404,6 +407,9 @@ class Exchange(Ticket):
         timeouts = self._wiring.settings.timeouts
         if self._phase >= Phase.SETTLING:
             return
+        if self._moved:
+            self._moved = False
+            self._moved_s = now_s
         if now_s - self._started_s > timeouts.total_s:
             self._time_out("the whole request")
         elif self._phase is Phase.QUEUED:

@@ -79,9 +79,8 @@ class Relay:
         if (
             self._cutter is None
             and payload.startswith(_DATA)
-            and payload.find(_END) == len(payload) - 2
+            and payload.endswith(_END)
             and payload.find(b"\n") == len(payload) - 2
-            and b"\r" not in payload
         ):
             out = self._data_event(b"", payload[6:-2], payload)
             if out is payload and framed is not None and self._chunked:

@@ -136,16 +136,22 @@ class Connection(asyncio.Protocol):
         receiver.lost("the connection was closed", unused=unused)
 
     def data_received(self, data: bytes) -> None:
-        if self._receiver is None and not self._lingers:
+        receiver = self._receiver
+        if receiver is None and not self._lingers:
             self.abort()  # nobody asked
             return
+        if self._streams and self._dechunker is not None and self._dechunker.between:
+            # By far the most common case: one read is one chunk is one event.
+            payload = one_chunk(data)
+            if payload is not None and receiver is not None:
+                receiver.payload(payload, data)
+                return
         try:
             if self._head is None:
                 self._read_head(data)
             else:
                 self._read_body(data)
         except (BadHead, BadChunk) as error:
-            receiver = self._receiver
             self.abort()
             if receiver is not None:
                 receiver.lost(str(error), unused=False)
@@ -185,19 +191,14 @@ class Connection(asyncio.Protocol):
         framed: bytes | None = None
         rest = b""
         ended = False
-        payload: bytes | None
         dechunker = self._dechunker
         if dechunker is not None:
             clean = dechunker.between
-            payload = one_chunk(data) if clean else None
-            if payload is not None:
+            payload = dechunker.feed(data)
+            ended = dechunker.ended
+            rest = dechunker.rest
+            if clean and dechunker.between and dechunker.broken is None:
                 framed = data
-            else:
-                payload = dechunker.feed(data)
-                ended = dechunker.ended
-                rest = dechunker.rest
-                if clean and dechunker.between and dechunker.broken is None:
-                    framed = data
         elif self._head is not None and self._head.framing is Framing.LENGTH:
             payload = data[: self._left]
             rest = data[self._left :]

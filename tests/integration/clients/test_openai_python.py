@@ -176,6 +176,19 @@ def test_json_mode_of_a_real_engine(client: openai.OpenAI) -> None:
     assert "yes" in json.loads(answer.choices[0].message.content or "")
 
 
+def test_choices_of_a_real_engine(client: openai.OpenAI, site: Site, request_id: str) -> None:
+    """llama.cpp reports the tokens of one choice only; all that was generated is metered."""
+    answer = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=5, n=2, extra_headers=traced(request_id)
+    )
+    assert len(answer.choices) == 2
+    finished = [choice.finish_reason for choice in answer.choices]
+    record = site.record(request_id)
+    assert record["output_tokens"] > 5
+    if finished == ["length", "length"]:
+        assert record["output_tokens"] == 10
+
+
 def test_the_engine_learns_nothing_of_the_client(
     client: openai.OpenAI, engine: FaultEngine, key: Key
 ) -> None:

@@ -1,6 +1,7 @@
 """Who calls, and what the caller may use. Pure: tables in, a credential or an error out."""
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Final
 
 from multidict import MultiMapping
@@ -28,12 +29,33 @@ _BEARER: Final = "bearer "
 _SHOWN_CHARS_MAX: Final = 200
 
 
+class KeyRing:
+    """The keys of a snapshot, found by their text.
+
+    The checksum and the slow keyed hash of the registry are worked out once for a key; after that a
+    quick keyed hash with a secret of this process finds it. The text itself is not kept.
+    """
+
+    __slots__ = ("_digest", "_found", "_secret", "_snapshot")
+
+    def __init__(self, snapshot: Snapshot, digest: Callable[[str], bytes], secret: bytes) -> None:
+        self._snapshot = snapshot
+        self._digest = digest
+        self._secret = secret
+        self._found: dict[bytes, Credential] = {}
+
+    def find(self, key: str) -> Credential | None:
+        quick = blake2b(key.encode("utf-8", "replace"), key=self._secret, digest_size=32).digest()
+        caller = self._found.get(quick)
+        if caller is None and well_formed(key):
+            caller = self._snapshot.credentials.get(self._digest(key))
+            if caller is not None:
+                self._found[quick] = caller
+        return caller
+
+
 def authenticate(
-    headers: MultiMapping[str],
-    family: Family,
-    snapshot: Snapshot,
-    digest: Callable[[str], bytes],
-    now_ns: int,
+    headers: MultiMapping[str], family: Family, keys: KeyRing, now_ns: int
 ) -> Credential:
     """The owner of the key in the request's head.
 
@@ -41,9 +63,7 @@ def authenticate(
     Raises InvalidApiKey, or what says who is suspended.
     """
     key = _key(headers, family)
-    caller = None
-    if key is not None and well_formed(key):
-        caller = snapshot.credentials.get(digest(key))
+    caller = None if key is None else keys.find(key)
     if caller is None or (caller.expires_at_ns is not None and caller.expires_at_ns <= now_ns):
         raise InvalidApiKey(_INVALID, next_step=_NEXT_STEP)
     if caller.tenant_suspended:

@@ -69,7 +69,6 @@ class Gateway:
     ) -> None:
         self.stats = Stats()
         self._settings = settings
-        self._snapshot = snapshot
         self._clock = clock
         self._scheduler = scheduler
         self._ready = ready
@@ -95,7 +94,7 @@ class Gateway:
             apply=self.apply,
             new_id=self._new_id,
         )
-        self._pipeline = Pipeline(wiring, digest)
+        self._pipeline = Pipeline(wiring, snapshot, digest, entropy(32))
         self._clients: Clients | None = None
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -104,7 +103,7 @@ class Gateway:
 
     def swap(self, snapshot: Snapshot) -> None:
         """Use new tables from the next request on."""
-        self._snapshot = snapshot
+        self._pipeline.swap(snapshot)
 
     def apply(self, effects: Effects) -> None:
         """Carry out what the scheduler decided about tickets of this gateway."""
@@ -181,7 +180,9 @@ class Gateway:
 
     def deployment_names(self) -> dict[DeploymentId, str]:
         """What clients call each deployment."""
-        return {entry.deployment_id: name for name, entry in self._snapshot.deployments.items()}
+        return {
+            entry.deployment_id: name for name, entry in self._pipeline.snapshot.deployments.items()
+        }
 
     @property
     def running(self) -> int:
@@ -215,7 +216,7 @@ class Gateway:
             call.keep_alive = False
             raise ShuttingDown("The appliance is stopping.", retry_after_s=5)
         if route is not None and call.method == "POST":
-            await self._pipeline.run(call, route, self._snapshot)
+            await self._pipeline.run(call, route)
         elif route is not None:
             raise _other_method("POST")
         elif path in HEALTH_PATHS or path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
@@ -233,8 +234,8 @@ class Gateway:
             state = b"ok" if good else b"not ready"
             call.answer(200 if good else 503, b'{"status":"%b"}' % state)
             return
-        caller = self._pipeline.authenticate(call, self._snapshot)
-        entries = access.visible(caller, self._snapshot)
+        caller = self._pipeline.authenticate(call)
+        entries = access.visible(caller, self._pipeline.snapshot)
         owned_by = self._settings.gateway.owned_by
         if path == MODELS_PATH:
             call.answer(200, catalog.listing(entries, owned_by))

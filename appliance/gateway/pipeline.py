@@ -32,10 +32,14 @@ _REPLAYED: Final = b"Idempotency-Replayed: true\r\n"
 class Pipeline:
     """Takes a request from its head to its last byte."""
 
-    def __init__(self, wiring: Wiring, digest: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, wiring: Wiring, snapshot: Snapshot, digest: Callable[[str], bytes], secret: bytes
+    ) -> None:
         settings = wiring.settings
         self._wiring = wiring
         self._digest = digest
+        self._secret = secret  # of this process, for finding keys quickly
+        self.swap(snapshot)
         self._bodies = bodies.Bodies(settings.gateway.body_bytes_max, settings.timeouts.body_s)
         self._idempotency = Idempotency()
         # One thread: large bodies are parsed one after the other, and in bounded memory.
@@ -44,19 +48,24 @@ class Pipeline:
     def close(self) -> None:
         self._parser.shutdown()
 
-    def authenticate(self, call: Call, snapshot: Snapshot) -> Credential:
-        now_ns = self._wiring.clock.wall_ns()
-        return access.authenticate(call.headers, call.family, snapshot, self._digest, now_ns)
+    def swap(self, snapshot: Snapshot) -> None:
+        """Use new tables from the next request on."""
+        self.snapshot = snapshot
+        self._keys = access.KeyRing(snapshot, self._digest, self._secret)
 
-    async def run(self, call: Call, route: Route, snapshot: Snapshot) -> None:
+    def authenticate(self, call: Call) -> Credential:
+        now_ns = self._wiring.clock.wall_ns()
+        return access.authenticate(call.headers, call.family, self._keys, now_ns)
+
+    async def run(self, call: Call, route: Route) -> None:
         """Answer the request. Raises GatewayError for what was never admitted."""
-        caller = self.authenticate(call, snapshot)
+        caller = self.authenticate(call)
         access.may_run(caller)
         bodies.check_head(call, route, self._wiring.settings.gateway.body_bytes_max)
         with self._bodies.hold() as holding:
             body = await self._bodies.read(call, holding)
             ask = await self._parse(call, route, body)
-            entry = access.deployment(caller, ask.model, route, snapshot)
+            entry = access.deployment(caller, ask.model, route, self.snapshot)
             key = call.headers.get("Idempotency-Key")
             if key is None or ask.stream:
                 await self._exchange(call, self._reserve(call, route, ask, body, caller, entry))

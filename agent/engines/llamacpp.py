@@ -123,12 +123,12 @@ def end_reason(exit_code: int | None, log_tail: Sequence[str]) -> tuple[str, boo
 
 
 def _first_error(log_tail: Sequence[str]) -> str:
-    """The first error of the last run in the log."""
-    found = "llama.cpp gives no reason"
+    """The first error of the last run in the log: the lines up to the end of the run before."""
+    found = ""
     for line in reversed(log_tail):
         match = _ERROR_LINE.match(line)
         if match:
             found = match[1].strip()
-        elif not line.startswith("llama.cpp did not load"):
+        elif found:
             break
-    return found.removesuffix(".")
+    return found.removesuffix(".") or "llama.cpp gives no reason"

@@ -1,0 +1,46 @@
+"""When an engine counts as stuck."""
+
+from agent.engines.probe import Load
+from agent.progress import BUSY_S, STILL_S, Progress
+
+LOOK_S = 2.0
+
+
+def looks(loads: list[Load | None], cpu_ticks_per_look: int) -> list[float]:
+    """The times at which the engine was said to be stuck."""
+    progress = Progress(0.0)
+    stuck = []
+    for number, load in enumerate(loads, 1):
+        now_s = number * LOOK_S
+        if progress.look(load, number * cpu_ticks_per_look, now_s) is not None:
+            stuck.append(now_s)
+    return stuck
+
+
+def test_an_idle_engine_is_never_stuck() -> None:
+    assert looks([Load(0, (5.0,))] * 200, 0) == []
+
+
+def test_counters_that_move_are_progress_without_any_processor_time_of_ours() -> None:
+    assert looks([Load(1, (float(n),)) for n in range(200)], 0) == []
+
+
+def test_requests_without_progress_are_noticed() -> None:
+    first = looks([Load(1, (5.0,))] * 20, 0)[0]
+    assert STILL_S <= first <= STILL_S + 2 * LOOK_S
+
+
+def test_silence_is_noticed_though_answering_it_costs_a_little() -> None:
+    first = looks([None] * 20, 1)[0]
+    assert STILL_S <= first <= STILL_S + 2 * LOOK_S
+
+
+def test_a_long_prompt_takes_the_processor_and_is_waited_for_but_not_for_ever() -> None:
+    first = looks([None] * 200, 190)[0]
+    assert BUSY_S <= first <= BUSY_S + 2 * LOOK_S
+
+
+def test_work_after_idleness_has_its_full_time() -> None:
+    loads: list[Load | None] = [Load(0, (5.0,))] * 50
+    loads += [Load(1, (5.0,))] * 8
+    assert looks(loads, 0) == []

@@ -8,7 +8,10 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 # Path -> why this one noun takes more lines.
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES = {
+    "agent/supervisor.py": "one state machine: events, effects and transitions are read together",
+    "appliance/gateway/exchange.py": "one request: every way to its single end is in one place",
+}
 
 
 def test_a_module_stays_within_its_lines() -> None:

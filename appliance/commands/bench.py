@@ -72,7 +72,7 @@ class Load:
 @click.command()
 @click.option("--url", help="Base URL, as http://HOST:PORT/v1. Default: this home's endpoint.")
 @click.option("--key", required=True, envvar="CIC_BENCH_KEY", help="An API key of the site.")
-@click.option("--model", help="Default: the first that the key may use.")
+@click.option("--model", help="Default: the first of the key's that chats.")
 @click.option("--requests", type=click.IntRange(1, 100_000), default=50, show_default=True)
 @click.option("--concurrency", type=click.IntRange(1, 1_000), default=8, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
@@ -123,7 +123,31 @@ def endpoint_of(home: Home) -> str:
 
 
 def first_model(base_url: str, key: str) -> str:
-    """The first model that the key may use."""
+    """The first model of the key's that does not refuse a chat completion; some only embed.
+
+    An error that is not the request's, such as a busy engine, is for the measurement to tell.
+    """
+    names = models_of(base_url, key)
+    if len(names) == 1:
+        return names[0]
+    for name in names:
+        body = {"model": name, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 1}
+        url = f"{base_url}/chat/completions"
+        try:
+            answer = httpx.post(url, json=body, headers=bearer(key), timeout=READ_S)
+        except httpx.HTTPError:
+            return name
+        if not answer.is_client_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            return name
+    raise CommandError(
+        f"No model of this key does chat completions: it has {', '.join(names) or 'none'}.",
+        next_step="Deploy one: `cic deployment create --help`.",
+        exit_code=ExitCode.NOT_FOUND,
+    )
+
+
+def models_of(base_url: str, key: str) -> list[str]:
+    """The models that the key may use."""
     try:
         answer = httpx.get(f"{base_url}/models", headers=bearer(key), timeout=CONNECT_S)
     except httpx.HTTPError as error:
@@ -137,14 +161,7 @@ def first_model(base_url: str, key: str) -> str:
             f"{base_url}/models answered {failure_of(answer.status_code, answer.content)}.",
             next_step="Check the key: `cic key list` shows the keys of the site.",
         )
-    names = [named.id for named in msgspec.json.decode(answer.content, type=_Models).data]
-    if not names:
-        raise CommandError(
-            "The key may use no model.",
-            next_step="Deploy one: `cic deployment create --help`.",
-            exit_code=ExitCode.NOT_FOUND,
-        )
-    return names[0]
+    return [named.id for named in msgspec.json.decode(answer.content, type=_Models).data]
 
 
 def bearer(key: str) -> dict[str, str]:

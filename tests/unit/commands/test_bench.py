@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from appliance.cli import cic
 from appliance.wire.command import CommandError, ExitCode
 from tests.fakes.engine import FaultEngine, engine_in_thread
+from tests.fakes.site import running_site
 
 
 @pytest.fixture
@@ -63,3 +64,17 @@ def test_an_endpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert isinstance(result.exception, CommandError)
     assert result.exception.exit_code == ExitCode.UNREACHABLE
     assert "http://127.0.0.1:1/v1" in result.exception.message
+
+
+def test_without_a_name_it_takes_the_first_model_that_chats(tmp_path: Path) -> None:
+    with engine_in_thread() as engine, running_site(tmp_path) as site:
+        site.deployment("a-embeds", engine.url, operations=["embeddings"])
+        site.deployment("b-chats", engine.url, upstream_model=engine.model)
+        secret = site.key().secret
+        arguments = ["--home", str(site.home), "--json", "bench", "--key", secret]
+        result = CliRunner().invoke(cic, [*arguments, "--requests", "3"])
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["model"] == "b-chats"
+        assert (
+            sum(row["requests"] for row in site.cic("usage")) == 3 + 1
+        )  # it asked once to find out

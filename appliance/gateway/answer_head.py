@@ -1,9 +1,10 @@
 """The head of an engine's answer, parsed strictly (RFC 9112): what is ambiguous is an error."""
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
+
+import msgspec
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 
@@ -26,8 +27,7 @@ class Framing(Enum):
     CLOSE = auto()  # with the end of the connection
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     status: int
     framing: Framing
     length: int

@@ -1,8 +1,6 @@
 """Taking in the bodies of requests: bounded one by one, all together, and in time."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from aiohttp.web_protocol import RequestPayloadError
@@ -65,14 +63,12 @@ class Bodies:
     def held_bytes(self) -> int:
         return self._held_bytes
 
-    @contextmanager
-    def hold(self) -> Iterator["Holding"]:
-        """Room for one body, given back at the end."""
-        holding = Holding(self)
-        try:
-            yield holding
-        finally:
-            self._held_bytes -= holding.bytes
+    def hold(self) -> "Holding":
+        """Room for one body: a context that gives it back at the end."""
+        return Holding(self)
+
+    def shrink(self, fewer_bytes: int) -> None:
+        self._held_bytes -= fewer_bytes
 
     def grow(self, more_bytes: int) -> None:
         if self._held_bytes + more_bytes > self._held_bytes_max:
@@ -113,6 +109,12 @@ class Holding:
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self.bytes = 0
+
+    def __enter__(self) -> "Holding":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.shrink(self.bytes)
 
     def grow(self, more_bytes: int) -> None:
         self._bodies.grow(more_bytes)

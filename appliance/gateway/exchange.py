@@ -7,9 +7,10 @@ for the client leaves in `_settled`, when the record is durable.
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+import msgspec
 
 from appliance.domain.ids import RecordId, RequestId
 from appliance.domain.usage import Measured, Status, TokenCount
@@ -69,8 +70,7 @@ class Phase(IntEnum):
     DONE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """What was asked, by whom, of which deployment, and what is held for it."""
 
     route: Route

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from appliance.domain.ids import KeyId
 from appliance.gateway.errors import BadRequest, IdempotencyInProgress, IdempotencyMismatch
 
@@ -20,8 +22,7 @@ _KEY_CHARS_MAX: Final = 255
 _OVERHEAD_BYTES: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A success as it was answered."""
 
     status: int

@@ -5,7 +5,6 @@ gateway has to.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -54,8 +53,7 @@ _INCLUDE_USAGE: Final = msgspec.Raw(b"true")
 _USAGE_ON_REQUEST: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """A request as far as the gateway has to understand it."""
 
     model: str
@@ -84,12 +82,19 @@ def parse(body: bytes, route: Route, depth_max: int, messages_max: int) -> Ask:
         raise BadRequest("There must be at least one message.", param="messages")
     if fields.messages is not None and len(fields.messages) > messages_max:
         raise BadRequest(f"More than {messages_max} messages in one request.", param="messages")
-    limits = (fields.max_completion_tokens, fields.max_output_tokens, fields.max_tokens)
+    output_tokens = fields.max_completion_tokens
+    if output_tokens is None:
+        output_tokens = fields.max_tokens
+    if output_tokens is None:
+        output_tokens = fields.max_output_tokens
+    choices = max(fields.n or 1, fields.best_of or 1)
+    if fields.prompt:
+        choices *= _prompts(bytes(fields.prompt))
     return Ask(
         model=fields.model,
         stream=bool(fields.stream),
-        output_tokens=next((limit for limit in limits if limit is not None), None),
-        choices=max(fields.n or 1, fields.best_of or 1) * _prompts(bytes(fields.prompt)),
+        output_tokens=output_tokens,
+        choices=choices,
         usage_asked=options is not None and bool(options.include_usage),
         usage_on_every=options is not None and bool(options.continuous_usage_stats),
         options_given=bool(fields.stream_options),

@@ -67,7 +67,7 @@ class Scheduling(_Section, frozen=True):
     eject_after_failures: Count = 3  # in a row
     eject_s: Positive = 5.0  # the first time; doubles up to eject_s_max
     eject_s_max: Positive = 120.0
-    requests_per_replica_max: Count = 1_024  # in flight, where an engine does not tell its slots
+    requests_per_replica_max: Count = 4_096  # in flight, where an engine does not tell its slots
 
 
 class Fleet(_Section, frozen=True):

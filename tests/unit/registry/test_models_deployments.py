@@ -252,6 +252,34 @@ async def test_urls_that_are_refused(registry: Registry, url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "169.254.169.254.",
+        "2852039166",  # the same in one number
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "Metadata.Google.Internal.",
+        "224.0.0.1",
+        "0.0.0.0",
+        "[::]",
+    ],
+)
+async def test_link_local_and_metadata_addresses_are_refused(registry: Registry, host: str) -> None:
+    with pytest.raises(InvalidValue, match="link-local"):
+        await registry.deployments.create(ACTOR, "gpt", "external", url=f"http://{host}:80/v1")
+    row = await external(registry)
+    with pytest.raises(InvalidValue, match="link-local"):
+        await registry.deployments.update(ACTOR, row.id, url=f"http://{host}/")
+
+
+@pytest.mark.parametrize(
     "url", ["http://engine", "https://engine/base", "http://[::1]:8000/v1", "http://10.0.0.1:80"]
 )
 async def test_urls_that_are_accepted(registry: Registry, url: str) -> None:

@@ -4,7 +4,6 @@ Counting needs the engine's tokenizer, which costs a round trip or a copy of it 
 a reservation only needs a figure that is seldom too low.
 """
 
-from collections.abc import Container
 from typing import Final
 
 from appliance.domain.ids import DeploymentId
@@ -53,10 +52,6 @@ class PromptEstimator:
         size = _class(body_bytes)
         ratio = ratios[size]
         ratios[size] = sample if sample >= ratio else ratio - _DECAY * (ratio - sample)
-
-    def retain(self, deployment_ids: Container[DeploymentId]) -> None:
-        """Forget deployments that no longer exist."""
-        self._ratios = {d: r for d, r in self._ratios.items() if d in deployment_ids}
 
 
 def _class(body_bytes: int) -> int:

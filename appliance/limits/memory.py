@@ -17,16 +17,15 @@ What is promised, for any limit of L tokens per window:
 The bounds hold for every 60 s and every 24 h, not for fixed minutes and days.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import floor
 from typing import Final
 
 from appliance.domain.limits import LayerLimits
 from appliance.limits.refusal import explain
 from appliance.limits.reservation import Gauge, Refusal, Reservation
 from appliance.limits.scope import NO_LIMIT, Scope
-from appliance.limits.window import DAY_SLOT_S, DAY_SPAN, MINUTE_SPAN
+from appliance.limits.window import DAY_S, MINUTE_S
 
 _SWEEP_AT_LEAST: Final = 1_024  # scopes; fewer are never looked through
 _NOT_LIMITED: Final = NO_LIMIT // 2  # what is left of "no limit" never falls below this
@@ -116,16 +115,12 @@ class MemoryLimitStore:
                 tokens_left, tokens_limit, daily = day_left, scope.day_max, True
             scopes.append(scope)
         for scope in scopes:
-            scope.hold(tokens)
-        # The newest thing counted is this request, so all is free again a whole window from now.
-        reset_s = slot + (MINUTE_SPAN + 1) - now_s
+            scope.hold(tokens, now_s)
         requests = tokens_gauge = None
         if requests_limit < _NOT_LIMITED:
-            requests = Gauge(requests_limit, requests_left, reset_s)
+            requests = Gauge(requests_limit, requests_left, MINUTE_S)
         if tokens_limit < _NOT_LIMITED:
-            if daily:
-                reset_s = (slot // DAY_SLOT_S + DAY_SPAN + 1) * DAY_SLOT_S - now_s
-            tokens_gauge = Gauge(tokens_limit, max(tokens_left, 0), reset_s)
+            tokens_gauge = Gauge(tokens_limit, max(tokens_left, 0), DAY_S if daily else MINUTE_S)
         return _Held(layers, tokens, now_s, requests, tokens_gauge, True, scopes)
 
     def settle(self, reservation: Reservation, tokens: int, now_s: float) -> None:
@@ -140,18 +135,18 @@ class MemoryLimitStore:
         for scope in reservation.scopes:
             if scope.slot != slot:
                 scope.advance(slot)
-            scope.settle(held, tokens, took_s)
+            scope.settle(held, tokens, took_s, now_s)
 
     def release(self, reservation: Reservation, now_s: float) -> None:
         """Nothing was served. See LimitStore."""
         if not reservation.open:
             return
         reservation.open = False
-        slot, begun_slot = int(now_s), int(reservation.made_at_s)
+        slot = int(now_s)
         assert isinstance(reservation, _Held)
         for scope in reservation.scopes:
             scope.advance(slot)
-            scope.release(reservation.tokens, begun_slot)
+            scope.release(reservation.tokens, reservation.made_at_s, now_s)
 
     def used(self, scope_id: str, now_s: float) -> Used:
         """What counts in a scope now: for `limit show` and the metrics."""
@@ -159,6 +154,7 @@ class MemoryLimitStore:
         if scope is None:
             return Used()
         scope.advance(int(now_s))
+        scope.forget(now_s)
         return Used(
             scope.requests.total,
             scope.minute.total + scope.held,
@@ -175,20 +171,10 @@ class MemoryLimitStore:
         scope.advance(int(now_s))
         for line in spent:
             # The clock's zero may be younger than the usage: slots below 0 are as good as others.
-            second = floor(now_s - max(line.age_s, 0.0))
-            scope.requests.add_at(second, line.requests)
-            scope.minute.add_at(second, line.tokens)
-            scope.day.add_at(second // DAY_SLOT_S, line.tokens)
-
-    def retain(self, scope_ids: Container[str], now_s: float) -> None:
-        """Forget scopes that no longer exist, and those that are idle.
-
-        A scope with open reservations stays until it is idle: they still have to be settled.
-        """
-        for scope_id, scope in list(self._scopes.items()):
-            scope.advance(int(now_s))
-            if scope.idle or (scope_id not in scope_ids and not scope.running):
-                del self._scopes[scope_id]
+            at_s = now_s - max(line.age_s, 0.0)
+            scope.requests.add_at(at_s, line.requests, now_s)
+            scope.minute.add_at(at_s, line.tokens, now_s)
+            scope.day.add_at(at_s, line.tokens, now_s)
 
     def __len__(self) -> int:
         """Scopes held in memory."""
@@ -216,9 +202,15 @@ class MemoryLimitStore:
                     del self._scopes[scope_id]
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._scopes))
 
-    def _refuse(self, layers: tuple[LayerLimits, ...], tokens: int, now_s: float) -> Refusal:
+    def _refuse(
+        self, layers: tuple[LayerLimits, ...], tokens: int, now_s: float
+    ) -> Reservation | Refusal:
+        """Refuse, unless what stands in the way became too old within this second."""
         slot = int(now_s)
         scopes = [self._scope(layer, slot) for layer in layers]
         for scope in scopes:
             scope.advance(slot)
+        forgotten = [scope.forget(now_s) for scope in scopes]
+        if any(forgotten):
+            return self.reserve(layers, tokens, now_s)
         return explain(layers, scopes, tokens, now_s)

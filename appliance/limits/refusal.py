@@ -1,21 +1,20 @@
-"""Why a request was refused and when it would fit: the slow path, only walked by refusals. Pure."""
+"""Why a request was refused and when it would fit: the slow path, only walked by refusals. Pure.
+
+No wait is longer than its window, not even a forecast: clients ignore a Retry-After above 60.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from appliance.domain.limits import LayerLimits
 from appliance.limits.reservation import Dimension, Gauge, Refusal
 from appliance.limits.scope import Scope
-from appliance.limits.window import DAY_SLOT_S, DAY_SPAN, MINUTE_SLOT_S, MINUTE_SPAN, Window
-
-_MINUTE_S: Final = (MINUTE_SPAN + 1) * MINUTE_SLOT_S  # the longest that anything stays counted
-_DAY_S: Final = (DAY_SPAN + 1) * DAY_SLOT_S
+from appliance.limits.window import DAY_S, MINUTE_S, Window
 
 
 def explain(
     layers: Sequence[LayerLimits], scopes: Sequence[Scope], tokens: int, now_s: float
 ) -> Refusal:
-    """The refusal of a request of `tokens`. `scopes` are advanced to now; at least one refuses."""
+    """The refusal of a request of `tokens`. `scopes` have forgotten all they can; one refuses."""
     reasons = (
         (retry_s, layer, dimension, limit)
         for layer, scope in zip(layers, scopes, strict=True)
@@ -39,19 +38,16 @@ def _refusing(
     limits = layer.limits
     if (limit := limits.concurrency) is not None and scope.running >= limit:
         # Of n running requests one ends after about an n-th of their time.
-        yield Dimension.CONCURRENCY, limit, scope.held_s / max(scope.running, 1)
+        wait_s = min(scope.held_s / max(scope.running, 1), MINUTE_S)
+        yield Dimension.CONCURRENCY, limit, wait_s
     if (limit := limits.requests_per_min) is not None:
         excess = scope.requests.total + 1 - limit
         if excess > 0:
-            slot = scope.requests.free_at(excess)
-            yield (
-                Dimension.REQUESTS_PER_MIN,
-                limit,
-                _MINUTE_S if slot is None else slot * MINUTE_SLOT_S - now_s,
-            )
-    for dimension, limit, window, slot_s, longest_s in (
-        (Dimension.TOKENS_PER_MIN, limits.tokens_per_min, scope.minute, MINUTE_SLOT_S, _MINUTE_S),
-        (Dimension.TOKENS_PER_DAY, limits.tokens_per_day, scope.day, DAY_SLOT_S, _DAY_S),
+            free_s = scope.requests.free_in_s(excess, now_s)
+            yield Dimension.REQUESTS_PER_MIN, limit, MINUTE_S if free_s is None else free_s
+    for dimension, limit, window, longest_s in (
+        (Dimension.TOKENS_PER_MIN, limits.tokens_per_min, scope.minute, MINUTE_S),
+        (Dimension.TOKENS_PER_DAY, limits.tokens_per_day, scope.day, DAY_S),
     ):
         if limit is None:
             continue
@@ -59,24 +55,21 @@ def _refusing(
         if limit < 1:
             yield dimension, limit, longest_s
         elif excess > 0:
-            wait_s = _tokens_wait_s(scope, window, excess, slot_s, longest_s, now_s)
-            yield dimension, limit, wait_s
+            yield dimension, limit, _tokens_wait_s(scope, window, excess, longest_s, now_s)
 
 
 def _tokens_wait_s(
-    scope: Scope, window: Window, excess: int, slot_s: int, longest_s: int, now_s: float
+    scope: Scope, window: Window, excess: int, longest_s: float, now_s: float
 ) -> float:
     """Until `excess` tokens are free: by being forgotten, or by running requests that end."""
-    slot = window.free_at(excess)
-    forgotten_s = None if slot is None else slot * slot_s - now_s
+    forgotten_s = window.free_in_s(excess, now_s)
+    longest_s = longest_s if forgotten_s is None else forgotten_s
     if not scope.held:
-        return longest_s if forgotten_s is None else forgotten_s
+        return longest_s
     # Running requests give back the share that they do not use; the rest stays for a whole window.
     unused = int(scope.held * max(0.0, 1.0 - scope.used_share))
-    slot = window.free_at(excess - unused)
-    settled_s = scope.held_s + longest_s if slot is None else slot * slot_s - now_s
-    settled_s = max(settled_s, scope.held_s)
-    return settled_s if forgotten_s is None else min(forgotten_s, settled_s)
+    settled_s = window.free_in_s(excess - unused, now_s)
+    return longest_s if settled_s is None else min(max(settled_s, scope.held_s), longest_s)
 
 
 def _requests(
@@ -84,7 +77,7 @@ def _requests(
 ) -> Iterator[Gauge]:
     for layer, scope in zip(layers, scopes, strict=True):
         if (limit := layer.limits.requests_per_min) is not None:
-            reset_s = max(0.0, scope.requests.empty_at * MINUTE_SLOT_S - now_s)
+            reset_s = scope.requests.empty_in_s(now_s)
             yield Gauge(limit, max(0, limit - scope.requests.total), reset_s)
 
 
@@ -93,14 +86,14 @@ def _tokens(
 ) -> Iterator[Gauge]:
     for layer, scope in zip(layers, scopes, strict=True):
         limits = layer.limits
-        for limit, window, slot_s, longest_s in (
-            (limits.tokens_per_min, scope.minute, MINUTE_SLOT_S, _MINUTE_S),
-            (limits.tokens_per_day, scope.day, DAY_SLOT_S, _DAY_S),
+        for limit, window, longest_s in (
+            (limits.tokens_per_min, scope.minute, MINUTE_S),
+            (limits.tokens_per_day, scope.day, DAY_S),
         ):
             if limit is None:
                 continue
             # What is held will be counted for a whole window after it is settled.
-            reset_s = longest_s if scope.held else max(0.0, window.empty_at * slot_s - now_s)
+            reset_s = longest_s if scope.held else window.empty_in_s(now_s)
             yield Gauge(limit, max(0, limit - window.total - scope.held), reset_s)
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from appliance.domain.limits import UNLIMITED, Limits
-from appliance.limits.window import DAY_SLOT_S, DAY_SPAN, MINUTE_SPAN, Window
+from appliance.limits.window import DAY_SLOT_S, DAY_SPAN, MINUTE_SLOT_S, MINUTE_SPAN, Window
 
 # Stands for "no limit", so that the check of a request is arithmetic without questions. What a
 # scope can count in a day is far below half of it.
@@ -41,9 +41,9 @@ class Scope:
         self.running = 0
         self.held = 0  # tokens of the open reservations
         self.slot = slot
-        self.requests = Window(MINUTE_SPAN, slot)
-        self.minute = Window(MINUTE_SPAN, slot)
-        self.day = Window(DAY_SPAN, slot // DAY_SLOT_S)
+        self.requests = Window(MINUTE_SPAN, MINUTE_SLOT_S, slot)
+        self.minute = Window(MINUTE_SPAN, MINUTE_SLOT_S, slot)
+        self.day = Window(DAY_SPAN, DAY_SLOT_S, slot // DAY_SLOT_S)
         self.held_s = 1.0
         self.used_share = 1.0
         self.limit(UNLIMITED)
@@ -66,26 +66,31 @@ class Scope:
             self.minute.advance(slot)
             self.day.advance(slot // DAY_SLOT_S)
 
-    def hold(self, tokens: int) -> None:
+    def forget(self, now_s: float) -> bool:
+        """Forget what became too old within second `slot`; whether anything did."""
+        requests, minute = self.requests.forget(now_s), self.minute.forget(now_s)
+        return self.day.forget(now_s) or minute or requests
+
+    def hold(self, tokens: int, now_s: float) -> None:
         """Begin a request. Like all below: after `advance`."""
         self.running += 1
         self.held += tokens
-        self.requests.add(1)
+        self.requests.add(1, now_s)
 
-    def settle(self, held: int, tokens: int, took_s: float) -> None:
+    def settle(self, held: int, tokens: int, took_s: float, now_s: float) -> None:
         """End a request: turn `held` into `tokens` counted in the windows."""
         self.running -= 1
         self.held -= held
-        self.minute.add(tokens)
-        self.day.add(tokens)
+        self.minute.add(tokens, now_s)
+        self.day.add(tokens, now_s)
         self.held_s += (took_s - self.held_s) * _NEWEST_WEIGHT
         self.used_share += (tokens / held - self.used_share) * _NEWEST_WEIGHT
 
-    def release(self, held: int, begun_slot: int) -> None:
+    def release(self, held: int, begun_s: float, now_s: float) -> None:
         """End a request as if it had never come."""
         self.running -= 1
         self.held -= held
-        self.requests.add_at(begun_slot, -1)
+        self.requests.add_at(begun_s, -1, now_s)
 
     @property
     def idle(self) -> bool:

@@ -47,13 +47,6 @@ def test_what_engines_could_not_count_teaches_nothing() -> None:
     assert estimator.estimate(ONE, 100) == 101
 
 
-def test_deployments_that_are_gone_are_forgotten() -> None:
-    estimator = PromptEstimator()
-    estimator.observe(ONE, 100, 900)
-    estimator.retain({TWO})
-    assert estimator.estimate(ONE, 100) == 101
-
-
 @given(st.lists(st.tuples(st.integers(1, 2**25), st.integers(1, 2**20)), min_size=1, max_size=50))
 def test_the_same_request_again_is_never_underestimated(seen: list[tuple[int, int]]) -> None:
     estimator = PromptEstimator()

@@ -28,7 +28,7 @@ class Event:
     reserved: int
     settled_s: float | None = None
     used: int = 0
-    released: bool = False
+    released_s: float | None = None
 
 
 class LimitsMachine(RuleBasedStateMachine):
@@ -95,7 +95,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule(reservation=consumes(reservations))
     def release(self, reservation: Reservation | None) -> None:
         if reservation is not None:
-            self.events[reservation].released = True
+            self.events[reservation].released_s = self.now_s
             self.store.release(reservation, self.now_s)
             self.store.settle(reservation, 7, self.now_s)
 
@@ -107,24 +107,29 @@ class LimitsMachine(RuleBasedStateMachine):
     def change(self, scope: str, limits: Limits) -> None:
         self.limits[scope] = limits
 
-    @rule()
-    def forget_idle(self) -> None:
-        self.store.retain(set(SCOPES), self.now_s)
-
     @invariant()
     def figures_add_up(self) -> None:
-        second = int(self.now_s)
         for scope in SCOPES:
-            mine = [e for e in self.events.values() if scope in e.scopes and not e.released]
-            held = [e for e in mine if e.settled_s is None]
-            done = [(int(e.settled_s), e.used) for e in mine if e.settled_s is not None]
+            mine = [e for e in self.events.values() if scope in e.scopes]
+            held = [e for e in mine if e.settled_s is None and e.released_s is None]
+            done = [(e.settled_s, e.used) for e in mine if e.settled_s is not None]
             held_tokens = sum(e.reserved for e in held)
             assert self.store.used(scope, self.now_s) == Used(
-                sum(1 for e in mine if int(e.admitted_s) >= second - 60),
-                held_tokens + sum(t for s, t in done if s >= second - 60),
-                held_tokens + sum(t for s, t in done if s // 300 >= second // 300 - 288),
+                self.counted([(e.admitted_s, int(not taken_back(e))) for e in mine], 1, 60),
+                held_tokens + self.counted(done, 1, 60),
+                held_tokens + self.counted(done, 300, 86_400),
                 len(held),
             )
+
+    def counted(self, events: list[tuple[float, int]], slot_s: int, span_s: int) -> int:
+        """The sum of the slots in which the last event is not a span old."""
+        latest_s: dict[int, float] = {}
+        for at_s, _ in events:
+            slot = int(at_s // slot_s)
+            latest_s[slot] = max(at_s, latest_s.get(slot, at_s))
+        return sum(
+            amount for at_s, amount in events if self.now_s - latest_s[int(at_s // slot_s)] < span_s
+        )
 
     def teardown(self) -> None:
         """Reserved = settled + released + held, and nothing is held once all have ended."""
@@ -132,8 +137,12 @@ class LimitsMachine(RuleBasedStateMachine):
             self.store.release(reservation, self.now_s)
         for scope in SCOPES:
             assert self.store.used(scope, self.now_s).concurrency == 0
-        self.store.retain(set(), self.now_s)
-        assert len(self.store) == 0
+            assert self.store.used(scope, self.now_s + 86_400) == Used()
+
+
+def taken_back(event: Event) -> bool:
+    """Whether a release came while the request was counted."""
+    return event.released_s is not None and event.released_s - event.admitted_s < 60
 
 
 TestLimitsMachine = LimitsMachine.TestCase

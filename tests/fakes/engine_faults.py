@@ -164,6 +164,24 @@ async def comments_mid_stream(call: Call) -> None:
 
 
 @fault
+async def trickled_event(call: Call) -> None:
+    """An event that never ends, a byte at a time: each resets a naive timer."""
+    await call.tokens(2)
+    await call.connection.chunk(b'data: {"choices":[{"index":0,"delta":{"content":"')
+    while True:
+        await call.connection.chunk(b"x")
+        await call.connection.pause(0.1)
+
+
+@fault
+async def trickled_body(call: Call) -> None:
+    await call.connection.head("200 OK", JSON_TYPE, ("Content-Length", "100000"))
+    while True:
+        await call.connection.send(b" ")
+        await call.connection.pause(0.1)
+
+
+@fault
 async def endless_head(call: Call) -> None:
     await call.connection.send(b"HTTP/1.1 200 OK\r\n")
     number = 0

@@ -110,10 +110,12 @@ class Site:
     def start(self) -> None:
         """Serve, and return when the appliance says that it is ready."""
         agent = ["--with-agent"] if self.with_agent else []
+        serve = [*self.command, "serve", *agent, "--listen", "127.0.0.1:0"]
         with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             begin = out.tell()
+            # With a shell's usual limit on open files: what it needs, the appliance asks for.
             self._process = subprocess.Popen(
-                [*self.command, "serve", *agent, "--listen", "127.0.0.1:0"],
+                ["/bin/sh", "-c", 'ulimit -S -n 1024; exec "$@"', "sh", *serve],
                 stdout=out,
                 stderr=err,
                 env=self.environ,

@@ -1,6 +1,7 @@
 """Errors as openai-python raises them: the class, the code, and whether it tries again."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import openai
@@ -202,6 +203,22 @@ def test_suspension_and_return(site: Site, action: str, status: int, code: str) 
         site.admin("POST", f"{path}/resume{query}")
         site._until(lambda: site.get("/models", key)[0] == 200, 5, "the return")
         assert chat(client).choices
+
+
+def test_a_rotated_key_goes_on_for_its_overlap(site: Site) -> None:
+    key = site.key()
+    fresh = site.admin("POST", f"/v1/keys/{key.id}/rotate", {"overlap_s": 2})
+    renewed = Key(fresh["id"], fresh["key"], fresh["name"], key.tenant, key.environment)
+    site._until(lambda: site.get("/models", renewed)[0] == 200, 2, "the new secret")
+    assert site.get("/models", key)[0] == 200
+    site._until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the old secret")
+    assert site.get("/models", renewed)[0] == 200
+
+
+def test_a_key_expires(site: Site) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    key = site.key(expires_at=soon.isoformat().replace("+00:00", "Z"))
+    site._until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the key")
 
 
 def test_a_read_only_key_lists_and_runs_nothing(site: Site) -> None:

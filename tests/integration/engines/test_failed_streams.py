@@ -120,7 +120,7 @@ def test_tokens_and_the_failure_in_one_piece(ask: Any, fault: str) -> None:
         assert outcome.record["output_tokens"] == 0
 
 
-@pytest.mark.parametrize("fault", ["hang_mid_stream", "comments_mid_stream"])
+@pytest.mark.parametrize("fault", ["hang_mid_stream", "comments_mid_stream", "trickled_event"])
 def test_silence_after_the_first_byte(ask: Any, engine: FaultEngine, fault: str) -> None:
     outcome = ask(fault=fault, stream=True)
     assert_ends_in_an_error(outcome, "engine_timeout", 2)

@@ -12,6 +12,7 @@ MEMORY_BYTES_MAX = 200 * 1024 * 1024
 HEAD_S = 1.0
 BODY_S = 1.5
 KEEPALIVE_S = 2.0
+WRITE_S = 3.0
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,7 @@ def site(engine: FaultEngine) -> Iterator[Site]:
         "CIC_TIMEOUTS_HEAD_S": str(HEAD_S),
         "CIC_TIMEOUTS_BODY_S": str(BODY_S),
         "CIC_TIMEOUTS_KEEPALIVE_S": str(KEEPALIVE_S),
+        "CIC_TIMEOUTS_WRITE_S": str(WRITE_S),
     }
     with running_site(settings=settings) as running:
         running.deployment("fault", engine.url)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.fakes.engine import FaultEngine
 from tests.fakes.raw_client import Closed, RawClient, request
 from tests.fakes.site import Key, Site
 
 Connect = Callable[[], RawClient]
-HEAD_S, BODY_S, KEEPALIVE_S = 1.0, 1.5, 2.0
+HEAD_S, BODY_S, KEEPALIVE_S, WRITE_S = 1.0, 1.5, 2.0, 3.0
 SLACK_S = 1.5
 CHAT = b'{"model":"fault","messages":[{"role":"user","content":"hi"}],"max_tokens":2}'
 
@@ -143,6 +144,27 @@ def test_the_key_is_checked_before_the_body_is_read(connect: Connect) -> None:
     assert answer.status == 401
     assert answer.json["error"]["code"] == "invalid_api_key"
     assert time.monotonic() - begun < 0.5
+
+
+def test_a_client_that_takes_nothing_is_left(
+    site: Site, connect: Connect, key: Key, engine: FaultEngine
+) -> None:
+    """Neither the client nor the engine is held for longer than the deadline of a write."""
+    engine.reset()
+    client = connect()
+    body = CHAT[:-1].replace(b'"max_tokens":2', b'"max_tokens":50000') + b',"stream":true,"say":"'
+    whole = request(
+        "POST",
+        "/v1/chat/completions",
+        body + b"x" * 2_000 + b'"}',
+        {**bearer(key), "X-Request-Id": "takes-nothing"},
+    )
+    client.send(whole)
+    left = engine.wait_for(lambda requests: requests and requests[-1].closed_at, WRITE_S + 8)
+    assert left - engine.requests[-1].started_at >= WRITE_S * 0.8
+    record = site.record("takes-nothing")
+    assert record["status"] == "aborted"
+    assert 0 < record["output_tokens"] <= engine.requests[-1].tokens_sent
 
 
 def test_a_client_that_does_not_read(site: Site, connect: Connect, key: Key) -> None:

@@ -132,6 +132,34 @@ def test_two_ways_to_read_chunks(
     assert not engine.requests
 
 
+GOOD_CHUNKS: dict[str, bytes] = {
+    "one chunk": CHUNKED_CHAT,
+    "a byte each": b"".join(b"1\r\n%c\r\n" % byte for byte in CHAT) + b"0\r\n\r\n",
+    "an extension": CHUNKED_CHAT.replace(b"\r\n", b';a="b"\r\n', 1),
+    "capital digits": (b"%X\r\n%s\r\n0\r\n\r\n" % (len(CHAT), CHAT)),
+    "zeros before": b"000" + CHUNKED_CHAT,
+    "a trailer": CHUNKED_CHAT[:-2] + b"X-Trailer: 1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("shape", GOOD_CHUNKS)
+def test_chunks_with_one_meaning_are_read(
+    connect: Connect, key: Key, engine: FaultEngine, shape: str
+) -> None:
+    """And a second request follows on the same connection: the framing was understood."""
+    client = connect()
+    engine.reset()
+    for _ in range(2):
+        client.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n"
+            + f"Authorization: Bearer {key.secret}\r\n\r\n".encode()
+            + GOOD_CHUNKS[shape]
+        )
+        assert client.answer().status == 200
+        assert engine.requests[-1].json["messages"][0]["content"] == "hi"
+
+
 def test_bare_line_feeds_in_the_head(connect: Connect, key: Key) -> None:
     client = connect()
     client.send(

@@ -1,6 +1,7 @@
 """One agent for each state folder: a lock that the kernel takes back when its holder dies."""
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import AgentRunning
+
+log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
 
@@ -29,17 +32,23 @@ def held(path: Path, wait_s: float) -> Iterator[None]:
 
 def _take(descriptor: int, wait_s: float) -> None:
     deadline_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() < deadline_s:
-                time.sleep(_POLL_S)
-                continue
-            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    told = False
+    while not _taken(descriptor):
+        pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        if time.monotonic() >= deadline_s:
             raise AgentRunning(
-                f"Another agent of this home (pid {pid or 'unknown'}) has not ended"
-                f" within {wait_s:g} s.",
+                f"Another agent of this home (pid {pid}) has not ended within {wait_s:g} s.",
                 next_step="Use it, or stop it first: send it SIGTERM.",
-            ) from error
-        return
+            )
+        if not told:
+            told = True
+            log.info("waiting for another agent to end", extra={"pid": pid, "wait_s": wait_s})
+        time.sleep(_POLL_S)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -83,6 +83,12 @@ def agent(
     running. SIGTERM stops them after their requests; SIGHUP leaves them to the next agent.
     """
     logs.configure("info")
+    if socket is None and not invocation.home.config_file.exists():
+        raise CommandError(
+            f"There is no site in {invocation.home.config}.",
+            next_step="Make one with `cic init`, or name the appliance's socket with --socket.",
+            exit_code=ExitCode.CONFIGURATION,
+        )
     parent = os.getppid() if parent_bound else None
     plan = Plan(
         state=invocation.home.agent_state,
@@ -131,7 +137,7 @@ async def _run(plan: Plan) -> None:
         )
         wishes = _Wishes(plan.state / "desired.json", replicas)
         replicas.adopt()
-        replicas.want(wishes.remembered())
+        wishes.remember()
         background = [
             tasks.create_task(replicas.run()),
             tasks.create_task(link.run(replicas.reports, wishes.hear)),
@@ -182,9 +188,11 @@ class _Wishes:
         self._last: Desired | None = None
         self.deaf = False  # the agent is ending
 
-    def remembered(self) -> Sequence[DesiredReplica]:
+    def remember(self) -> None:
+        """Want what was wanted last. Where that is lost, what runs goes on until we are told."""
         self._last = read_message(self._path, Desired)
-        return () if self._last is None else self._last.replicas
+        if self._last is not None:
+            self._replicas.want(self._last.replicas)
 
     def hear(self, desired: Sequence[DesiredReplica]) -> None:
         if self.deaf:

@@ -37,6 +37,8 @@ def installed() -> bool:
 
 def hopeless(replica: DesiredReplica) -> str | None:
     """Why a start cannot work, with the next step; None: it may."""
+    if replica.engine != "llamacpp":
+        return f"This agent cannot run the engine {replica.engine}. Run a newer release of it."
     if not installed():
         return f"The engine llamacpp is not installed on this node. {_INSTALL}"
     path = Path(replica.model_path)

@@ -26,7 +26,7 @@ EXIT_NOT_INSTALLED = 4  # xllamacpp is not there
 _VERBOSITY = 1
 # Each kept-alive connection holds one of the server's threads, also while it is idle.
 _HTTP_THREADS_SPARE = 64
-_BATCH_TOKENS = 2048
+_EMBEDDING_TOKENS_MAX = 8192
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -67,7 +67,7 @@ def _listen(arguments: argparse.Namespace, api_key: str | None) -> object:
     params.embedding = arguments.embedding
     if arguments.embedding:
         # A text is embedded in one piece: the physical batch must hold it whole.
-        params.n_batch = params.n_ubatch = min(_BATCH_TOKENS, arguments.context)
+        params.n_batch = params.n_ubatch = min(_EMBEDDING_TOKENS_MAX, arguments.context)
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.endpoint_props = False  # changing settings over HTTP

@@ -96,22 +96,34 @@ class Engine:
         )
 
     async def _speed(self, path: str) -> float | None:
-        """Tokens per second over the slots: generated ones, or embedded ones of an embedder."""
+        """Tokens per second over the slots: generated ones, or embedded ones of an embedder.
+
+        None: it takes too long to tell here, which is slow but no fault.
+        """
         count = min(self._replica.parallel, _WARM_UP_REQUESTS_MAX)
         embedding = self._replica.embedding
         body = self._embedding() if embedding else self._chat(_WARM_UP_TOKENS)
         began_s = time.monotonic()
         try:
+            async with asyncio.timeout(_WARM_UP_S):
+                answers = await self._at_once(path, body, count)
+        except TimeoutError:
+            return None
+        took_s = time.monotonic() - began_s
+        kind = "prompt_tokens" if embedding else "completion_tokens"
+        tokens = sum(_usage(answer, kind) for answer in answers)
+        return tokens / took_s if tokens > 0 and took_s > 0 else None
+
+    async def _at_once(self, path: str, body: bytes, count: int) -> list[dict[str, Any]]:
+        try:
             async with asyncio.TaskGroup() as requests:
                 tasks = [
-                    requests.create_task(self._post(path, body, _WARM_UP_S)) for _ in range(count)
+                    requests.create_task(self._post(path, body, _FIRST_TOKEN_S))
+                    for _ in range(count)
                 ]
         except* EngineUnfit as group:
             raise EngineUnfit(f"It failed in its warm-up: {group.exceptions[0]}") from group
-        took_s = time.monotonic() - began_s
-        kind = "prompt_tokens" if embedding else "completion_tokens"
-        tokens = sum(_usage(task.result(), kind) for task in tasks)
-        return tokens / took_s if tokens > 0 and took_s > 0 else None
+        return [task.result() for task in tasks]
 
     async def _properties(self) -> tuple[int | None, int | None]:
         """Slots and the context of one request, as the engine has them."""

@@ -141,6 +141,7 @@ def alive(pid: int) -> bool:
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     home = find_home(str(tmp_path))
     home.run.mkdir()
+    home.config_file.touch()
     initialise(home.registry_file, actor="test", region="local", clock=SystemClock())
     database = open_database(home.registry_file)
     registry = Registry(

@@ -11,6 +11,7 @@ import pytest
 
 from agent import host
 from appliance.scheduler.replicas import ReplicaTarget
+from appliance.wire.command import ExitCode
 from tests.integration.agent.conftest import WAIT_S, Node, alive
 
 
@@ -208,3 +209,29 @@ async def test_an_agent_bound_to_its_parent_ends_with_it_and_a_new_one_waits_its
     )
     assert not alive(before.pid)
     assert node.engine_processes() == [after.pid]
+
+
+async def test_an_unknown_home_is_refused_with_the_next_step(node: Node, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "appliance.cli", "--home", str(tmp_path / "nowhere"), "agent"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(WAIT_S):
+        _, said = await process.communicate()
+    assert process.returncode == ExitCode.CONFIGURATION
+    assert b"There is no site" in said
+    assert b"cic init" in said
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_an_engine_goes_on_when_nobody_remembers_that_it_is_wanted(
+    node: Node, chat_model: Path
+) -> None:
+    await node.start_agent()
+    row = await node.deploy(chat_model)
+    before = await node.until_ready(row.id)
+    await node.end_agent(signal.SIGKILL)
+    (node.home.agent_state / "desired.json").write_bytes(b"torn")
+    await node.start_agent()
+    await node.until_logged("appliance answers", 2)
+    await node.until_logged("engine adopted", 1)
+    assert node.replica(row.id) == before
+    assert node.engine_processes() == [before.pid]

@@ -74,6 +74,9 @@ def test_a_start_is_hopeless_without_the_engine(monkeypatch: pytest.MonkeyPatch)
     assert said is not None
     assert "not installed" in said
     assert "pip install" in said
+    other = llamacpp.hopeless(replica(engine="vllm"))
+    assert other is not None
+    assert "cannot run the engine vllm" in other
 
 
 def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last_run() -> None:

@@ -19,7 +19,6 @@ GatewayError
 ├── ModelNotFound             404 model_not_found
 ├── MethodNotAllowed          405 method_not_allowed
 ├── RequestTimeout            408 request_timeout
-├── IdempotencyConflict       409 idempotency_conflict
 ├── IdempotencyInProgress     409 idempotency_in_progress
 ├── BodyTooLarge              413 body_too_large
 ├── UnsupportedMedia          415 unsupported_media_type

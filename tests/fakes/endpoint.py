@@ -127,6 +127,7 @@ class Endpoint:
     key: str
     credential: Credential
     entries: dict[str, DeploymentEntry] = field(default_factory=dict)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def serve_from(self, *targets: ReplicaTarget, starting: int = 0) -> None:
         """Make these the ready replicas."""
@@ -144,7 +145,10 @@ class Endpoint:
         self.gateway.swap(snapshot(self.key, self.credential, self.entries))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """A client's connection; it is closed with the endpoint at the latest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        return reader, writer
 
     def request(
         self,
@@ -252,4 +256,6 @@ async def endpoint(
     try:
         yield found
     finally:
+        for writer in found.writers:
+            writer.transport.abort()
         await gateway.close()

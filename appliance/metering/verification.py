@@ -114,19 +114,36 @@ def _check_records(
             record.v != chain.VERSION
             or record.status not in _STATUSES
             or record.measured not in _MEASURES
-            or not 0 <= record.cached_tokens <= record.input_tokens
-            or record.output_tokens < 0
+            or not _possible(record)
         ):
             findings.add(f"Record {record.seq} ({record.record_id}) breaks a rule of the ledger.")
         # The chain goes on from the hash that is stored, so that one change is one finding.
         end.seq, end.sha256 = record.seq, stored
-        end.input_tokens += record.input_tokens
-        end.output_tokens += record.output_tokens
-        end.cached_tokens += record.cached_tokens
+        if _integers(record):
+            end.input_tokens += record.input_tokens
+            end.output_tokens += record.output_tokens
+            end.cached_tokens += record.cached_tokens
         count += 1
         if count % _PROGRESS_EVERY == 0:
             progress(count, total)
     progress(count, total)
+
+
+def _integers(record: Record) -> bool:
+    """Whether the tokens are numbers at all: SQLite stores anything in any column."""
+    return (
+        type(record.input_tokens) is int
+        and type(record.output_tokens) is int
+        and type(record.cached_tokens) is int
+    )
+
+
+def _possible(record: Record) -> bool:
+    return (
+        _integers(record)
+        and 0 <= record.cached_tokens <= record.input_tokens
+        and record.output_tokens >= 0
+    )
 
 
 def _check_head(connection: sqlite3.Connection, findings: _Findings, end: _End) -> None:
@@ -136,11 +153,12 @@ def _check_head(connection: sqlite3.Connection, findings: _Findings, end: _End) 
     if len(heads) != 1:
         findings.add(f"The head is there {len(heads)} times.")
         return
-    seq, sha256, *sums = heads[0]
+    seq, stored, *sums = heads[0]
+    sha256 = _hash(stored)
     found = [end.input_tokens, end.output_tokens, end.cached_tokens]
-    if (seq, bytes(sha256), sums) != (end.seq, end.sha256, found):
+    if (seq, sha256, sums) != (end.seq, end.sha256, found):
         findings.add(
-            f"The head says record {seq}, {bytes(sha256).hex()}, tokens {sums}; the records say"
+            f"The head says record {seq}, {sha256.hex()}, tokens {sums}; the records say"
             f" {end.seq}, {end.sha256.hex()}, {found}."
         )
 
@@ -155,7 +173,12 @@ def _check_ids(connection: sqlite3.Connection, findings: _Findings) -> None:
 
 def _records(connection: sqlite3.Connection) -> Iterator[tuple[Record, bytes]]:
     for row in connection.execute(f"{RECORD_SELECT} ORDER BY r.seq"):
-        yield Record(*row[:-1]), bytes(row[-1])
+        yield Record(*row[:-1]), _hash(row[-1])
+
+
+def _hash(stored: object) -> bytes:
+    """A hash as it is stored; b"", which follows from nothing, when it is no bytes."""
+    return stored if isinstance(stored, bytes) else b""
 
 
 def _check_slots(connection: sqlite3.Connection, findings: _Findings) -> None:
@@ -175,7 +198,7 @@ def _count_open(connection: sqlite3.Connection, findings: _Findings) -> int:
     for group_no, body in connection.execute("SELECT group_no, body FROM openings"):
         try:
             lines = OPEN_LINES.decode(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, TypeError):
             findings.add(f"The openings of group {group_no} cannot be read.")
             continue
         for line in lines:

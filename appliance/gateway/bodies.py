@@ -19,7 +19,7 @@ from appliance.gateway.routes import Route
 
 # Of all bodies at once, from the first byte until the request ends. The largest allowed body must
 # always fit when nothing else is held.
-HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+HELD_BYTES_MAX: Final = 32 * 1024 * 1024
 _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
 

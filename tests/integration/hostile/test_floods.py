@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -38,11 +39,16 @@ def flood(address: tuple[str, int], count: int, data: bytes) -> Iterator[list[so
             one.close()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"GET /v1/mo", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"],
-    ids=["silent", "half a head", "half a body"],
-)
+SHAPES = {
+    "silent": b"",
+    "half a head": b"GET /v1/mo",
+    "half of a huge head": b"GET /v1/models HTTP/1.1\r\nX-A: " + b"a" * 30_000,
+    "half of many headers": b"GET /v1/models HTTP/1.1\r\n" + b"X-A: b\r\n" * 3_000,
+    "half a body": b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 99\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("data", SHAPES.values(), ids=SHAPES)
 def test_a_flood_of_connections(site: Site, key: Key, data: bytes) -> None:
     idle = site.sockets_open()
     with flood(site.address, FLOOD, data):
@@ -55,6 +61,33 @@ def test_a_flood_of_connections(site: Site, key: Key, data: bytes) -> None:
     while site.sockets_open() > idle + 10:
         assert time.monotonic() < until, "connections of clients that left are still open"
         time.sleep(0.05)
+
+
+def test_a_flood_of_large_bodies(site: Site, key: Key) -> None:
+    """Whole, valid and as large as allowed, forty at once: some are told to come again."""
+    text = b"word " * 3_000_000
+    body = (
+        b'{"model":"fault","messages":[{"role":"user","content":"' + text + b'"}],"max_tokens":1}'
+    )
+    statuses: list[int] = []
+    peaks: list[int] = []
+
+    def send() -> None:
+        # Closed by the server within the sending, after a refusal: that is an answer as well.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            status, headers, _ = site.call("POST", "/chat/completions", body, key)
+            statuses.append(status)
+            assert status == 200 or (status == 503 and float(headers["retry-after"]) > 0)
+
+    threads = [threading.Thread(target=send) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        peaks.append(site.memory_bytes())
+        time.sleep(0.01)
+    assert 200 in statuses
+    assert set(statuses) <= {200, 503}
+    assert max(peaks) < 200 * 1024 * 1024
 
 
 def test_a_storm_of_connects_and_resets(site: Site, key: Key) -> None:

@@ -113,9 +113,10 @@ class Site:
         serve = [*self.command, "serve", *agent, "--listen", "127.0.0.1:0"]
         with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             begin = out.tell()
-            # With a shell's usual limit on open files: what it needs, the appliance asks for.
+            # As from a shell with few open files and core files allowed: the rest is up to it.
+            limits = "ulimit -S -n 1024; ulimit -c unlimited 2>/dev/null; "
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", 'ulimit -S -n 1024; exec "$@"', "sh", *serve],
+                ["/bin/sh", "-c", limits + 'exec "$@"', "sh", *serve],
                 stdout=out,
                 stderr=err,
                 env=self.environ,

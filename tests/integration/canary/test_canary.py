@@ -254,6 +254,13 @@ def test_nothing_is_kept(site: Site) -> None:
     assert b"debug" in log.lower()  # the talkative level was on
 
 
+def test_no_core_files(site: Site) -> None:
+    """A crash must not write memory to disk, whatever the shell that started it allows."""
+    limits = Path(f"/proc/{site.pid}/limits").read_text()
+    line = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert line.split()[4:6] == ["0", "0"]
+
+
 def test_nothing_is_kept_when_it_is_killed(site: Site) -> None:
     key = site.key()
     honest_traffic(site, key)

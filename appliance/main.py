@@ -59,7 +59,7 @@ def run(home: Home, settings: Settings, *, with_agent: bool) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CrossLogicError when it cannot start."""
     logs.configure(settings.log.level)
     _allow_open_files()
-    # A core file would be prompts and keys on disk. Children, the agent and its engines, inherit it.
+    # A core file would be prompts and keys on disk. The agent and its engines inherit this.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with lock.held(home.lock_file):
         uvloop.run(_serve(home, settings, with_agent=with_agent))

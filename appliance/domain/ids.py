@@ -12,7 +12,6 @@ ModelId = NewType("ModelId", str)
 DeploymentId = NewType("DeploymentId", str)
 ReplicaId = NewType("ReplicaId", str)
 NodeId = NewType("NodeId", str)
-RegionName = NewType("RegionName", str)
 RecordId = NewType("RecordId", str)
 RequestId = NewType("RequestId", str)
 
@@ -24,7 +23,6 @@ PREFIXES: Final = {
     "deployment": "dep",
     "replica": "rep",
     "node": "nod",
-    "reservation": "rsv",
     "record": "rec",
     "request": "req",
 }

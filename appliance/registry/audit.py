@@ -62,15 +62,20 @@ def verify_chain(connection: sqlite3.Connection) -> AuditVerdict:
     """What is wrong with the chain, entry by entry."""
     problems: list[str] = []
     previous, seq, count = GENESIS, 0, 0
-    for row in connection.execute(f"SELECT {_FIELDS}, sha256 FROM audit ORDER BY seq"):  # noqa: S608 (a constant)
-        entry, stored = Entry(*row[:-1]), row["sha256"]
-        if entry.seq != seq + 1:
-            problems.append(f"between entry {seq} and entry {entry.seq}: entries are missing")
-        elif not _follows(previous, entry, stored):
-            problems.append(f"entry {entry.seq} does not follow from entry {seq}: it was changed")
-        # Going on from what is stored keeps the entries after a changed one from being blamed.
-        previous = stored if isinstance(stored, bytes) else b""
-        seq, count = entry.seq, count + 1
+    try:
+        for row in connection.execute(f"SELECT {_FIELDS}, sha256 FROM audit ORDER BY seq"):  # noqa: S608 (a constant)
+            entry, stored = Entry(*row[:-1]), row["sha256"]
+            if entry.seq != seq + 1:
+                problems.append(f"between entry {seq} and entry {entry.seq}: entries are missing")
+            elif not _follows(previous, entry, stored):
+                problems.append(
+                    f"entry {entry.seq} does not follow from entry {seq}: it was changed"
+                )
+            # Going on from what is stored keeps the entries after a changed one from being blamed.
+            previous = stored if isinstance(stored, bytes) else b""
+            seq, count = entry.seq, count + 1
+    except sqlite3.DatabaseError as error:
+        problems.append(f"after entry {seq} the file cannot be read any further: {error}")
     problems += _end_problems(connection, seq, previous)
     return AuditVerdict(not problems, count, previous.hex(), tuple(problems[:PROBLEMS_MAX]))
 

@@ -3,27 +3,22 @@
 from appliance.registry.api_keys import delete_key, keys_of
 from appliance.registry.environments import EnvironmentRow, environments_of, retire_environment
 from appliance.registry.errors import InUse
-from appliance.registry.reservations import delete_reservation, reservations_of
 from appliance.registry.store import Change
 from appliance.registry.tenants import TenantRow
 
 
 def empty_tenant(change: Change, tenant: TenantRow, cascade: bool) -> None:  # noqa: FBT001 (an injected step)
-    """Delete the tenant's environments, keys and reservations; InUse unless `cascade`."""
+    """Delete the tenant's environments and keys; InUse unless `cascade`."""
     environments = environments_of(change.connection, tenant.id)
-    reservations = reservations_of(change.connection, tenant.id)
-    if (environments or reservations) and not cascade:
+    if environments and not cascade:
         raise InUse(
-            f"The tenant {tenant.name!r} is not empty (environments: {len(environments)}, "
-            f"capacity reservations: {len(reservations)}).",
+            f"The tenant {tenant.name!r} is not empty (environments: {len(environments)}).",
             next_step="Delete those first, or delete it with all it has (--cascade), or suspend "
             f"it: `cic tenant suspend {tenant.name}`.",
         )
     for environment in environments:
         empty_environment(change, environment, cascade)
         retire_environment(change, environment)
-    for reservation in reservations:
-        delete_reservation(change, reservation)
 
 
 def empty_environment(change: Change, environment: EnvironmentRow, cascade: bool) -> None:  # noqa: FBT001 (an injected step)

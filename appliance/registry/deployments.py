@@ -9,7 +9,7 @@ from typing import Final
 from appliance.domain.ids import DeploymentId, ModelId
 from appliance.domain.usage import Operation
 from appliance.registry.engines import Engine, default_operations, engine_named
-from appliance.registry.errors import AlreadyExists, InUse, InvalidValue
+from appliance.registry.errors import AlreadyExists, InvalidValue
 from appliance.registry.models import ModelRow, find_model
 from appliance.registry.names import check_count, check_model_name, column_of, only
 from appliance.registry.regions import ensure_region
@@ -192,20 +192,10 @@ class Deployments:
         return await self._set_suspended(actor, "resume", ref, suspended=False)
 
     async def delete(self, actor: str, ref: str) -> None:
-        """Raises InUse while a tenant has capacity reserved on it."""
+        """Raises NotFound."""
 
         def run(change: Change) -> None:
             row = find_deployment(change.connection, ref)
-            (reserved,) = change.connection.execute(
-                "SELECT count(*) FROM reservations"
-                " WHERE deployment_id = ? AND deleted_at_ns IS NULL",
-                [row.id],
-            ).fetchone()
-            if reserved:
-                raise InUse(
-                    f"Tenants have capacity of {row.name!r} reserved (reservations: {reserved}).",
-                    next_step="Delete the reservations first.",
-                )
             set_replica_count(change, row.id, 0)
             # The sealed key is of no use any more, and what is not there cannot leak.
             change.connection.execute(

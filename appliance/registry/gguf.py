@@ -17,7 +17,11 @@ TENSORS_MAX: Final = 1_000_000
 DIMENSIONS_MAX: Final = 8
 ARRAY_DEPTH_MAX: Final = 4
 STRING_KEPT_BYTES_MAX: Final = 65_536  # longer ones (chat templates, vocabularies) are skipped over
+ITEMS_MAX: Final = 8_000_000  # strings and lists in all lists; large vocabularies have a million
 
+_KEYS: Final = frozenset({"general.architecture", "general.name", "split.count"})
+_CONTEXT_SUFFIX: Final = ".context_length"
+_KEY_CHARS_MAX: Final = 128
 _STRING: Final = 8
 _ARRAY: Final = 9
 # Struct formats of the scalar types by their number; 7 is a bool in one byte.
@@ -64,7 +68,7 @@ def read_header(path: Path) -> Header:
     architecture = facts.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise NotGGUF("it does not say which architecture it has")
-    context = facts.get(f"{architecture}.context_length")
+    context = facts.get(f"{architecture}{_CONTEXT_SUFFIX}")
     split_count = facts.get("split.count", 1)
     name = facts.get("general.name", "")
     return Header(
@@ -78,11 +82,12 @@ def read_header(path: Path) -> Header:
 class _Reader:
     """Reads forward through a file of known size, never past its end."""
 
-    __slots__ = ("_file", "_left")
+    __slots__ = ("_file", "_left", "_items_left")
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self._file = file
         self._left = size_bytes
+        self._items_left = ITEMS_MAX
 
     @property
     def left(self) -> int:
@@ -117,6 +122,12 @@ class _Reader:
     def skip_string(self) -> None:
         self.skip(self.count())
 
+    def spend_items(self, count: int) -> None:
+        """Allow for `count` steps of a loop. The file's size bounds none: holes make it long."""
+        self._items_left -= count
+        if self._items_left < 0:
+            raise NotGGUF("its lists are longer than any vocabulary")
+
     def _spend(self, count: int) -> None:
         if count > self._left:
             raise NotGGUF("it ends in the middle: was it copied or downloaded completely?")
@@ -143,12 +154,21 @@ def _read_pairs(reader: _Reader, count: int) -> dict[str, Scalar]:
         kind = reader.number()
         if kind == _ARRAY:
             _skip_array(reader, depth=1)
-        elif kind == _STRING:
-            facts[key] = reader.string()
+            continue
+        value: Scalar
+        if kind == _STRING:
+            value = reader.string()
         else:
             scalar = _scalar(kind)
-            facts[key] = scalar.unpack(reader.take(scalar.size))[0]
+            value = scalar.unpack(reader.take(scalar.size))[0]
+        if _wanted(key):
+            facts[key] = value
     return facts
+
+
+def _wanted(key: str) -> bool:
+    """Keeping only what is asked for bounds the memory: a file may hold gigabytes of pairs."""
+    return key in _KEYS or (key.endswith(_CONTEXT_SUFFIX) and len(key) <= _KEY_CHARS_MAX)
 
 
 def _skip_array(reader: _Reader, depth: int) -> None:
@@ -156,10 +176,11 @@ def _skip_array(reader: _Reader, depth: int) -> None:
         raise NotGGUF("its lists are nested beyond reason")
     kind, count = reader.number(), reader.count()
     if kind == _ARRAY:
+        reader.spend_items(count)
         for _ in range(count):
             _skip_array(reader, depth + 1)
     elif kind == _STRING:
-        # Each string takes at least eight bytes, so the file's size bounds this loop.
+        reader.spend_items(count)
         for _ in range(count):
             reader.skip_string()
     else:

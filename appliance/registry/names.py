@@ -13,6 +13,8 @@ NAME_CHARS_MAX: Final = 63
 MODEL_NAME_CHARS_MAX: Final = 127
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+# Names stand in URLs, where these parts of a path would be taken away on the road.
+_NO_PARTS: Final = frozenset({"", ".", ".."})
 # A name in the form of an id could stand for two objects.
 _ID: Final = re.compile(rf"(?:{'|'.join(PREFIXES.values())})_[0-9a-f]{{24}}")
 
@@ -41,11 +43,16 @@ def check_name(kind: str, name: str) -> str:
 
 def check_model_name(kind: str, name: str) -> str:
     """As `check_name`, for models and deployments: also `/` and `:`, as in `org/Model-8B:q4`."""
-    if len(name) > MODEL_NAME_CHARS_MAX or not _MODEL.fullmatch(name) or "//" in name:
+    parts = name.split("/")
+    if (
+        len(name) > MODEL_NAME_CHARS_MAX
+        or not _MODEL.fullmatch(name)
+        or not _NO_PARTS.isdisjoint(parts)
+    ):
         raise InvalidValue(
             f"{name!r} cannot be the name of {_a(kind)}.",
             next_step=f"Use 1 to {MODEL_NAME_CHARS_MAX} letters, digits, '.', '_', '-', ':' or "
-            "single '/', beginning with a letter or digit.",
+            "single '/' between parts, beginning with a letter or digit.",
         )
     return _refuse_id(kind, name)
 

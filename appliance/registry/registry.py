@@ -19,7 +19,6 @@ from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
 from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
-from appliance.registry.reservations import Reservations
 from appliance.registry.schema import MIGRATIONS
 from appliance.registry.settings import SiteSettings
 from appliance.registry.snapshot import Snapshot
@@ -68,7 +67,6 @@ class Registry:
         self.deployments = Deployments(store, site_region, seal)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
-        self.reservations = Reservations(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
 

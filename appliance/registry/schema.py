@@ -119,6 +119,7 @@ _FIRST: Final = (
         deleted_at_ns INTEGER)""",
     """CREATE UNIQUE INDEX replicas_living ON replicas (deployment_id, ordinal)
         WHERE deleted_at_ns IS NULL""",
+    # Capacity that tenants will be guaranteed, in tokens/s of a deployment. Nothing writes it yet.
     """CREATE TABLE reservations (
         id TEXT PRIMARY KEY,
         tenant_id TEXT NOT NULL REFERENCES tenants,

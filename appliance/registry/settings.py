@@ -21,15 +21,6 @@ class SiteSettings:
         """None: not set."""
         return await self._store.read(lambda connection: read_setting(connection, name))
 
-    async def list(self) -> dict[str, str]:
-        """By name."""
-        return await self._store.read(
-            lambda connection: {
-                row["name"]: row["value"]
-                for row in connection.execute("SELECT * FROM settings ORDER BY name")
-            }
-        )
-
     async def set(self, actor: str, name: str, value: str | None) -> None:
         """None forgets the setting."""
         check_name(KIND, name)

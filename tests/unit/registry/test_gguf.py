@@ -82,8 +82,10 @@ def test_a_file_cut_anywhere_in_its_header_is_refused(tiny: Path, tmp_path: Path
         (head(1) + string("k") + struct.pack("<I", 99), "unknown type 99"),
         (head(1) + array_pair("k", 99, 5), "unknown type 99"),
         (head(1) + array_pair("k", 4, 2**62), "ends in the middle"),
-        (head(1) + array_pair("k", 8, 2**62), "ends in the middle"),
-        (head(1) + array_pair("k", 9, 2**62, struct.pack("<IQ", 9, 1) * 20), "nested"),
+        (head(1) + array_pair("k", 8, 1_000), "ends in the middle"),
+        (head(1) + array_pair("k", 8, 2**62), "longer than any"),
+        (head(1) + array_pair("k", 9, 2**62), "longer than any"),
+        (head(1) + array_pair("k", 9, 1, struct.pack("<IQ", 9, 1) * 20), "nested"),
         (head(1, tensors=1) + ARCHITECTURE + string("t") + struct.pack("<I", 2**31), "dimensions"),
         (
             head(1, tensors=1)
@@ -124,11 +126,12 @@ def test_one_part_of_a_split_model_says_so(tmp_path: Path) -> None:
     assert read_header(path).split_count == 3
 
 
-def test_a_hostile_header_costs_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [0, 8, 9])  # bytes, strings (here empty), lists (here empty)
+def test_a_hostile_header_costs_little(tmp_path: Path, kind: int) -> None:
     """A list that claims the rest of a large, sparse file: neither memory nor minutes."""
     path = tmp_path / "sparse.gguf"
     with path.open("wb") as file:
-        file.write(head(1) + array_pair("k", 0, 2**33))
+        file.write(head(1) + array_pair("k", kind, 2**33 // (1, 8, 12)[kind - 7 if kind else 0]))
         file.truncate(2**33 + 1_000)
     tracemalloc.start()
     began = time.perf_counter()
@@ -137,6 +140,17 @@ def test_a_hostile_header_costs_little(tmp_path: Path) -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert time.perf_counter() - began < 5
+    assert peak_bytes < 1_000_000
+
+
+def test_pairs_that_nobody_asks_for_are_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.gguf"
+    path.write_bytes(head(500) + b"".join(text_pair(f"k{n}", "x" * 60_000) for n in range(500)))
+    tracemalloc.start()
+    with pytest.raises(NotGGUF, match="architecture"):
+        read_header(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak_bytes < 1_000_000
 
 

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.admin.calls import Call, Lines, Route, Services
-from appliance.admin.errors import BadRequest, body_of, status_of
+from appliance.admin.errors import BadRequest, NoSuchRoute, body_of, status_of
 from appliance.admin.metrics import CONTENT_TYPE, Exposition
 from appliance.admin.openapi import describe
 from appliance.admin.peer import actor
@@ -155,12 +155,13 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
         )
         return _error_response(body, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     except web.HTTPException as error:
-        body = ErrorBody(
-            code="no_such_route",
-            message=f"{request.method} {request.path} is not part of this API.",
+        nothing = NoSuchRoute(
+            f"{request.method} {request.path} is not part of this API.",
             next_step="GET /openapi.json lists what is.",
         )
-        return _error_response(body, HTTPStatus(error.status))
+        return _error_response(body_of(nothing), HTTPStatus(error.status))
+    except ConnectionResetError:
+        return web.Response()  # the client has left, which is no error; nobody reads this
     # The boundary of one request: its defect must not end the connection without an answer.
     except Exception:
         log.exception("admin request failed", extra={"path": request.path})

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from appliance.admin.ports import LimitUsage, LiveState, UsageSource
 from appliance.domain.clock import Clock
 from appliance.registry.registry import Registry
+from appliance.wire.admin import SEQ_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class UsageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Since(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Only what has a higher number."""
 
-    since: int = 0
+    since: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)] = 0
 
 
 Q = TypeVar("Q")

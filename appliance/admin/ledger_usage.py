@@ -6,6 +6,7 @@ from itertools import islice
 from appliance.domain.clock import iso
 from appliance.metering.reader import LedgerReader, UsageSum
 from appliance.metering.records import Record
+from appliance.metering.verification import Progress, no_progress
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 
 
@@ -23,8 +24,8 @@ class LedgerUsage:
     def rows(self, since_seq: int, count_max: int) -> list[LedgerRow]:
         return [ledger_row(r) for r in islice(self._reader.rows(since_seq), count_max)]
 
-    def verify(self) -> LedgerVerification:
-        found = self._reader.verify()
+    def verify(self, progress: Progress = no_progress) -> LedgerVerification:
+        found = self._reader.verify(progress)
         return LedgerVerification(
             ok=found.ok,
             records=found.records,
@@ -48,6 +49,9 @@ def usage_row(total: UsageSum) -> UsageRow:
         key=total.key,
         model=total.model,
         hour=None if total.hour_ns is None else iso(total.hour_ns),
+        tenant_id=total.tenant_id,
+        environment_id=total.environment_id,
+        key_id=total.key_id,
     )
 
 

@@ -14,7 +14,7 @@ from appliance.commands.output import (
     print_json,
     print_rows,
 )
-from appliance.wire.admin import AuditEntry, AuditVerification
+from appliance.wire.admin import SEQ_MAX, AuditEntry, AuditVerification
 from appliance.wire.command import ExitCode, Invocation
 
 _COLUMNS: Final[tuple[Column[AuditEntry], ...]] = (
@@ -34,7 +34,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--since", type=click.IntRange(min=0), default=0, help="Only after this number.")
+@click.option("--since", type=click.IntRange(0, SEQ_MAX), default=0, help="Only after this number.")
 @click.pass_obj
 def list_entries(invocation: Invocation, since: int) -> None:
     """List the entries of the audit, oldest first."""

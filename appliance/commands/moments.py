@@ -26,17 +26,18 @@ class Moment(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         span = span_of(value)
-        if span is not None:
-            return _written(datetime.now(UTC) + self._direction * span)
         try:
+            if span is not None:
+                return _written(datetime.now(UTC) + self._direction * span)
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            return _written(moment.astimezone(UTC))
+        # OverflowError: a year that no calendar of Python's has.
+        except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time: write 24h, 7d, 30m or 2026-11-22T19:22:03Z.", param, ctx
             )
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return _written(moment.astimezone(UTC))
 
 
 class Span(click.ParamType[int]):

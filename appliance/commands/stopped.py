@@ -5,6 +5,7 @@ from typing import Final
 
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.metering.reader import LedgerReader
+from appliance.metering.verification import Progress
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home
 
@@ -31,9 +32,9 @@ class StoppedLedger:
             yield from page
             since_seq = page[-1].seq
 
-    def verify(self) -> LedgerVerification:
+    def verify(self, progress: Progress) -> LedgerVerification:
         if not self._exists:
             return LedgerVerification(
                 ok=True, records=0, open=0, head_sha256="00" * 32, problems=[]
             )
-        return self._view.verify()
+        return self._view.verify(progress)

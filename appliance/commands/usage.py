@@ -18,7 +18,7 @@ from appliance.commands.output import (
     print_rows,
     progress,
 )
-from appliance.wire.admin import LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.admin import SEQ_MAX, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.command import ExitCode, Invocation
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def ledger() -> None:
 
 
 @ledger.command("list")
-@click.option("--since", type=click.IntRange(min=0), default=0, help="Only after this number.")
+@click.option("--since", type=click.IntRange(0, SEQ_MAX), default=0, help="Only after this number.")
 @click.pass_obj
 def list_records(invocation: Invocation, since: int) -> None:
     """Print the records as JSON, one object a line. Also reads a site that does not run."""
@@ -105,12 +105,14 @@ def verify(ctx: click.Context) -> None:
     Also reads a site that does not run.
     """
     invocation: Invocation = ctx.obj
-    with progress("Reading every record …"):
+    with progress("Reading every record …") as show:
         try:
             with AdminClient(invocation.home, timeout_s=VERIFY_TIMEOUT_S) as client:
                 verdict = client.get("/v1/ledger/verify", LedgerVerification)
         except Refused as error:
-            verdict = stopped(invocation, error).verify()
+            verdict = stopped(invocation, error).verify(
+                lambda read, total: show(f"Read {read:,} of {total:,} records …")
+            )
     if invocation.json:
         print_json(verdict)
     else:

@@ -30,6 +30,9 @@ GROUPINGS: Final = {
     "hour": "hour_ns",
 }
 
+# What stands behind the sums: the names, then the ids of the first three.
+_TOLD: Final = (*GROUPINGS, "tenant", "environment", "key")
+
 
 class UsageSum(msgspec.Struct, frozen=True, gc=False):
     """Tokens and requests of one group. Names are the newest known; what was not asked is None."""
@@ -43,6 +46,9 @@ class UsageSum(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     model: str | None = None
     hour_ns: int | None = None  # start of the UTC hour
+    tenant_id: str | None = None
+    environment_id: str | None = None
+    key_id: str | None = None
 
 
 class SlotTotal(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +123,8 @@ class LedgerReader:
         query = f"""
             WITH parts(subject_no, hour_ns, requests, input, output, cached) AS ({_PARTS})
             SELECT coalesce(sum(requests), 0), coalesce(sum(input), 0), coalesce(sum(output), 0),
-              coalesce(sum(cached), 0), tenant, environment, key, model, hour_ns, max(subject_no)
+              coalesce(sum(cached), 0), tenant, environment, key, model, hour_ns, tenant_id,
+              environment_id, key_id, max(subject_no)
             FROM parts JOIN subjects USING (subject_no)
             {f"GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""}
         """  # noqa: S608 (names from GROUPINGS only)
@@ -128,8 +135,7 @@ class LedgerReader:
         return [
             UsageSum(
                 *row[:4],
-                # `*GROUPINGS` is the order of both the columns and the fields.
-                *(row[4 + place] if name in by else None for place, name in enumerate(GROUPINGS)),
+                *(row[4 + place] if name in by else None for place, name in enumerate(_TOLD)),
             )
             for row in rows
         ]

@@ -25,7 +25,7 @@ GET    /v1/audit/verify                   AuditVerification
 GET    /openapi.json · /metrics · /healthz · /readyz
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,6 +38,8 @@ KeyState = Literal["active", "suspended", "expired", "retiring"]
 DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
 NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
 UsageColumn = Literal["tenant", "environment", "key", "model", "hour"]
+
+SEQ_MAX: Final = 2**63 - 1  # the largest number of a record that SQLite holds
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -304,7 +306,10 @@ class LayerReport(_Message, frozen=True):
 
 
 class UsageRow(_Message, frozen=True, omit_defaults=True):
-    """Sums over the columns asked for; the others are absent."""
+    """Sums over the columns asked for; the others are absent.
+
+    A name comes with its id: two environments may both have a key of that name.
+    """
 
     requests: int
     input_tokens: int
@@ -315,6 +320,9 @@ class UsageRow(_Message, frozen=True, omit_defaults=True):
     key: str | None = None
     model: str | None = None
     hour: str | None = None
+    tenant_id: str | None = None
+    environment_id: str | None = None
+    key_id: str | None = None
 
 
 class LedgerRow(_Message, frozen=True):

@@ -1,14 +1,18 @@
 """What is not exactly a message of the API is refused, and says what was wrong with it."""
 
-from collections.abc import Iterator
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from appliance.commands.client import AdminClient
 from appliance.metering.errors import LedgerUnavailable
+from appliance.wire.admin import LedgerRow
 from appliance.wire.command import CommandError
-from tests.fakes.admin_site import AdminSite, ledger_row, served
+from tests.fakes.admin_site import WAIT_S, AdminSite, ledger_row, served
 
 JSON = {"content-type": "application/json"}
 
@@ -100,3 +104,28 @@ def test_a_list_that_breaks_off_is_seen_as_broken(tmp_path: Path) -> None:
             lines = client.lines("/v1/ledger")
             with pytest.raises(CommandError, match="broke off"):
                 list(lines)
+
+
+def test_a_client_that_leaves_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = threading.Event()
+
+    def rows(since_seq: int, _count_max: int) -> Sequence[LedgerRow]:
+        assert not since_seq or left.wait(WAIT_S)
+        return [ledger_row(since_seq + n) for n in range(1, 501)]
+
+    async def handled() -> bool:
+        """Whether a request was at work, which is over now."""
+        tasks = [t for t in asyncio.all_tasks() if "_handle_request" in repr(t.get_coro())]
+        await asyncio.wait(tasks)
+        return len(tasks) == 1
+
+    with served(tmp_path) as site:
+        site.records.rows = rows  # type: ignore[method-assign, assignment]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(site.home.admin_socket))
+            client.sendall(b"GET /v1/ledger HTTP/1.1\r\nHost: appliance\r\n\r\n")
+            assert client.recv(1) == b"H"
+            waiting = asyncio.run_coroutine_threadsafe(handled(), site.loop)
+        left.set()
+        assert waiting.result(WAIT_S)
+    assert caplog.text == ""

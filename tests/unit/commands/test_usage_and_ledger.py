@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.admin.ledger_usage import LedgerUsage
+from appliance.commands.stopped import StoppedLedger
 from appliance.domain.usage import TokenCount
 from appliance.metering.book import Book
 from appliance.metering.reader import LedgerReader
@@ -76,6 +77,7 @@ def test_a_running_and_a_stopped_site_give_the_same_answer(
 def test_usage_names_its_columns_as_they_were_asked_for(stopped: Path) -> None:
     (row,) = ask(stopped, "usage", "--by", "env").json
     assert row["env"] == row["environment"]
+    assert row["environment_id"] == opening(1).environment_id
     assert {key: row[key] for key in ("requests", "input_tokens", "output_tokens")} == {
         "requests": COUNT,
         "input_tokens": 10 * COUNT,
@@ -94,6 +96,29 @@ def test_the_ledger_is_one_object_a_line_with_or_without_json(stopped: Path) -> 
     rows = [json.loads(line) for line in plain.splitlines()]
     assert [row["seq"] for row in rows] == list(range(1, COUNT + 1))
     assert set(rows[0]) >= FIELDS
+
+
+def test_the_progress_of_a_verification_is_told(stopped: Path) -> None:
+    told: list[tuple[int, int]] = []
+    StoppedLedger(make_home(stopped)).verify(lambda *progress: told.append(progress))
+    assert told[-1] == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("usage", "--since", "999999w"),
+        ("usage", "--since", "0001-01-01T00:00:00+14:00"),
+        ("ledger", "list", "--since", str(2**63)),
+        ("audit", "list", "--since", str(2**63)),
+    ],
+    ids=" ".join,
+)
+def test_what_no_calendar_and_no_number_holds_is_a_wrong_command_line(
+    stopped: Path, question: tuple[str, ...]
+) -> None:
+    done = cic("--home", stopped, "--json", *question)
+    assert (done.code, done.error["code"]) == (ExitCode.USAGE, "usage")
 
 
 def test_a_damaged_ledger_is_told_by_the_exit_code(tmp_path: Path) -> None:

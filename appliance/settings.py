@@ -98,8 +98,6 @@ class Settings(_Section, frozen=True):
 
 
 ENVIRONMENT_PREFIX: Final = "CIC_"
-# Names with the prefix that are not settings.
-_NOT_SETTINGS: Final = frozenset({"CIC_HOME"})
 
 
 def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
@@ -110,7 +108,7 @@ def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
     tables = _read(config_file)
     sources: dict[tuple[str, str], str] = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
+        if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         section, name = _split(variable)
         if section is None:
@@ -143,7 +141,7 @@ def _read(config_file: Path) -> dict[str, object]:
 
 
 def _split(variable: str) -> tuple[str | None, str]:
-    """`CIC_TIMEOUTS_HEAD_S` -> ("timeouts", "head_s"). Variables of other programs give None."""
+    """`CIC_TIMEOUTS_HEAD_S` -> ("timeouts", "head_s"). None: no setting, as CIC_HOME."""
     rest = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
     for field in msgspec.structs.fields(Settings):
         if rest.startswith(field.name + "_"):

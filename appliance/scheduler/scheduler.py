@@ -195,12 +195,9 @@ class Scheduler:
             DeploymentView(
                 deployment_id=deployment_id,
                 queued=deployment.waiting,
-                oldest_wait_s=now_s - oldest.queued_at_s if oldest is not None else 0.0,
-                starting=deployment.starting,
                 replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
             )
             for deployment_id, deployment in self._deployments.items()
-            for oldest in (deployment.oldest(),)
         )
 
     # Everything below changes one deployment.

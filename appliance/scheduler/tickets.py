@@ -131,6 +131,4 @@ class ReplicaView:
 class DeploymentView:
     deployment_id: DeploymentId
     queued: int
-    oldest_wait_s: float
-    starting: int
     replicas: tuple[ReplicaView, ...]

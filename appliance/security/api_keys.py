@@ -23,7 +23,6 @@ TEST_PREFIX: Final = "clsk_test_"
 DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 RANDOM_DIGITS: Final = 30
 CHECKSUM_DIGITS: Final = 6
-KEY_CHARS: Final = len(LIVE_PREFIX) + RANDOM_DIGITS + CHECKSUM_DIGITS
 _FORM: Final = re.compile(r"clsk_(?:live|test)_[0-9A-Za-z]{36}")
 _BLOCK_BYTES: Final = 64  # of SHA-256
 _SHOWN_CHARS: Final = len(LIVE_PREFIX) + 4

@@ -6,41 +6,34 @@ for the client leaves in `_settled`, when the record is durable.
 """
 
 import asyncio
-import logging
 from enum import IntEnum
 from typing import Final
 
-import msgspec
-
-from appliance.domain.ids import RecordId, RequestId
-from appliance.domain.usage import Measured, Status, TokenCount
-from appliance.gateway import answers, request, sse
+from appliance.domain.ids import RecordId
+from appliance.domain.usage import Status
+from appliance.gateway import answers, journal, refusals, sse
 from appliance.gateway.answer_head import AnswerHead
 from appliance.gateway.call import Call
+from appliance.gateway.delivery import Delivery
 from appliance.gateway.dialects import DIALECTS
 from appliance.gateway.errors import (
     ClientLeft,
     EngineError,
     EngineTimeout,
     GatewayError,
-    LedgerDown,
-    ModelLoading,
-    ModelUnavailable,
     Overloaded,
     ShuttingDown,
     http_status,
 )
 from appliance.gateway.idempotency import Kept
 from appliance.gateway.naming import Naming
+from appliance.gateway.order import Order
 from appliance.gateway.relay import Relay
-from appliance.gateway.request import Ask
-from appliance.gateway.routes import Route
+from appliance.gateway.tally import Tally
 from appliance.gateway.upstream import Connection
 from appliance.gateway.wiring import Wiring
-from appliance.limits.reservation import Reservation
-from appliance.metering.accounting import Bounds, Figures, estimate_output, settle
-from appliance.metering.records import Opening, Settlement
-from appliance.registry.snapshot import Credential, DeploymentEntry
+from appliance.metering.accounting import Figures
+from appliance.metering.records import Settlement
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.tickets import (
     Admission,
@@ -51,15 +44,8 @@ from appliance.scheduler.tickets import (
     Ticket,
 )
 
-# Answers kept back until the opening is durable; more and the engine has to wait.
-_EARLY_BYTES_MAX: Final = 64 * 1024
 _FIRST_COMMENT_S: Final = 2.0  # in the queue, before a stream is told that we are still there
 _NEXT_COMMENT_S: Final = 10.0
-# Engines that have no use for a cache salt. The others either know it or ignore it.
-_ENGINES_WITHOUT_SALT: Final = frozenset({"llamacpp"})
-PRICE_CLASS: Final = "serverless"
-
-_log = logging.getLogger("appliance.gateway")
 
 
 class Phase(IntEnum):
@@ -70,38 +56,22 @@ class Phase(IntEnum):
     DONE = 4
 
 
-class Order(msgspec.Struct, frozen=True, gc=False):
-    """What was asked, by whom, of which deployment, and what is held for it."""
-
-    route: Route
-    ask: Ask
-    body: bytes
-    content_type: bytes
-    caller: Credential
-    entry: DeploymentEntry
-    reservation: Reservation
-    prompt_estimate: int
-    bounds: Bounds
-
-
 class Exchange(Ticket):
     """One order at work. The pipeline waits for `finished`; callbacks do the rest."""
 
     __slots__ = (
         "_answer",
-        "_begun",
         "_call",
         "_comment_s",
         "_connection",
-        "_counted",
-        "_early",
+        "_delivery",
         "_failure",
         "_first_token_s",
         "_full",
         "_last",
-        "_lines",
         "_moved",
         "_moved_s",
+        "_naming",
         "_opening",
         "_order",
         "_phase",
@@ -110,26 +80,26 @@ class Exchange(Ticket):
         "_sent_s",
         "_served_by",
         "_started_s",
+        "_tally",
         "_wiring",
         "finished",
     )
 
-    def __init__(self, wiring: Wiring, call: Call, order: Order, lines: bytes) -> None:
+    def __init__(self, wiring: Wiring, call: Call, order: Order) -> None:
         entry = order.entry
         super().__init__(entry.deployment_id, order.caller.tenant_id, order.reservation.tokens)
         self._wiring = wiring
         self._call = call
         self._order = order
-        self._lines = lines  # of the head of every answer: the limits
         self._started_s = wiring.clock.monotonic_s()
         self._record_id = RecordId(wiring.new_id("record"))
-        self._opening = self._make_opening()
+        self._opening = order.opening(self._record_id, call.request_id, wiring.clock.wall_ns())
         self._phase = Phase.QUEUED
-        self._begun = False  # the opening is durable
-        self._early: list[bytes] = []  # framed, waiting for that
+        self._delivery = Delivery(call, order.lines, wiring.stats)
         self._connection: Connection | None = None
         self._relay: Relay | None = None
         self._served_by: ReplicaTarget | None = None
+        self._naming: Naming | None = None
         self._sent_s = 0.0
         self._moved = False  # the stream went on since the last look at its deadlines
         self._moved_s = 0.0  # when that was seen
@@ -138,7 +108,7 @@ class Exchange(Ticket):
         self._full = False  # the client takes nothing
         self._failure: GatewayError | None = None  # what the client will be told
         self._last = b""  # held until the record is durable
-        self._counted: tuple[TokenCount, Measured] = (TokenCount(), Measured.ENGINE)
+        self._tally = Tally(order, wiring.estimator)
         self._answer: Kept | None = None  # when it is not a stream
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -155,7 +125,7 @@ class Exchange(Ticket):
         admission = wiring.scheduler.arrive(self, self._started_s)
         if isinstance(admission, Shed):
             wiring.limits.release(self._order.reservation, self._started_s)
-            raise shed_error(admission.reason, admission.retry_after_s, self._order.entry.name)
+            raise refusals.shed(admission.reason, admission.retry_after_s, self._order.entry.name)
         wiring.running.add(self)
         self._call.connection.flow = self
         wiring.ledger.begin(self._opening, self._opened)
@@ -164,6 +134,7 @@ class Exchange(Ticket):
     def run_on(self, target: ReplicaTarget) -> None:
         """The scheduler has a replica for it."""
         self._served_by = target
+        self._naming = self._order.naming(target)
         self._phase = Phase.CONNECTING
         connection = self._wiring.pools.of(target).take()
         if connection is not None:
@@ -175,7 +146,7 @@ class Exchange(Ticket):
         """The scheduler turns it away: its turn did not come, or no replica is left to try."""
         failure = self._failure
         if failure is None or reason is not ShedReason.TRIES_EXHAUSTED:
-            failure = shed_error(reason, retry_after_s, self._order.entry.name)
+            failure = refusals.shed(reason, retry_after_s, self._order.entry.name)
         self._settle(Status.FAILED, Outcome.ENGINE_FAILED, failure)
 
     def _go_on(self, admission: Admission) -> None:
@@ -201,40 +172,10 @@ class Exchange(Ticket):
         self._wiring.pools.connect(target, connected)
 
     def _send(self, connection: Connection, target: ReplicaTarget) -> None:
-        order = self._order
-        body = order.body
-        if not order.route.multipart:
-            salted = order.route.generates and order.entry.engine not in _ENGINES_WITHOUT_SALT
-            body = request.forwarded(
-                body,
-                order.ask,
-                order.route.operation,
-                upstream_model=target.upstream_model,
-                cache_salt=order.caller.cache_salt if salted else "",
-            )
         self._phase = Phase.SENT
         self._connection = connection
         self._sent_s = self._wiring.clock.monotonic_s()
-        connection.send(
-            self,
-            request.head(
-                target,
-                order.route.upstream,
-                order.content_type,
-                len(body),
-                self._call.request_id,
-                stream=order.ask.stream,
-            )
-            + body,
-        )
-
-    def _naming(self) -> Naming | None:
-        """How the engine's name of the model becomes the client's; None where it is the same."""
-        target = self._served_by
-        name = self._order.ask.model
-        if target is None or target.upstream_model is None or target.upstream_model == name:
-            return None
-        return Naming(client=name, engine=target.upstream_model)
+        connection.send(self, self._order.for_engine(target, self._call.request_id))
 
     # The engine's answer.
 
@@ -253,8 +194,8 @@ class Exchange(Ticket):
         except answers.Unusable as error:
             self._engine_failed(answers.failed(), str(error))
             return
-        self._count_answer(figures, body)
-        naming = self._naming()
+        self._tally.take_answer(figures, body)
+        naming = self._naming
         if naming is not None and head.content_type == answers.JSON:
             body = naming.for_client(body)
         line = b"x-crosslogic-usage: %b\r\n" % self._record_id.encode()
@@ -272,7 +213,7 @@ class Exchange(Ticket):
             asked=order.ask.usage_asked,
             every=order.ask.usage_on_every,
             chunked=self._call.version11,
-            naming=self._naming(),
+            naming=self._naming,
         )
 
     def payload(self, data: bytes, framed: bytes | None) -> None:
@@ -285,7 +226,9 @@ class Exchange(Ticket):
             if self._first_token_s is None:
                 self._first_token(self._wiring.clock.monotonic_s())
         if out:
-            self._deliver(out)
+            self._delivery.stream(out)
+            if self._delivery.crowded and self._connection is not None:
+                self._connection.pause_reading()
         if relay.failure:
             self._abort_engine()
             self._stream_broke(relay.failure)
@@ -318,8 +261,8 @@ class Exchange(Ticket):
         self._wiring.apply(self._wiring.scheduler.first_byte(self, now_s))
 
     def _stream_done(self, relay: Relay) -> None:
-        self._count_stream(relay)
-        tokens, _ = self._counted
+        self._tally.take_stream(relay)
+        tokens = self._tally.tokens
         last = b"".join(relay.held)
         self._last = relay.final_usage(Figures(tokens.input, tokens.output)) + last
         self._settle(Status.OK, Outcome.OK, None)
@@ -358,28 +301,14 @@ class Exchange(Ticket):
 
     # The client.
 
-    def _deliver(self, data: bytes) -> None:
-        """Bytes of the stream, framed. None leaves before the opening is durable."""
-        call = self._call
-        if not self._begun:
-            self._early.append(data)
-            if self._connection is not None and sum(map(len, self._early)) > _EARLY_BYTES_MAX:
-                self._connection.pause_reading()
-        elif call.stream_begun:
-            call.write(data)
-        else:
-            self._begin_stream(data)
-
     def _opened(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._refuse_unrecorded()
-            return
-        self._begun = True
-        if self._early:
-            early, self._early = b"".join(self._early), []
-            self._deliver(early)
+        if error is None:
+            self._delivery.allow()
             if self._connection is not None and not self._full:
                 self._connection.resume_reading()
+        elif self._phase < Phase.SETTLING:
+            self._delivery.discard()
+            self._end_early(Status.FAILED, refusals.unrecorded())
 
     def client_full(self) -> None:
         self._full = True
@@ -415,7 +344,7 @@ class Exchange(Ticket):
         elif self._phase is Phase.QUEUED:
             if self._order.ask.stream and now_s >= self._comment_s:
                 self._comment_s = now_s + _NEXT_COMMENT_S
-                self._deliver(self._call.framed(sse.COMMENT))
+                self._delivery.stream(self._call.framed(sse.COMMENT))
         elif self._phase is Phase.SENT:
             if self._first_token_s is None:
                 if now_s - self._sent_s > timeouts.first_token_s:
@@ -427,11 +356,6 @@ class Exchange(Ticket):
         self._log_failure(f"{what} did not come in time")
         error = EngineTimeout("The model's engine did not answer in time.")
         self._end_early(Status.FAILED, error)
-
-    def _refuse_unrecorded(self) -> None:
-        if self._phase < Phase.SETTLING:
-            self._early.clear()
-            self._end_early(Status.FAILED, ledger_down())
 
     def _end_early(self, status: Status, error: GatewayError) -> None:
         sent = self._phase is Phase.SENT
@@ -448,48 +372,22 @@ class Exchange(Ticket):
 
     # The record.
 
-    def _count_answer(self, figures: Figures | None, body: bytes) -> None:
-        """Of an answer in one piece: the engine's figures, or what its text looks like."""
-        route = self._order.route
-        if not route.metered:
-            return
-        bounds = self._order.bounds
-        counted = settle(figures, 0, bounds, generates=route.generates, counted=False)
-        if route.generates and counted[1] is not Measured.ENGINE:
-            seen = estimate_output(answers.text_bytes(body))
-            counted = settle(figures, seen, bounds, generates=True, counted=False)
-        self._believe(counted)
-
-    def _count_stream(self, relay: Relay) -> None:
-        """Of a stream, whole or cut off: the engine's figures, or a token for each event."""
-        figures = relay.figures
-        if figures is not None and figures.output is not None and not relay.done:
-            # Figures from before the cut may be older than what came since.
-            figures = Figures(figures.input, max(figures.output, relay.tokens), figures.cached)
-        self._believe(settle(figures, relay.tokens, self._order.bounds, generates=True))
-
     def _count_what_came(self) -> None:
         """Of an answer that was cut off: what the engine had generated by then."""
-        if not self._order.route.metered:
-            return
         if self._relay is None:
-            self._counted = TokenCount(self._order.prompt_estimate), Measured.ESTIMATED
+            self._tally.take_silence()
         else:
-            self._count_stream(self._relay)
-
-    def _believe(self, counted: tuple[TokenCount, Measured]) -> None:
-        self._counted = counted
-        tokens, measured = counted
-        if measured is Measured.ENGINE:
-            order = self._order
-            self._wiring.estimator.observe(order.entry.deployment_id, len(order.body), tokens.input)
+            self._tally.take_stream(self._relay)
 
     def _settle(self, status: Status, outcome: Outcome, failure: GatewayError | None) -> None:
+        """End it. Whoever comes second changes nothing."""
+        if self._phase >= Phase.SETTLING:
+            return
         wiring = self._wiring
         now_s = wiring.clock.monotonic_s()
         self._phase = Phase.SETTLING
         self._failure = failure
-        tokens, measured = self._counted
+        tokens = self._tally.tokens
         if tokens.total or status is Status.OK:
             wiring.limits.settle(self._order.reservation, tokens.total, now_s)
         else:
@@ -503,7 +401,7 @@ class Exchange(Ticket):
                 opening=self._opening,
                 status=status,
                 tokens=tokens,
-                measured=measured,
+                measured=self._tally.measured,
                 http_status=self._status_told(),
                 error_code="" if failure is None else failure.code,
                 node_name="" if self._served_by is None else self._served_by.node_name,
@@ -522,116 +420,36 @@ class Exchange(Ticket):
         if self._phase is Phase.DONE:
             return
         self._phase = Phase.DONE
-        call = self._call
         self._wiring.running.discard(self)
-        call.connection.flow = None
-        failure = self._failure if error is None else ledger_down()
-        if self._early:
-            early, self._early = b"".join(self._early), []
-            self._begin_stream(early)
-        if call.stream_begun:
-            self._wiring.stats.streams_open -= 1
+        self._call.connection.flow = None
+        failure = self._failure if error is None else refusals.unrecorded()
         if failure is not None:
             self._answer = None
-            call.fail(failure, self._lines)
+            self._delivery.fail(failure)
         elif self._answer is not None:
-            kept = self._answer
-            call.answer(
-                kept.status, kept.body, self._lines + kept.lines, content_type=kept.content_type
-            )
+            self._delivery.answer(self._answer)
         else:
-            if not call.stream_begun:
-                call.begin_stream(self._lines, b"")
-            call.end_stream(self._last)
-        self._log_outcome(failure)
+            self._delivery.end_stream(self._last)
+        journal.ended(
+            self._call.request_id,
+            self._record_id,
+            self._order,
+            self._tally,
+            self._status_told(),
+            failure,
+        )
         if not self.finished.done():
             self.finished.set_result(None)
-
-    def _begin_stream(self, first: bytes) -> None:
-        self._wiring.stats.streams_open += 1
-        self._call.begin_stream(self._lines, first)
 
     def _status_told(self) -> int:
         """What the client sees: once a stream has begun, its head said 200."""
         failure = self._failure
-        begun = self._call.stream_begun or bool(self._early)
-        if failure is None or (begun and failure.status != ClientLeft.status):
+        streamed = self._delivery.streamed
+        if failure is None or (streamed and failure.status != ClientLeft.status):
             return 200
         return http_status(failure, self._call.family)
 
-    def _make_opening(self) -> Opening:
-        order = self._order
-        caller, entry = order.caller, order.entry
-        return Opening(
-            record_id=self._record_id,
-            request_id=RequestId(self._call.request_id),
-            opened_at_ns=self._wiring.clock.wall_ns(),
-            tenant_id=caller.tenant_id,
-            tenant_name=caller.tenant_name,
-            environment_id=caller.environment_id,
-            environment_name=caller.environment_name,
-            key_id=caller.key_id,
-            key_name=caller.key_name,
-            model_name=entry.name,
-            model_digest=entry.model_digest,
-            deployment_id=entry.deployment_id,
-            region=entry.region,
-            operation=order.route.operation,
-            price_class=PRICE_CLASS,
-            prompt_estimate=order.prompt_estimate if order.route.metered else 0,
-        )
-
-    # What is logged: ids and causes, for the people who run the site. Never content.
-
     def _log_failure(self, reason: str) -> None:
-        target = self._served_by
-        _log.warning(
-            "engine_failed",
-            extra={
-                "request_id": self._call.request_id,
-                "record_id": self._record_id,
-                "deployment_id": self._order.entry.deployment_id,
-                "replica_id": None if target is None else target.replica_id,
-                "node": None if target is None else target.node_name,
-                "reason": reason,
-            },
+        journal.engine_failed(
+            self._call.request_id, self._record_id, self._order, self._served_by, reason
         )
-
-    def _log_outcome(self, failure: GatewayError | None) -> None:
-        level = logging.DEBUG if failure is None else logging.INFO
-        if not _log.isEnabledFor(level):
-            return
-        tokens, measured = self._counted
-        _log.log(
-            level,
-            "request_ended",
-            extra={
-                "request_id": self._call.request_id,
-                "record_id": self._record_id,
-                "tenant_id": self._order.caller.tenant_id,
-                "key_id": self._order.caller.key_id,
-                "model": self._order.entry.name,
-                "code": "" if failure is None else failure.code,
-                "status": self._status_told(),
-                "input_tokens": tokens.input,
-                "output_tokens": tokens.output,
-                "measured": measured,
-            },
-        )
-
-
-def shed_error(reason: ShedReason, retry_after_s: int, model: str) -> GatewayError:
-    """What to tell a client whose request no replica can take."""
-    if reason is ShedReason.MODEL_LOADING:
-        return ModelLoading(f"The model '{model}' is loading.", retry_after_s=retry_after_s)
-    if reason is ShedReason.UNAVAILABLE:
-        return ModelUnavailable(
-            f"The model '{model}' is not running at the moment.", retry_after_s=retry_after_s
-        )
-    return Overloaded(
-        f"The model '{model}' has more requests than it can serve.", retry_after_s=retry_after_s
-    )
-
-
-def ledger_down() -> LedgerDown:
-    return LedgerDown("Requests can not be recorded at the moment.", retry_after_s=5)

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from appliance.gateway import access, bodies, forms, head, request
+from appliance.gateway import access, bodies, forms, head, refusals, request
 from appliance.gateway.call import Call
-from appliance.gateway.errors import GatewayError, InsufficientQuota, RateLimitExceeded
-from appliance.gateway.exchange import Exchange, Order
+from appliance.gateway.errors import GatewayError
+from appliance.gateway.exchange import Exchange
 from appliance.gateway.idempotency import Idempotency, Kept
+from appliance.gateway.order import Order
 from appliance.gateway.request import Ask
 from appliance.gateway.routes import Route
 from appliance.gateway.wiring import Wiring
-from appliance.limits.reservation import Dimension, Refusal
+from appliance.limits.reservation import Refusal
 from appliance.metering.accounting import Bounds
 from appliance.registry.snapshot import Credential, DeploymentEntry, Snapshot
 
@@ -129,7 +130,7 @@ class Pipeline:
         tokens = estimate + (_output_tokens(ask, entry, estimate) if route.generates else 0)
         reservation = wiring.limits.reserve(caller.layers, tokens, wiring.clock.monotonic_s())
         if isinstance(reservation, Refusal):
-            raise _limited(reservation)
+            raise refusals.limited(reservation)
         return Order(
             route=route,
             ask=ask,
@@ -142,16 +143,15 @@ class Pipeline:
             reservation=reservation,
             prompt_estimate=estimate,
             bounds=_bounds(ask, entry, estimate, len(body)),
+            lines=head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge),
         )
 
     async def _exchange(self, call: Call, order: Order) -> Exchange:
-        reservation = order.reservation
-        lines = head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge)
-        exchange = Exchange(self._wiring, call, order, lines)
+        exchange = Exchange(self._wiring, call, order)
         try:
             exchange.start()
         except GatewayError as error:
-            error.headers += lines
+            error.headers += order.lines
             raise
         try:
             await exchange.finished
@@ -181,13 +181,3 @@ def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int, body_bytes: int) ->
         output_max=each * ask.choices,
         input_estimate=estimate,
     )
-
-
-def _limited(refusal: Refusal) -> GatewayError:
-    lines = head.rate_limits(refusal.requests_gauge, refusal.tokens_gauge)
-    retry_after_s = max(1, -int(-refusal.retry_after_s // 1))
-    what = refusal.dimension.replace("_", " ")
-    message = f"The limit of {refusal.limit} {what} of this {refusal.layer} is reached."
-    if refusal.dimension is Dimension.TOKENS_PER_DAY:
-        return InsufficientQuota(message, headers=lines)
-    return RateLimitExceeded(message, retry_after_s=retry_after_s, headers=lines)

@@ -250,4 +250,9 @@ class Connection(asyncio.Protocol):
             receiver.ended()
             return
         body, self._body = self._body, []
-        receiver.answered(head, body[0] if len(body) == 1 else b"".join(body))
+        try:
+            receiver.answered(head, body[0] if len(body) == 1 else b"".join(body))
+        except BaseException:
+            # A fault of ours must not leave its client waiting.
+            receiver.lost("the answer could not be handled", unused=False)
+            raise

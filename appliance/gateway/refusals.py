@@ -1,0 +1,43 @@
+"""Why a request is not served, in words for its client."""
+
+from appliance.gateway import head
+from appliance.gateway.errors import (
+    GatewayError,
+    InsufficientQuota,
+    LedgerDown,
+    ModelLoading,
+    ModelUnavailable,
+    Overloaded,
+    RateLimitExceeded,
+)
+from appliance.limits.reservation import Dimension, Refusal
+from appliance.scheduler.tickets import ShedReason
+
+
+def shed(reason: ShedReason, retry_after_s: int, model: str) -> GatewayError:
+    """No replica can take it."""
+    if reason is ShedReason.MODEL_LOADING:
+        return ModelLoading(f"The model '{model}' is loading.", retry_after_s=retry_after_s)
+    if reason is ShedReason.UNAVAILABLE:
+        return ModelUnavailable(
+            f"The model '{model}' is not running at the moment.", retry_after_s=retry_after_s
+        )
+    return Overloaded(
+        f"The model '{model}' has more requests than it can serve.", retry_after_s=retry_after_s
+    )
+
+
+def limited(refusal: Refusal) -> GatewayError:
+    """A limit is reached. A spent day is no matter of trying again soon."""
+    lines = head.rate_limits(refusal.requests_gauge, refusal.tokens_gauge)
+    what = refusal.dimension.replace("_", " ")
+    message = f"The limit of {refusal.limit} {what} of this {refusal.layer} is reached."
+    if refusal.dimension is Dimension.TOKENS_PER_DAY:
+        return InsufficientQuota(message, headers=lines)
+    retry_after_s = max(1, -int(-refusal.retry_after_s // 1))
+    return RateLimitExceeded(message, retry_after_s=retry_after_s, headers=lines)
+
+
+def unrecorded() -> LedgerDown:
+    """What can not be recorded is not served."""
+    return LedgerDown("Requests can not be recorded at the moment.", retry_after_s=5)

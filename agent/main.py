@@ -49,6 +49,7 @@ class Plan:
     node_name: str
     keep_engines: bool
     parent: int | None  # end with this process
+    stop_engines: bool  # that an earlier agent left, and do nothing else
 
 
 @click.command()
@@ -68,6 +69,11 @@ class Plan:
     is_flag=True,
     help="End, and stop the engines, when the process that started this one ends.",
 )
+@click.option(
+    "--stop-engines",
+    is_flag=True,
+    help="Stop the engines that an earlier agent left running, and end.",
+)
 @click.pass_obj
 def agent(
     invocation: Invocation,
@@ -76,6 +82,7 @@ def agent(
     *,
     keep_engines: bool,
     parent_bound: bool,
+    stop_engines: bool,
 ) -> None:
     """Run the engines of this node.
 
@@ -96,6 +103,7 @@ def agent(
         node_name=name or _host_name(),
         keep_engines=keep_engines,
         parent=parent,
+        stop_engines=stop_engines,
     )
     try:
         if parent is not None:
@@ -137,11 +145,13 @@ async def _run(plan: Plan) -> None:
         )
         wishes = _Wishes(plan.state / "desired.json", replicas)
         replicas.adopt()
-        wishes.remember()
-        background = [
-            tasks.create_task(replicas.run()),
-            tasks.create_task(link.run(replicas.reports, wishes.hear)),
-        ]
+        if plan.stop_engines:
+            ends.asked.set()
+        else:
+            wishes.remember()
+        background = [tasks.create_task(replicas.run())]
+        if not plan.stop_engines:
+            background.append(tasks.create_task(link.run(replicas.reports, wishes.hear)))
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
         await ends.asked.wait()
         wishes.deaf = True

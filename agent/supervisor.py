@@ -29,7 +29,7 @@ class Times:
 
     backoff_s: float = 0.5  # before the first restart; doubles
     backoff_s_max: float = 60.0
-    stable_s: float = 120.0  # of service, after which failures are forgotten
+    stable_s: float = 30.0  # of service, after which failures are forgotten
     start_s: float = 600.0  # from the spawn to the first token
     drain_s: float = 10.0  # for the requests that run
     end_s: float = 5.0  # from TERM to KILL, and between two KILLs

@@ -82,7 +82,7 @@ def read_header(path: Path) -> Header:
 class _Reader:
     """Reads forward through a file of known size, never past its end."""
 
-    __slots__ = ("_file", "_left", "_items_left")
+    __slots__ = ("_file", "_items_left", "_left")
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self._file = file

@@ -5,7 +5,8 @@ The tables below are the reference: docs/SETTINGS.md is checked against them by 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from types import NoneType
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -16,7 +17,8 @@ class SettingsError(CrossLogicError):
     code = "bad_settings"
 
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+# A year at most: timers do not take infinity.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=365 * 86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -173,8 +175,12 @@ def _convert(
                     f"{where} is not a setting.",
                     next_step=f"Settings of [{field.name}]: {', '.join(sorted(known))}.",
                 )
+            kind = known[name].type
+            if source is not None and value == "none" and NoneType in get_args(kind):
+                converted[name] = None
+                continue
             try:
-                converted[name] = msgspec.convert(value, known[name].type, strict=source is None)
+                converted[name] = msgspec.convert(value, kind, strict=source is None)
             except msgspec.ValidationError as error:
                 raise SettingsError(
                     f"{where} = {value!r} is not valid: {error}.",

@@ -1,10 +1,10 @@
 """The llama.cpp engine as a process: xllamacpp's own HTTP server, started from a command line.
 
 Standard output carries one line of JSON when the model is loaded and the server listens:
-`{"event": "listening", "host": "127.0.0.1", "port": 40123, "pid": 77}`. Everything llama.cpp itself
-prints goes to standard error. SIGTERM or SIGINT ends the process; streams that run are cut, so
-whoever stops it drains first. The API key comes by the environment: a command line can be read
-by every account of the machine.
+`{"event": "listening", "host": "127.0.0.1", "port": 40123, "pid": 77}`. What llama.cpp itself
+prints until then goes to standard error, and nothing of what it prints after: it quotes requests.
+SIGTERM or SIGINT ends the process; streams that run are cut, so whoever stops it drains first. The
+API key comes by the environment: a command line can be read by every account of the machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ API_KEY_VARIABLE = "CROSSLOGIC_ENGINE_API_KEY"
 EXIT_NOT_LOADED = 3  # the model does not load
 EXIT_NOT_INSTALLED = 4  # xllamacpp is not there
 
-# Only errors: the server's warnings quote requests, and no prompt may reach a log.
+# Only errors, while the model is loaded.
 _VERBOSITY = 1
 # Each kept-alive connection holds one of the server's threads, also while it is idle.
 _HTTP_THREADS_SPARE = 64
@@ -100,6 +100,11 @@ def main(argv: Sequence[str]) -> int:
     except RuntimeError as error:
         sys.stderr.write(f"llama.cpp did not load {arguments.model}: {error}\n")
         return EXIT_NOT_LOADED
+    # From here on llama.cpp sees requests, and its errors quote them (grammars, schemas, the prompt
+    # they begin with): nothing more is written. How the process ends still tells its exit status.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
     address = urlsplit(server.listening_address)  # type: ignore[attr-defined]  # xllamacpp has no types
     ready = {
         "event": "listening",

@@ -8,7 +8,6 @@ from typing import Final
 
 from agent.engines.probe import Load
 
-STILL_S: Final = 20.0  # neither counters nor processor time move
 BUSY_S: Final = 300.0  # the processor works, and nothing comes of it
 BUSY_TICKS_PER_S: Final = 5.0  # of the 100 a core has: 5% of one core
 
@@ -16,9 +15,11 @@ BUSY_TICKS_PER_S: Final = 5.0  # of the 100 a core has: 5% of one core
 class Progress:
     """The looks at one engine, from its readiness on. Times are monotonic."""
 
-    __slots__ = ("_counters", "_counters_s", "_cpu_s", "_cpu_ticks", "_looked_s")
+    __slots__ = ("_counters", "_counters_s", "_cpu_s", "_cpu_ticks", "_looked_s", "_still_s")
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, still_s: float) -> None:
+        """`still_s`: how long neither the counters nor the processor's time may stand still."""
+        self._still_s = still_s
         self._counters: tuple[float, ...] | None = None
         self._counters_s = now_s  # when the engine was last seen to get on, or to have no work
         self._cpu_ticks = 0
@@ -37,6 +38,6 @@ class Progress:
         self._looked_s = now_s
         silent = "does not answer" if load is None else "has requests and generates nothing"
         idle_s = now_s - self._counters_s
-        if idle_s >= BUSY_S or (idle_s >= STILL_S and now_s - self._cpu_s >= STILL_S):
+        if idle_s >= BUSY_S or (idle_s >= self._still_s and now_s - self._cpu_s >= self._still_s):
             return f"The engine hangs: it {silent} for {idle_s:.0f} s."
         return None

@@ -13,9 +13,7 @@ from agent import host
 from agent.engines import llamacpp
 from agent.engines.probe import Engine
 from agent.errors import EngineUnfit
-from agent.processes import Fitness, Process, Processes
-from agent.progress import Progress
-from agent.supervisor import (
+from agent.events import (
     Adopted,
     CauseChanged,
     Drain,
@@ -28,20 +26,20 @@ from agent.supervisor import (
     Kill,
     Listening,
     Measured,
-    Phase,
     Probe,
     Report,
     Served,
     Spawn,
     Spawned,
-    Supervisor,
     Terminate,
     Tick,
-    Times,
     Useless,
     Wanted,
     Watch,
 )
+from agent.processes import Fitness, Process, Processes
+from agent.progress import Progress
+from agent.supervisor import Phase, Supervisor, Times
 from appliance.domain.clock import Clock
 from appliance.wire.agent import DesiredReplica, ReplicaReport
 
@@ -311,7 +309,7 @@ class Replicas:
 
     async def _watch(self, seat: _Seat, launch: int, engine: Engine) -> None:
         process = seat.process
-        progress = Progress(self._clock.monotonic_s())
+        progress = Progress(self._clock.monotonic_s(), self._times.still_s)
         while process is not None and seat.machine.phase is Phase.READY:
             await asyncio.sleep(_WATCH_S)
             try:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from agent.errors import EngineUnfit
-from agent.supervisor import Measured
+from agent.events import Measured
 from appliance.wire.agent import DesiredReplica
 
 _FIRST_TOKEN_S: Final = 300.0

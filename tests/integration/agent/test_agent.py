@@ -173,20 +173,6 @@ async def test_a_model_that_cannot_work_is_failed_with_the_reason_until_it_can(
     await node.until_ready(row.id)
 
 
-async def test_an_engine_that_stands_still_is_killed_and_replaced(
-    node: Node, chat_model: Path
-) -> None:
-    await node.start_agent()
-    row = await node.deploy(chat_model)
-    before = await node.until_ready(row.id)
-    assert before.pid is not None
-    os.kill(before.pid, signal.SIGSTOP)  # alive for the kernel, dead for everybody else
-    seen = await node.until(row.id, lambda replica: replica.state != "ready")
-    assert "hangs" in seen.reason
-    after = await node.until_ready(row.id)
-    assert node.engine_processes() == [after.pid]
-
-
 @pytest.mark.parametrize("how", ["parent dies", "second agent"])
 async def test_an_agent_bound_to_its_parent_ends_with_it_and_a_new_one_waits_its_turn(
     node: Node, chat_model: Path, how: str

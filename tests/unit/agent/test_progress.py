@@ -1,14 +1,15 @@
 """When an engine counts as stuck."""
 
 from agent.engines.probe import Load
-from agent.progress import BUSY_S, STILL_S, Progress
+from agent.progress import BUSY_S, Progress
 
 LOOK_S = 2.0
+STILL_S = 20.0
 
 
 def looks(loads: list[Load | None], cpu_ticks_per_look: int) -> list[float]:
     """The times at which the engine was said to be stuck."""
-    progress = Progress(0.0)
+    progress = Progress(0.0, STILL_S)
     stuck = []
     for number, load in enumerate(loads, 1):
         now_s = number * LOOK_S

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.supervisor import (
+from agent.events import (
     Adopted,
     CauseChanged,
     Drain,
@@ -25,14 +25,13 @@ from agent.supervisor import (
     Served,
     Spawn,
     Spawned,
-    Supervisor,
     Terminate,
     Tick,
-    Times,
     Useless,
     Wanted,
     Watch,
 )
+from agent.supervisor import Supervisor, Times
 from appliance.wire.agent import DesiredReplica
 
 TIMES = Times(

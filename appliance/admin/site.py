@@ -47,7 +47,7 @@ async def status(services: Services, _call: Call[NoQuery, None]) -> SiteStatus:
         started_at=iso(site.started_at_ns),
         uptime_s=max(0, services.clock.wall_ns() - site.started_at_ns) // 1_000_000_000,
         tenants=len(await registry.tenants.list()),
-        keys=len(await registry.keys.list()),
+        keys=await registry.keys.count(),
         requests_running=live.requests_running(),
         requests_queued=live.requests_queued(),
         records=await asyncio.to_thread(services.usage.records),

@@ -115,6 +115,13 @@ class APIKeys:
 
         return await self._store.read(query)
 
+    async def count(self) -> int:
+        """How many keys live."""
+        living = "SELECT count(*) FROM api_keys WHERE deleted_at_ns IS NULL"
+        return await self._store.read(
+            lambda connection: int(connection.execute(living).fetchone()[0])
+        )
+
     async def get(
         self, ref: str, *, tenant: str | None = None, environment: str | None = None
     ) -> KeyRow:

@@ -66,6 +66,7 @@ async def test_names_of_keys_are_taken_in_their_environment(acme: Registry) -> N
     assert "environment" in caught.value.next_step
     assert await acme.keys.get("ci", environment="dev") == dev.row
     await acme.keys.delete(ACTOR, "ci", tenant="acme", environment="prod")
+    assert await acme.keys.count() == len(await acme.keys.list())
     assert await acme.keys.get("ci") == dev.row
     await acme.keys.create(ACTOR, tenant="acme", environment="prod", name="ci")
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import re
+import resource
 import signal
 import socket as sockets
 from collections.abc import Sequence
@@ -108,6 +109,8 @@ def agent(
     try:
         if parent is not None:
             _end_with(parent)
+        # A core file would be prompts and keys on disk. The engines inherit this.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with held(plan.state / "agent.lock", LOCK_WAIT_S):
             asyncio.run(_run(plan))
     except AgentRunning as error:

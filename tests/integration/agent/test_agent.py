@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ async def test_engines_for_text_and_vectors_start_serve_and_end(
     assert replica.pid is not None
     environ = host.process_environ(replica.pid)
     assert (environ["OMP_WAIT_POLICY"], environ["OMP_NUM_THREADS"]) == ("passive", "1")
+    assert resource.prlimit(replica.pid, resource.RLIMIT_CORE) == (0, 0)  # no prompts on disk
     arguments = arguments_of(replica.pid)
     assert b"--threads\x001\x00" in arguments
     assert target.api_key.encode() not in arguments

@@ -173,6 +173,8 @@ class Book:
         try:
             self._insert(connection, prepared, settlements)
         except sqlite3.IntegrityError:
+            if self._left_behind(connection):
+                raise  # what stands behind our head is somebody else's, and stays
             # Rare: a client used a request id again, or a record was opened again after its end.
             # Take back what this group has inserted, look each one up, and insert again.
             connection.execute("DELETE FROM records WHERE seq > ?", (self.head.seq,))
@@ -186,6 +188,11 @@ class Book:
         )
         prepared.settled = [settlement.opening.record_id for settlement in settlements]
         self._drop_settled_groups(connection, prepared)
+
+    def _left_behind(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file's ledger has gone on without this book."""
+        (seq,) = connection.execute("SELECT seq FROM head").fetchone()
+        return bool(seq != self.head.seq)
 
     def _insert(
         self, connection: sqlite3.Connection, prepared: _Prepared, settlements: list[Settlement]

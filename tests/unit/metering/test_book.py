@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -144,3 +145,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+
+
+def test_a_book_that_was_left_behind_deletes_nothing(tmp_path: Path) -> None:
+    """No second writer gets past the site's lock; should one all the same, no record is lost."""
+    path = tmp_path / "ledger.db"
+    migrate(path, MIGRATIONS)
+    with contextlib.closing(connect(path)) as connection:
+        connection.row_factory = None
+        behind = Book(connection)
+        ahead = Book(connection)
+        connection.execute("BEGIN")
+        ahead.apply(connection, [settlement(opening(n)) for n in range(3)])
+        connection.execute("COMMIT")
+        connection.execute("BEGIN")
+        with pytest.raises(sqlite3.IntegrityError):
+            behind.apply(connection, [settlement(opening(7))])
+        connection.execute("COMMIT")
+    found = LedgerReader(path).verify()
+    assert (found.ok, found.records) == (True, 3)

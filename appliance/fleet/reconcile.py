@@ -148,6 +148,8 @@ def _fits(deployment: DeploymentRow, facts: NodeFacts) -> bool:
 
 def _why_nowhere(deployment: DeploymentRow, nodes: Mapping[NodeId, NodeFacts]) -> str:
     ready = [facts for facts in nodes.values() if facts.ready]
+    if not ready and any(facts.row.suspended for facts in nodes.values()):
+        return "No node takes replicas. Resume one with `cic node resume`, or start an agent."
     if not ready:
         return "No node is ready. Start an agent with `cic agent`."
     if not any(facts.row.region == deployment.region for facts in ready):

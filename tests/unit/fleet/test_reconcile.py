@@ -110,7 +110,7 @@ def test_replicas_go_to_the_node_with_the_fewest() -> None:
     ("nodes", "why"),
     [
         ([], "No node is ready"),
-        ([node("a", suspended=True)], "No node is ready"),
+        ([node("a", suspended=True)], "cic node resume"),
         ([node("a", silent_s=11)], "No node is ready"),
         ([node("a", region="eu")], "region 'local'"),
         ([node("a", engines=frozenset())], "engine llamacpp"),

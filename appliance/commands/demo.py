@@ -111,7 +111,9 @@ def site_running(home: Home, listen: str | None, console: Console) -> Iterator[A
     """A client of this home's appliance, which is started here unless it runs already."""
     cic = [sys.executable, "-m", "appliance.cli", *home.arguments]
     if not home.config_file.exists():
-        subprocess.run([*cic, "init"], check=True, stdout=subprocess.DEVNULL)
+        made = subprocess.run([*cic, "init"], check=False, stdout=subprocess.DEVNULL)
+        if made.returncode:
+            sys.exit(made.returncode)  # it has said why
         console.print(f"made     a new site in {home.config}")
     if alive(home):
         console.print("uses     the appliance that runs here already")

@@ -184,12 +184,14 @@ def create_deployment(
 ) -> None:
     """Deploy a model."""
     require_source(engine, source, url)
+    if api_key is None and engine == "external":
+        api_key = os.environ.get(API_KEY_VARIABLE)
     body = DeploymentCreate(
         name=name,
         engine=engine,
         model=None if source is None else path_or_name(source),
         url=url,
-        api_key=secret_from(api_key) if engine == "external" else api_key,
+        api_key=secret_from(api_key),
         upstream_model=upstream_model,
         replicas=replicas,
         parallel=parallel,
@@ -261,13 +263,8 @@ def path_or_name(source: str) -> str:
 
 
 def secret_from(option: str | None) -> str | None:
-    """The secret an option stands for: `-` is standard input, nothing is the environment's.
-
-    An argument is seen by everybody who lists processes; these two are not.
-    """
-    if option == "-":
-        return sys.stdin.readline().rstrip("\r\n")
-    return os.environ.get(API_KEY_VARIABLE) if option is None else option
+    """The secret an option stands for: `-` is standard input, which no list of processes shows."""
+    return sys.stdin.readline().rstrip("\r\n") if option == "-" else option
 
 
 def wait_ready(client: AdminClient, item: Deployment, timeout_s: float) -> Deployment:

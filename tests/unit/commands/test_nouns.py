@@ -209,6 +209,8 @@ def test_the_secret_of_an_engine_need_not_be_an_argument(run: Line, site: AdminS
         *("sk-argument", "sk-stdin", "sk-environ", None)
     ]
     assert run.json("deployment", "update", "e1", "--api-key", "")["has_api_key"] is False
+    run.json("deployment", "update", "e3", "--parallel", "9", environ={"CIC_ENGINE_API_KEY": "x"})
+    assert secret_of("e3") == "sk-environ", "only what is named is changed"
     shown = run("deployment", "show", "e2")
     assert "sk-stdin" not in shown.out + shown.err
     for name in ("e1", "e2", "e3", "e4"):

@@ -7,6 +7,7 @@ RFC 8259 (no NaN, no comments, no trailing commas).
 """
 
 import re
+from codecs import getincrementaldecoder
 from math import isinf
 from typing import Any, Final
 
@@ -17,20 +18,34 @@ from appliance.gateway.errors import BadRequest
 _ANY: Final = msgspec.json.Decoder()
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 
-# Keys of one body. A set of them is what the check holds in memory, so it needs a bound.
-KEYS_MAX: Final = 262_144
+# What one body may be made of: each string, list and object costs some work and memory to check and
+# to decode, whatever its size, and so does each comma. The longest conversation that is accepted
+# has a third of the first; the second is more than any context has tokens.
+PARTS_MAX: Final = 131_072  # strings, lists and objects
+COMMAS_MAX: Final = 524_288  # outside of strings
 SMALL_BYTES: Final = 64 * 1024  # below: decoded as a whole and walked, which is quicker
 
-_WINDOW_BYTES: Final = 64 * 1024
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
-_OBJECT: Final = ord("{")
-_ARRAY: Final = ord("[")
-_BLANKS: Final = b" \t\r\n"
-# Only a number with an exponent or with hundreds of digits can be beyond a double (1.8e308).
-_LARGE_NUMBER: Final = re.compile(rb"-?[0-9][0-9.]*[eE][-+]?[0-9]+|[0-9.]{300,}")
-_DOUBLE_BITS_MAX: Final = 1023
+_UTF8_WINDOW_BYTES: Final = 1024 * 1024
 _MARK_BACKSLASH: Final = b"\x01"  # control characters can not stand in a JSON string
 _MARK_QUOTE: Final = b"\x02"
+_STRING: Final = b"\x03"  # nor outside of one
+_KEY: Final = b"\x04"
+_OBJECT: Final = ord("{")
+_ARRAY: Final = ord("[")
+_A_STRING: Final = ord(_STRING)
+_A_KEY: Final = ord(_KEY)
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b"{}[]:" + _STRING))
+# Numbers with all digits and signs alike: only one with an exponent of three digits, or with
+# hundreds of digits, can be beyond a double (1.8e308).
+_ALIKE: Final = bytes.maketrans(b"123456789.E", b"0000000000e")
+_SIGNS: Final = b"+-"
+_LARGE_EXPONENT: Final = b"0e000"
+_MANY_DIGITS: Final = b"0" * 300
+_LARGE_NUMBER: Final = re.compile(
+    rb"(?<![0-9.])[0-9][0-9.]*+(?:[eE][-+]?[0-9]{3,}+|(?<=[0-9.]{300})(?:[eE][-+]?[0-9]++)?)"
+)
+_LARGE_NUMBERS_MAX: Final = 65_536
+_DOUBLE_BITS_MAX: Final = 1023
 
 
 def check(body: bytes, depth_max: int) -> None:
@@ -77,7 +92,17 @@ def _plainly_strict(body: bytes, depth_max: int) -> bool:
 
 
 def _scan(body: bytes, depth_max: int) -> None:
-    """The full check, in memory that does not grow with the number of values."""
+    """The full check, in time and memory that PARTS_MAX and COMMAS_MAX bound."""
+    # With escaped backslashes and quotes out of the way, every quote begins or ends a string.
+    text = body.replace(b"\\\\", _MARK_BACKSLASH).replace(b'\\"', _MARK_QUOTE)
+    if text.count(b'"') > 2 * PARTS_MAX:
+        raise _too_many()
+    pieces = text.split(b'"')
+    outside = _STRING.join(pieces[::2])
+    if (len(pieces) >> 1) + outside.count(b"[") + outside.count(b"{") > PARTS_MAX:
+        raise _too_many()
+    if outside.count(b",") > COMMAS_MAX:
+        raise _too_many()
     _check_utf8(body)
     try:
         _RAW.decode(body)
@@ -85,66 +110,64 @@ def _scan(body: bytes, depth_max: int) -> None:
         raise BadRequest(f"The body is not valid JSON: {_plain(error)}.") from error
     except RecursionError as error:
         raise _too_deep(depth_max) from error
-    # From here on the grammar is known to be right. With escaped backslashes and quotes out of the
-    # way, every quote begins or ends a string.
-    text = body.replace(b"\\\\", _MARK_BACKSLASH).replace(b'\\"', _MARK_QUOTE)
+    # From here on the grammar is known to be right.
+    _check_numbers(outside)
+    structure = outside.translate(None, _NOT_STRUCTURE).replace(_STRING + b":", _KEY)
+    _check_keys(structure, pieces, depth_max)
+
+
+def _check_keys(structure: bytes, pieces: list[bytes], depth_max: int) -> None:
+    """No key twice in an object, and nothing too deep.
+
+    `structure` is brackets, and a mark for each key and each other string; every second one of
+    `pieces` is the text of a string, in the same order.
+    """
     stack: list[set[bytes] | None] = []
-    keys = 0
-    at = 0
-    while True:
-        opening = text.find(b'"', at)
-        _check_numbers(text, at, len(text) if opening < 0 else opening)
-        _follow_brackets(text, at, len(text) if opening < 0 else opening, stack, depth_max)
-        if opening < 0:
-            return
-        closing = text.find(b'"', opening + 1)
-        at = closing + 1
-        while text[at : at + 1] in _BLANKS and at < len(text):
-            at += 1
-        if text[at : at + 1] != b":":
-            continue
-        known = stack[-1]
-        assert known is not None  # a colon stands only in an object
-        key = _normal(text[opening + 1 : closing])
-        keys += 1
-        if key in known:
-            name = key.decode("utf-8", "replace")[:80]
-            raise BadRequest(f"The body has the key '{name}' twice in one object.")
-        if keys > KEYS_MAX:
-            raise BadRequest(f"The body has more than {KEYS_MAX} keys.")
-        known.add(key)
+    at = 1
+    for kind in structure:
+        if kind == _A_STRING:
+            at += 2
+        elif kind == _A_KEY:
+            known = stack[-1]
+            assert known is not None  # a colon stands only in an object
+            key = _normal(pieces[at])
+            if key in known:
+                name = key.decode("utf-8", "replace")[:80]
+                raise BadRequest(f"The body has the key '{name}' twice in one object.")
+            known.add(key)
+            at += 2
+        elif kind in (_OBJECT, _ARRAY):
+            stack.append(set() if kind == _OBJECT else None)
+            if len(stack) > depth_max:
+                raise _too_deep(depth_max)
+        else:
+            stack.pop()
 
 
 def _check_utf8(body: bytes) -> None:
+    """In windows: decoded as a whole, one emoji makes four bytes of every character."""
     if body.isascii():
         return
+    decode = getincrementaldecoder("utf-8")().decode
     try:
-        body.decode("utf-8")
+        for at in range(0, len(body), _UTF8_WINDOW_BYTES):
+            decode(body[at : at + _UTF8_WINDOW_BYTES])
+        decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise BadRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
+        raise BadRequest("The body is not valid UTF-8.") from error
 
 
-def _check_numbers(text: bytes, start: int, end: int) -> None:
-    for found in _LARGE_NUMBER.finditer(text, start, end):
+def _check_numbers(outside: bytes) -> None:
+    """`outside` is all that stands outside of strings."""
+    alike = outside.translate(_ALIKE, _SIGNS)
+    suspects = alike.count(_LARGE_EXPONENT) + alike.count(_MANY_DIGITS)
+    if not suspects:
+        return
+    if suspects > _LARGE_NUMBERS_MAX:
+        raise _too_many()
+    for found in _LARGE_NUMBER.finditer(outside):
         if isinf(float(found.group())):
             raise BadRequest("The body has a number that is out of range.")
-
-
-def _follow_brackets(
-    text: bytes, start: int, end: int, stack: list[set[bytes] | None], depth_max: int
-) -> None:
-    for window in range(start, end, _WINDOW_BYTES):
-        brackets = text[window : min(window + _WINDOW_BYTES, end)].translate(None, _NOT_BRACKETS)
-        for bracket in brackets:
-            if bracket == _OBJECT:
-                stack.append(set())
-            elif bracket == _ARRAY:
-                stack.append(None)
-            else:
-                stack.pop()
-                continue
-            if len(stack) > depth_max:
-                raise _too_deep(depth_max)
 
 
 def _normal(key: bytes) -> bytes:
@@ -153,6 +176,10 @@ def _normal(key: bytes) -> bytes:
         return key
     spelled = key.replace(_MARK_QUOTE, b'\\"').replace(_MARK_BACKSLASH, b"\\\\")
     return msgspec.json.decode(b'"%b"' % spelled, type=str).encode("utf-8", "surrogatepass")
+
+
+def _too_many() -> BadRequest:
+    return BadRequest("The body is made of too many parts.")
 
 
 def _too_deep(depth_max: int) -> BadRequest:

@@ -1,6 +1,8 @@
 """What is JSON to everyone, and what only to some."""
 
 import json
+from contextlib import suppress
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -73,11 +75,52 @@ def test_the_duplicate_is_named():
         strict_json.check(b'{"model":"a","model":"b"}', DEPTH)
 
 
-def test_too_many_keys(monkeypatch):
-    monkeypatch.setattr(strict_json, "KEYS_MAX", 10)
-    body = json.dumps([{str(n): n} for n in range(11)]).encode()
-    with pytest.raises(BadRequest, match="more than 10 keys"):
-        strict_json.check(body + b" " * strict_json.SMALL_BYTES, DEPTH)
+MANY = {
+    "strings": b'["",' + b'"",' * strict_json.PARTS_MAX + b'""]',
+    "strings with quotes": b"[" + rb'""\",' * strict_json.PARTS_MAX + b'""]',
+    "keys": b"{" + b'"":1,' * strict_json.PARTS_MAX + b'"a":1}',
+    "objects": b"[" + b"{}," * strict_json.PARTS_MAX + b"{}]",
+    "lists in lists": b"[" + (b"[" * 60 + b"]" * 60 + b",") * 3_000 + b"1]",
+    "numbers": b"[" + b"1," * strict_json.COMMAS_MAX + b"1,1]",
+    "numbers with large exponents": b"[" + b"1e100," * 70_000 + b"1]",
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_too_many_parts_are_refused_before_they_are_made(case, monkeypatch):
+    def decoded(body):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(strict_json, "_ANY", decoded)
+    with pytest.raises(BadRequest, match="too many parts"):
+        strict_json.check(MANY[case], DEPTH)
+
+
+def test_a_text_may_hold_any_number_of_commas_and_brackets():
+    text = b"a,b[{" * strict_json.COMMAS_MAX
+    strict_json.check(b'{"a":"' + text + b'"}', DEPTH)
+    strict_json.check(b"[" + b"1," * (strict_json.COMMAS_MAX - 1) + b"1]", DEPTH)
+
+
+# Each is as large as the gateway takes, and was slow by one way of looking for what is wrong.
+SLOW = {
+    "keys": b"{" + b",".join(b'"%0100d":1' % n for n in range(130_000)) + b"}",
+    "keys with escapes": b"{" + b",".join(rb'"a"%d":1' % n for n in range(130_000)) + b"}",
+    "digits in many runs": b"[" + (b"1" * 299 + b",") * 50_000 + b"1]",
+    "a number of many digits": b"[0." + b"1" * 15_000_000 + b"]",
+    "large exponents": b"[" + b"1." + b"0" * 200 + b"e100," * 60_000 + b"1]",
+    "escapes": b'["' + rb"\"" * 4_000_000 + b'"]',
+    "blanks": b"[1" + b" " * 15_000_000 + b"]",
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_no_body_costs_much_more_than_its_bytes(case):
+    started_s = process_time()
+    with suppress(BadRequest):
+        strict_json.check(SLOW[case], DEPTH)
+    # Some 0.2 s at the most; what this is to find took ten seconds.
+    assert process_time() - started_s < 2.0
 
 
 KEYS = st.sampled_from(["a", "b", ":", '"', "\\", 'a"', "a:b", "é", "{", "[1]"])

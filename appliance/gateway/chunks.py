@@ -91,18 +91,24 @@ class Dechunker:
             self._in_trailer = True
 
 
-def one_chunk(data: bytes) -> bytes | None:
-    """The payload when `data` is exactly one chunk, as engines write an event; else None."""
-    end = data.find(b"\r\n", 0, 10)
-    if end <= 0:
-        return None
-    digits = data[:end]
-    if not digits.isalnum():
-        return None
-    try:
-        size = int(digits, 16)
-    except ValueError:
-        return None
-    if size == 0 or end + size + 4 != len(data) or not data.endswith(b"\r\n"):
-        return None
-    return data[end + 2 : -2]
+def whole_chunks(data: bytes) -> bytes | None:
+    """The payload when `data` is nothing but whole chunks, as engines write events; else None.
+
+    The last chunk is left to the Dechunker, and so is everything out of the ordinary.
+    """
+    parts = []
+    at = 0
+    while at < len(data):
+        line_end = data.find(b"\r\n", at, at + 10)
+        digits = data[at:line_end]
+        if line_end <= at or not digits.isalnum():
+            return None
+        try:
+            end = line_end + 2 + int(digits, 16)
+        except ValueError:
+            return None
+        if end == line_end + 2 or data[end : end + 2] != b"\r\n":
+            return None
+        parts.append(data[line_end + 2 : end])
+        at = end + 2
+    return parts[0] if len(parts) == 1 else b"".join(parts)

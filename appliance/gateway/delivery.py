@@ -1,5 +1,6 @@
 """What leaves for the client, and when it may."""
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.gateway.call import Call
@@ -14,7 +15,7 @@ _EARLY_BYTES_MAX: Final = 64 * 1024
 class Delivery:
     """The answer of one admitted request. No byte of it leaves before `allow`."""
 
-    __slots__ = ("_allowed", "_call", "_early", "_lines", "_stats")
+    __slots__ = ("_allowed", "_call", "_early", "_lines", "_stats", "write")
 
     def __init__(self, call: Call, lines: bytes, stats: Stats) -> None:
         self._call = call
@@ -22,6 +23,9 @@ class Delivery:
         self._stats = stats
         self._allowed = False
         self._early: list[bytes] = []  # framed
+        # For bytes of a stream, framed. This is called for every event, so it is exchanged for the
+        # connection's own method as soon as there is nothing left to decide.
+        self.write: Callable[[bytes], None] = self._write_first
 
     @property
     def streamed(self) -> bool:
@@ -31,16 +35,7 @@ class Delivery:
     @property
     def crowded(self) -> bool:
         """Whether so much is kept back that the engine should wait."""
-        return not self._allowed and sum(map(len, self._early)) > _EARLY_BYTES_MAX
-
-    def stream(self, data: bytes) -> None:
-        """Bytes of a stream, framed."""
-        if not self._allowed:
-            self._early.append(data)
-        elif self._call.stream_begun:
-            self._call.write(data)
-        else:
-            self._begin(data)
+        return sum(map(len, self._early)) > _EARLY_BYTES_MAX
 
     def allow(self) -> None:
         """The opening is durable."""
@@ -72,14 +67,18 @@ class Delivery:
             self._stats.streams_open -= 1
         self._call.fail(error, self._lines)
 
+    def _write_first(self, data: bytes) -> None:
+        if self._allowed:
+            self._begin(data)
+        else:
+            self._early.append(data)
+
     def _flush(self) -> None:
         if self._early:
             early, self._early = b"".join(self._early), []
-            if self._call.stream_begun:
-                self._call.write(early)
-            else:
-                self._begin(early)
+            self._begin(early)
 
     def _begin(self, first: bytes) -> None:
         self._stats.streams_open += 1
         self._call.begin_stream(self._lines, first)
+        self.write = self._call.connection.write

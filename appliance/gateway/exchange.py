@@ -61,6 +61,7 @@ class Exchange(Ticket):
 
     __slots__ = (
         "_answer",
+        "_begun",
         "_call",
         "_comment_s",
         "_connection",
@@ -95,6 +96,7 @@ class Exchange(Ticket):
         self._record_id = RecordId(wiring.new_id("record"))
         self._opening = order.opening(self._record_id, call.request_id, wiring.clock.wall_ns())
         self._phase = Phase.QUEUED
+        self._begun = False  # the opening is durable
         self._delivery = Delivery(call, order.lines, wiring.stats)
         self._connection: Connection | None = None
         self._relay: Relay | None = None
@@ -225,10 +227,10 @@ class Exchange(Ticket):
             self._moved = True
             if self._first_token_s is None:
                 self._first_token(self._wiring.clock.monotonic_s())
-        if out:
-            self._delivery.stream(out)
-            if self._delivery.crowded and self._connection is not None:
+            elif not self._begun and self._delivery.crowded and self._connection is not None:
                 self._connection.pause_reading()
+        if out:
+            self._delivery.write(out)
         if relay.failure:
             self._abort_engine()
             self._stream_broke(relay.failure)
@@ -303,6 +305,7 @@ class Exchange(Ticket):
 
     def _opened(self, error: BaseException | None) -> None:
         if error is None:
+            self._begun = True
             self._delivery.allow()
             if self._connection is not None and not self._full:
                 self._connection.resume_reading()
@@ -344,7 +347,7 @@ class Exchange(Ticket):
         elif self._phase is Phase.QUEUED:
             if self._order.ask.stream and now_s >= self._comment_s:
                 self._comment_s = now_s + _NEXT_COMMENT_S
-                self._delivery.stream(self._call.framed(sse.COMMENT))
+                self._delivery.write(self._call.framed(sse.COMMENT))
         elif self._phase is Phase.SENT:
             if self._first_token_s is None:
                 if now_s - self._sent_s > timeouts.first_token_s:

@@ -87,6 +87,8 @@ class Relay:
                 return framed
         else:
             out = self._feed_pieces(payload)
+            if framed is not None and self._chunked and out == payload:
+                return framed
         return head.chunk(out) if out and self._chunked else out
 
     def close(self) -> None:
@@ -135,18 +137,16 @@ class Relay:
         for event in self._cutter.feed(payload):
             if self.done or self.failure:
                 break
+            whole = event + _END
+            if event.startswith(_DATA) and b"\n" not in event:
+                outs.append(self._data_event(b"", event[6:], whole))
+                continue
             found = sse.fields(event)
             if found is None:
                 self.failure = "a line that is no event"
                 break
             name, data = found
-            whole = event + _END
-            if data is None:
-                outs.append(whole)
-            else:
-                alive = self.alive
-                outs.append(self._data_event(name, data, whole))
-                self.alive = self.alive or alive
+            outs.append(whole if data is None else self._data_event(name, data, whole))
         if self._cutter.pending_bytes > sse.EVENT_BYTES_MAX:
             self.failure = "an event that does not end"
         elif not self._cutter.pending_bytes:
@@ -163,9 +163,8 @@ class Relay:
             whole = self._naming.for_client(whole)
         sight = self._dialect.see(name, data)
         kind = sight.kind
-        self.alive = kind < Kind.LAST or self._begun
         if kind is Kind.CONTENT:
-            self._begun = True
+            self.alive = self._begun = True
             self.tokens += sight.tokens
             if sight.usage or self._asked:
                 whole = self._with_right_usage(sight, data, whole)
@@ -173,7 +172,7 @@ class Relay:
                 return whole
             self.held.append(whole)
         elif kind is Kind.FIGURES:
-            self._begun = True
+            self.alive = self._begun = True
             self._usage_end = sight.usage.copy()
             if self._asked:
                 self._last_chunk = b""

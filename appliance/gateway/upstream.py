@@ -4,7 +4,7 @@ import asyncio
 from typing import Final, Protocol, cast
 
 from appliance.gateway.answer_head import HEAD_BYTES_MAX, AnswerHead, BadHead, Framing, parse
-from appliance.gateway.chunks import BadChunk, Dechunker, one_chunk
+from appliance.gateway.chunks import BadChunk, Dechunker, whole_chunks
 
 # Of one answer that is not streamed. The largest honest ones are embeddings of many texts.
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -141,8 +141,8 @@ class Connection(asyncio.Protocol):
             self.abort()  # nobody asked
             return
         if self._streams and self._dechunker is not None and self._dechunker.between:
-            # By far the most common case: one read is one chunk is one event.
-            payload = one_chunk(data)
+            # By far the most common case: a read is a chunk or some, a chunk is an event.
+            payload = whole_chunks(data)
             if payload is not None and receiver is not None:
                 receiver.payload(payload, data)
                 return

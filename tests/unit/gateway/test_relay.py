@@ -238,10 +238,18 @@ def test_chunks_that_are_none(data):
     good = reader.feed(head.chunk(b"good") + data + b"x" * 9_000)
     assert good.startswith(b"good")
     assert reader.broken is not None
-    assert chunks.one_chunk(data) is None
+    assert chunks.whole_chunks(data) is None
 
 
-def test_one_chunk():
-    assert chunks.one_chunk(b"5\r\nhello\r\n") == b"hello"
-    for other in (b"5\r\nhello", b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n\r\n", b"5;x\r\nhello\r\n"):
-        assert chunks.one_chunk(other) is None
+def test_whole_chunks():
+    assert chunks.whole_chunks(b"5\r\nhello\r\n") == b"hello"
+    assert chunks.whole_chunks(b"5\r\nhello\r\n1\r\n!\r\n") == b"hello!"
+    for other in (
+        b"5\r\nhello",
+        b"5\r\nhello\r\n1",
+        b"5\r\nhello\r\n0\r\n\r\n",
+        b"0\r\n\r\n",
+        b"5;x\r\nhello\r\n",
+        b"5\r\nhello!!",
+    ):
+        assert chunks.whole_chunks(other) is None

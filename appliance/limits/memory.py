@@ -65,7 +65,7 @@ class MemoryLimitStore:
 
     Each layer that is passed is counted in all dimensions, so that a limit set later meets what
     was used before. A layer that is not passed costs nothing and knows nothing. Counters of a scope
-    take 4 kB, and go when it has been idle for a day. Seconds are those of a monotonic clock that
+    take 8 kB, and go when it has been idle for a day. Seconds are those of a monotonic clock that
     is never below 0.
     """
 

@@ -14,7 +14,7 @@ from appliance.admin.nodes import list_nodes
 from appliance.admin.tenants import limit_values
 from appliance.domain.clock import iso
 from appliance.domain.limits import UNLIMITED, Layer
-from appliance.registry.audit import AuditRow
+from appliance.registry.audit import AuditRow, AuditVerdict
 from appliance.registry.limits import LayerRow, LimitName
 from appliance.wire.admin import (
     AuditEntry,
@@ -173,7 +173,10 @@ async def _audit_entries(services: Services, since_seq: int) -> AsyncIterator[Au
 
 
 async def verify_audit(services: Services, _call: Call[NoQuery, None]) -> AuditVerification:
-    verdict = await services.registry.audit.verify()
+    return audit_verdict(await services.registry.audit.verify())
+
+
+def audit_verdict(verdict: AuditVerdict) -> AuditVerification:
     return AuditVerification(
         ok=verdict.ok,
         entries=verdict.entries,

@@ -43,14 +43,15 @@ class Audit:
 
     async def list(self, *, since: int = 0, count_max: int = 1_000) -> list[AuditRow]:
         """Entries with seq > since, oldest first."""
-        return await self._store.read(lambda connection: _rows(connection, since, count_max))
+        return await self._store.read(lambda connection: entries(connection, since, count_max))
 
     async def verify(self) -> AuditVerdict:
         """Recompute the whole chain, and compare its end with what the site remembers."""
         return await self._store.read(verify_chain)
 
 
-def _rows(connection: sqlite3.Connection, since: int, count_max: int) -> list[AuditRow]:
+def entries(connection: sqlite3.Connection, since: int, count_max: int) -> list[AuditRow]:
+    """Entries with seq > since, oldest first."""
     found = connection.execute(
         f"SELECT {_FIELDS}, lower(hex(sha256)) FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 (a constant)
         [since, count_max],

@@ -78,17 +78,22 @@ def authenticate(
 
 
 def _key(headers: MultiMapping[str], family: Family) -> str | None:
+    """The one key of the head. None without one, or with two: whose request would it be?"""
     given = headers.getall("Authorization", ())
     if len(given) > 1:
-        return None  # two keys: whose request is it?
+        return None
+    key = None
     if given:
         authorization = given[0]
         if authorization[: len(_BEARER)].lower() != _BEARER:
             return None
-        return authorization[len(_BEARER) :].strip()
+        key = authorization[len(_BEARER) :].strip()
     if family is Family.ANTHROPIC:
-        return headers.get("x-api-key")
-    return None
+        for other in headers.getall("x-api-key", ()):
+            if key is not None and other != key:
+                return None
+            key = other
+    return key
 
 
 def may_run(caller: Credential) -> None:

@@ -14,7 +14,7 @@ from appliance.gateway.errors import (
     GatewayError,
 )
 from appliance.gateway.routes import Route
-from appliance.metering.accounting import Figures
+from appliance.metering.accounting import Figures, estimate_output
 
 JSON: Final = b"application/json"
 _MESSAGE_CHARS_MAX: Final = 500
@@ -70,6 +70,7 @@ class _Message(msgspec.Struct, gc=False):
 class _Choice(msgspec.Struct, gc=False):
     text: str | None = None
     message: _Message | None = None
+    finish_reason: str | None = None
 
     def texts(self) -> list[str | None]:
         message = self.message
@@ -128,6 +129,22 @@ def text_bytes(body: bytes) -> int:
     texts += [part.text for part in answer.content]
     texts += [part.text for item in answer.output for part in item.content]
     return sum(len(text.encode()) for text in texts if text)
+
+
+def tokens_of_choices(body: bytes, full_tokens: int) -> int:
+    """Tokens of all choices together: `full_tokens` for each that ended because it had no more room
+    than that, an estimate from its text for any other.
+    """
+    try:
+        choices = _DECODE_TEXTS(body).choices
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return estimate_output(len(body))
+    return sum(
+        full_tokens
+        if choice.finish_reason == "length"
+        else estimate_output(sum(len(text.encode()) for text in choice.texts() if text))
+        for choice in choices
+    )
 
 
 def retried(status: int) -> bool:

@@ -45,6 +45,7 @@ def parse(body: bytes, content_type: str) -> Ask:
         usage_on_every=False,
         options_given=False,
         reserved_given=False,
+        input_bytes=len(body),
     )
 
 

@@ -11,19 +11,23 @@ from typing import Final
 
 from appliance.gateway import access, bodies, forms, head, refusals, request
 from appliance.gateway.call import Call
-from appliance.gateway.errors import GatewayError
+from appliance.gateway.errors import GatewayError, UnsupportedOperation
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.idempotency import Idempotency, Kept
 from appliance.gateway.order import Order
 from appliance.gateway.request import Ask
 from appliance.gateway.routes import Route
-from appliance.gateway.wiring import Wiring
+from appliance.gateway.wiring import Estimator, Wiring
 from appliance.limits.reservation import Refusal
 from appliance.metering.accounting import Bounds
 from appliance.registry.snapshot import Credential, DeploymentEntry, Snapshot
 
 # Parsing more than this takes longer than other requests should wait.
 _PARSE_IN_THREAD_BYTES: Final = 64 * 1024
+# llama.cpp answers them all and reports the tokens of one: of several choices to one prompt the
+# tokens can be counted, of several prompts not.
+_ENGINES_OF_ONE_PROMPT: Final = frozenset({"llamacpp"})
+_ENGINES_THAT_TELL_OF_ONE_CHOICE: Final = frozenset({"llamacpp"})
 _OUTPUT_TOKENS: Final = 4_096  # reserved when neither the request nor the context says how many
 # Tokens that are in no byte of the body: templates and special tokens, images behind a link.
 _TEMPLATE_TOKENS: Final = 4_096
@@ -63,7 +67,7 @@ class Pipeline:
         caller = self.authenticate(call)
         access.may_run(caller)
         bodies.check_head(call, route, self._wiring.settings.gateway.body_bytes_max)
-        with self._bodies.hold() as holding:
+        with self._bodies.hold(caller.tenant_id) as holding:
             body = await self._bodies.read(call, holding)
             ask = await self._parse(call, route, body)
             entry = access.deployment(caller, ask.model, route, self.snapshot)
@@ -122,11 +126,13 @@ class Pipeline:
     ) -> Order:
         """Hold the tokens this request may use, in every layer. Raises when a limit refuses."""
         wiring = self._wiring
-        estimate = 0
-        if route.metered:
-            estimate = wiring.estimator.estimate(
-                entry.deployment_id, len(body), entry.context_tokens
+        if ask.inputs > 1 and route.generates and entry.engine in _ENGINES_OF_ONE_PROMPT:
+            raise UnsupportedOperation(
+                f"The deployment '{entry.name}' takes one prompt in a request.",
+                next_step="Send one request for each prompt.",
+                param="prompt",
             )
+        estimate = _input_tokens(ask, entry, wiring.estimator) if route.metered else 0
         tokens = estimate + (_output_tokens(ask, entry, estimate) if route.generates else 0)
         reservation = wiring.limits.reserve(caller.layers, tokens, wiring.clock.monotonic_s())
         if isinstance(reservation, Refusal):
@@ -142,7 +148,7 @@ class Pipeline:
             entry=entry,
             reservation=reservation,
             prompt_estimate=estimate,
-            bounds=_bounds(ask, entry, estimate, len(body)),
+            bounds=_bounds(ask, entry, estimate),
             lines=head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge),
         )
 
@@ -161,23 +167,42 @@ class Pipeline:
         return exchange
 
 
+def _input_tokens(ask: Ask, entry: DeploymentEntry, estimator: Estimator) -> int:
+    """What the prompt, or all the inputs together, will probably be."""
+    context = entry.context_tokens
+    if context is not None:
+        context *= ask.inputs
+    estimate = estimator.estimate(entry.deployment_id, ask.input_bytes, context)
+    if ask.token_ids > estimate:
+        return ask.token_ids if context is None else min(ask.token_ids, context)
+    return estimate
+
+
 def _output_tokens(ask: Ask, entry: DeploymentEntry, estimate: int) -> int:
     """The most this request may generate."""
     context = entry.context_tokens
-    room = _OUTPUT_TOKENS if context is None else max(context - estimate, 1)
     if ask.output_tokens is not None:
         room = ask.output_tokens if context is None else min(ask.output_tokens, context)
+    elif context is None:
+        room = _OUTPUT_TOKENS
+    else:
+        room = max(context - estimate // ask.inputs, 1)
     return room * ask.choices
 
 
-def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int, body_bytes: int) -> Bounds:
+def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int) -> Bounds:
     context = entry.context_tokens
-    input_max = max(estimate, body_bytes + _TEMPLATE_TOKENS) if context is None else context
-    each = context if context is not None else 1 << 24
-    if ask.output_tokens is not None:
-        each = min(each, ask.output_tokens)
+    choices = ask.choices
+    each = 1 << 24 if context is None else context
+    asked = ask.output_tokens
+    if context is None:
+        input_max = max(estimate, ask.input_bytes + _TEMPLATE_TOKENS) * choices
+    else:
+        input_max = context * choices
     return Bounds(
-        input_max=input_max * ask.choices,
-        output_max=each * ask.choices,
+        input_max=input_max,
+        output_max=each * choices,
         input_estimate=estimate,
+        output_asked=None if asked is None or asked > each else asked * choices,
+        one_choice_told=choices > 1 and entry.engine in _ENGINES_THAT_TELL_OF_ONE_CHOICE,
     )

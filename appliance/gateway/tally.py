@@ -26,9 +26,22 @@ class Tally:
             return
         counted = settle(figures, 0, bounds, generates=route.generates, counted=False)
         if route.generates and counted[1] is not Measured.ENGINE:
-            seen = estimate_output(answers.text_bytes(body))
+            seen = self._estimate(figures, body)
             counted = settle(figures, seen, bounds, generates=True, counted=False)
         self._take(*counted)
+
+    def _estimate(self, figures: Figures | None, body: bytes) -> int:
+        """Output tokens of an answer whose engine does not tell, or not of all choices."""
+        order = self._order
+        asked, context = order.ask.output_tokens, order.entry.context_tokens
+        if not order.bounds.one_choice_told or (asked is None and context is None):
+            return estimate_output(answers.text_bytes(body))
+        room = asked
+        if context is not None:
+            inputs = figures.input if figures is not None else None
+            left = max(context - (inputs or 0), 0)
+            room = left if asked is None else min(asked, left)
+        return answers.tokens_of_choices(body, room or 0)
 
     def take_stream(self, relay: Relay) -> None:
         """A stream, whole or cut off: the engine's figures, or a token for each event."""
@@ -49,4 +62,4 @@ class Tally:
         self.measured = measured
         if measured is Measured.ENGINE:
             order = self._order
-            self._estimator.observe(order.entry.deployment_id, len(order.body), tokens.input)
+            self._estimator.observe(order.entry.deployment_id, order.ask.input_bytes, tokens.input)

@@ -8,14 +8,17 @@ whether they are believed.
   a sane prompt and an absurd output keeps its prompt.
 - More tokens from the cache than in the prompt are not believed: then none came from it.
 - An output that is not believed is replaced by the tokens seen: the events that were relayed, or an
-  estimate from the bytes where the answer came in one piece.
+  estimate from the bytes where the answer came in one piece. One that is above what was asked and
+  yet possible says that all that was asked came, so it is no less than that.
+- An engine that reports one choice of several is believed as far as more was not seen.
 - A prompt that is not believed is replaced by its estimate.
 - The record says `engine` when both figures are the engine's, `counted` when the output was, or
   could have been, checked against relayed events, `estimated` when nothing but bytes was there.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from appliance.domain.usage import Measured, TokenCount
 
@@ -25,8 +28,7 @@ TOKENS_MAX: Final = 1 << 26
 _TEXT_BYTES_PER_TOKEN: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True, gc=False):
     """What an engine reported. None: it did not say."""
 
     input: int | None
@@ -34,13 +36,14 @@ class Figures:
     cached: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True, gc=False):
     """What can be true of a request, and what its prompt was taken for when it was admitted."""
 
     input_max: int
-    output_max: int
+    output_max: int  # that the model could generate at all
     input_estimate: int
+    output_asked: int | None = None  # the most that the request allows, at most `output_max`
+    one_choice_told: bool = False  # the engine's output is that of one choice of several
 
 
 def estimate_output(text_bytes: int) -> int:
@@ -64,8 +67,15 @@ def settle(
     """
     inputs = None if figures is None else _believed(figures.input, bounds.input_max)
     output = None if figures is None else _believed(figures.output, bounds.output_max)
+    asked = bounds.output_asked
+    if output is not None and asked is not None and output > asked:
+        seen = max(seen, asked)
+        output = None
     if output is None and not generates and (figures is None or figures.output is None):
         output, seen = 0, 0
+    if bounds.one_choice_told and generates and output is not None:
+        seen = max(seen, output)
+        output = None
     if inputs is not None and output is not None:
         measured = Measured.ENGINE
     elif counted and generates:

@@ -10,6 +10,10 @@ from appliance.domain.usage import Measured, TokenCount
 from appliance.metering.accounting import TOKENS_MAX, Bounds, Figures, estimate_output, settle
 
 BOUNDS = Bounds(input_max=4_096, output_max=128, input_estimate=40)
+ASKED = Bounds(input_max=4_096, output_max=4_096, input_estimate=40, output_asked=128)
+SEVERAL = Bounds(
+    input_max=4_096, output_max=4_096, input_estimate=40, output_asked=384, one_choice_told=True
+)
 
 
 def test_sane_figures_are_the_engines() -> None:
@@ -25,6 +29,41 @@ def test_an_output_that_cannot_be_true_is_replaced_by_what_was_counted(output: A
     tokens, measured = settle(Figures(31, output), 11, BOUNDS, generates=True)
     assert tokens == TokenCount(31, 11, 0)
     assert measured is Measured.COUNTED
+
+
+def test_more_than_was_asked_is_at_least_what_was_asked() -> None:
+    """An engine may generate beyond the limit it was given: that is never cheaper than within."""
+    assert settle(Figures(31, 128), 11, ASKED, generates=True) == (
+        TokenCount(31, 128),
+        Measured.ENGINE,
+    )
+    assert settle(Figures(31, 300), 11, ASKED, generates=True) == (
+        TokenCount(31, 128),
+        Measured.COUNTED,
+    )
+    assert settle(Figures(31, 300), 299, ASKED, generates=True)[0] == TokenCount(31, 299)
+    assert settle(Figures(31, 300), 90, ASKED, generates=True, counted=False) == (
+        TokenCount(31, 128),
+        Measured.ESTIMATED,
+    )
+
+
+@pytest.mark.parametrize("output", [4_097, 10**12, 10**30])
+def test_an_absurd_output_is_not_what_was_asked(output: int) -> None:
+    assert settle(Figures(31, output), 11, ASKED, generates=True)[0] == TokenCount(31, 11)
+
+
+def test_where_one_choice_is_reported_all_are_billed() -> None:
+    assert settle(Figures(31, 100), 290, SEVERAL, generates=True) == (
+        TokenCount(31, 290),
+        Measured.COUNTED,
+    )
+    # What was seen is an estimate, and may be too low.
+    assert settle(Figures(31, 100), 60, SEVERAL, generates=True, counted=False) == (
+        TokenCount(31, 100),
+        Measured.ESTIMATED,
+    )
+    assert settle(Figures(31, None), 290, SEVERAL, generates=True)[0] == TokenCount(31, 290)
 
 
 @pytest.mark.parametrize("prompt", [-1, 4_097, 10**30, None, False, 3.5, "31"])

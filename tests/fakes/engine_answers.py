@@ -326,15 +326,19 @@ def _named(name: str, value: dict[str, Any]) -> bytes:
     return f"event: {name}\n".encode() + _data({"type": name, **value})
 
 
-def events(operation: str, body: Body, model: str, *, usage_on_every: bool = False) -> list[Event]:
-    """All events of a streamed answer. `usage_on_every`: as vLLM with --enable-force-include-usage
-    and continuous usage, which reports it on every chunk and at the end, asked or not.
+def events(
+    operation: str, body: Body, model: str, *, usage_on_every: bool = False
+) -> Iterator[Event]:
+    """The events of a streamed answer, made as they are asked for.
+
+    `usage_on_every`: as vLLM with --enable-force-include-usage and continuous usage, which reports
+    it on every chunk and at the end, asked or not.
     """
     if operation == "responses":
-        return list(_response_events(body, model))
+        return _response_events(body, model)
     if operation == "messages":
-        return list(_message_events(body, model))
-    return list(_openai_events(operation, body, model, usage_on_every=usage_on_every))
+        return _message_events(body, model)
+    return _openai_events(operation, body, model, usage_on_every=usage_on_every)
 
 
 def _openai_events(

@@ -8,9 +8,10 @@ force-include-usage, hung engines); the rest are shapes of RFC 9112 turned wrong
 
 import asyncio
 import gzip
+import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,11 @@ class Call:
     def seconds(self, default: float) -> float:
         return float(self.argument) if self.argument else default
 
-    def events(self) -> list[Event]:
+    def events(self) -> Iterator[Event]:
         return events(self.operation, self.body, self.model, usage_on_every=self.usage_on_every)
+
+    def second_event(self) -> Event:
+        return next(itertools.islice(self.events(), 1, None))
 
     def answer(self) -> bytes:
         return json.dumps(answer(self.operation, self.body, self.model)).encode()
@@ -252,7 +256,7 @@ async def close_mid_stream(call: Call) -> None:
 @fault
 async def close_mid_event(call: Call) -> None:
     await call.tokens(call.number(2))
-    data = call.events()[1].data
+    data = call.second_event().data
     await call.connection.chunk(data[: len(data) // 2])
     call.connection.close()
 
@@ -655,7 +659,7 @@ async def events_after_done(call: Call) -> None:
     await call.begin_stream()
     for event in call.events():
         await call.event(event)
-    await call.connection.chunk(call.events()[1].data)
+    await call.connection.chunk(call.second_event().data)
     await call.connection.last_chunk()
 
 

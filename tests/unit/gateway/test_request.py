@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.gateway import forms, request
-from appliance.gateway.errors import BadRequest
-from appliance.gateway.routes import CHAT, COMPLETIONS, EMBEDDINGS
+from appliance.gateway.errors import BadRequest, UnsupportedOperation
+from appliance.gateway.routes import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+    SCORE,
+)
 from tests.fakes.endpoint import target
 
 HI = [{"role": "user", "content": "hi"}]
@@ -34,18 +42,123 @@ def test_what_is_read():
         ({"max_completion_tokens": 6}, 6),
         ({"max_completion_tokens": 6, "max_tokens": 5}, 6),
         ({"max_output_tokens": 4}, 4),
+        ({"max_tokens": 1, "n_predict": 300}, 300),
+        ({"max_tokens": 300, "n_predict": 1}, 300),
+        ({"max_tokens": 300, "max_completion_tokens": 2}, 300),
+        ({"max_tokens": 0, "n_predict": None}, 0),
     ],
 )
-def test_the_most_output(fields, tokens):
-    assert parse(**fields).output_tokens == tokens
+@pytest.mark.parametrize("route", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])
+def test_the_most_output(route, fields, tokens):
+    assert parse(route, **fields).output_tokens == tokens
+
+
+LENGTHS = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n_predict",
+    "num_predict",
+    "max_new_tokens",
+    "max_length",
+    "max_tokens_to_sample",
+]
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_whatever_an_engine_may_follow_is_a_length(name):
+    assert parse(**{"max_tokens": 3, "max_output_tokens": 4, name: 77}).output_tokens == 77
+    for wrong in (-1, 1.5, 7.0, "7", True, [7], 1 << 40):
+        with pytest.raises(BadRequest) as refused:
+            parse(**{name: wrong})
+        assert refused.value.param == name
+
+
+def test_every_name_of_a_number_of_choices():
+    assert parse(n=2, n_cmpl=5, best_of=3).choices == 5
+    with pytest.raises(BadRequest) as refused:
+        parse(n_cmpl=0)
+    assert refused.value.param == "n_cmpl"
 
 
 @pytest.mark.parametrize(
     ("prompt", "choices"),
-    [("text", 2), (["a", "b", "c"], 6), ([1, 2, 3], 2), ([[1], [2]], 4), ([], 2)],
+    [
+        ("text", 2),
+        (["a", "b", "c"], 6),
+        ([1, 2, 3], 2),
+        ([[1], [2]], 4),
+        ([], 2),
+        (None, 2),
+        ([{"prompt_string": "a"}, {"prompt_string": "b"}], 4),
+        ({"prompt_string": "[1,2]"}, 2),
+        ([1, "a", 2], 6),
+    ],
 )
 def test_each_prompt_is_answered_n_times(prompt, choices):
-    assert parse(COMPLETIONS, prompt=prompt, n=2).choices == choices
+    ask = parse(COMPLETIONS, prompt=prompt, n=2)
+    assert (ask.choices, ask.inputs) == (choices, choices // 2)
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "inputs"),
+    [
+        (EMBEDDINGS, {"input": "a, b"}, 1),
+        (EMBEDDINGS, {"input": ["a", "b, c", ""]}, 3),
+        (EMBEDDINGS, {"input": [[1, 2], [3], [4, 5, 6]]}, 3),
+        (EMBEDDINGS, {"content": ["a", "b"]}, 2),
+        (RERANK, {"query": "q", "documents": ["a", "b", "c"]}, 4),
+        (RERANK, {"query": "q", "texts": ["a", "b"]}, 3),
+        (RERANK, {"query": "q", "documents": {"content": [{"text": "a"}, {"text": "b"}]}}, 3),
+        (SCORE, {"text_1": "q", "text_2": ["a", "b"]}, 3),
+        (SCORE, {"queries": ["q", "r"], "documents": ["a", "b"]}, 4),
+        (RESPONSES, {"input": [{"role": "user", "content": "a"}] * 3}, 1),
+    ],
+)
+def test_each_input_is_counted(route, fields, inputs):
+    ask = parse(route, **fields)
+    assert (ask.inputs, ask.choices) == (inputs, inputs)
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "token_ids"),
+    [
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, 3),
+        (COMPLETIONS, {"prompt": [[1, 2], [3, 4]]}, 4),
+        (EMBEDDINGS, {"input": [[1], [2], [3, 4, 5]]}, 5),
+        (EMBEDDINGS, {"input": ["1,2", "3"]}, 0),
+    ],
+)
+def test_tokens_that_came_as_numbers_are_counted(route, fields, token_ids):
+    assert parse(route, **fields).token_ids == token_ids
+
+
+def test_a_query_is_read_again_with_each_document():
+    body = json.dumps({"model": "m", "query": "q" * 98, "documents": ["a"] * 10}).encode()
+    assert request.parse(body, RERANK, 64, 4096).input_bytes == len(body) + 9 * 100
+    assert parse(RERANK, query="q", documents=["a"]).input_bytes == len(
+        json.dumps({"model": "m", "messages": HI, "query": "q", "documents": ["a"]})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("background", True),
+        ("background", "true"),
+        ("store", True),
+        ("previous_response_id", "resp_1"),
+        ("conversation", "conv_1"),
+        ("conversation", {"id": "conv_1"}),
+    ],
+)
+def test_a_response_is_not_kept(name, value):
+    with pytest.raises(UnsupportedOperation) as refused:
+        parse(RESPONSES, **{name: value})
+    assert refused.value.param == name
+    for harmless in (None, False):
+        assert parse(RESPONSES, **{name: harmless}).model == "m"
+    assert parse(CHAT, **{name: value}).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +244,7 @@ def test_the_engines_name_of_the_model():
 
 MEMBERS = st.dictionaries(
     st.text(max_size=8).filter(
-        lambda k: k not in request._Fields.__struct_fields__  # those have types of their own
+        lambda k: k not in request._Generating.__struct_fields__  # those have types of their own
     ),
     st.none() | st.integers() | st.text(max_size=10) | st.lists(st.integers(), max_size=3),
     max_size=5,

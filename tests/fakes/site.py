@@ -64,6 +64,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def descendants(pid: int) -> list[int]:
+    """Children of a process, their children, and so on."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
+    return found
+
+
 class Site:
     """One home and the process that serves it."""
 
@@ -157,10 +167,11 @@ class Site:
         return code
 
     def kill(self) -> None:
-        """kill -9, to the whole process group."""
+        """kill -9 of the appliance, its agent and their engines."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            for pid in [self._process.pid, *descendants(self._process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait(STOP_S)
             self._process = None
 

@@ -152,6 +152,11 @@ def retried(status: int) -> bool:
     return status not in _REQUEST_AT_FAULT and status not in _NOT_RETRIED
 
 
+def is_sound_error(body: bytes) -> bool:
+    """Whether this is an error in whole JSON, as only a living engine writes it."""
+    return _error(body).message is not None
+
+
 def failed() -> EngineError:
     return EngineError(_ENGINE_FAILED, next_step=_TRY_AGAIN)
 

@@ -284,20 +284,25 @@ class Exchange(Ticket):
             error: GatewayError = answers.failed()
             if status == 429:
                 error = Overloaded("The model's engine takes no more requests.", retry_after_s=5)
-            self._engine_failed(error, f"status {status}")
+            # A sound answer proves that the engine lives, whatever it says of the request.
+            sound = status == 500 and answers.is_sound_error(body)
+            outcome = Outcome.REFUSED_BY_ENGINE if sound else Outcome.ENGINE_FAILED
+            self._engine_failed(error, f"status {status}", outcome)
             return
         refusal = answers.refused(status, body)
         if isinstance(refusal, EngineError):
             self._log_failure(f"status {status}")
         self._settle(Status.FAILED, Outcome.REFUSED_BY_ENGINE, refusal)
 
-    def _engine_failed(self, error: GatewayError, reason: str) -> None:
+    def _engine_failed(
+        self, error: GatewayError, reason: str, outcome: Outcome = Outcome.ENGINE_FAILED
+    ) -> None:
         """Nothing of the answer has come: try another replica, if there is one."""
         self._log_failure(reason)
         self._failure = error
         wiring = self._wiring
         wiring.stats.retries += 1
-        admission, effects = wiring.scheduler.retry(self, wiring.clock.monotonic_s())
+        admission, effects = wiring.scheduler.retry(self, wiring.clock.monotonic_s(), outcome)
         self._go_on(admission)
         wiring.apply(effects)
 
@@ -351,19 +356,20 @@ class Exchange(Ticket):
         elif self._phase is Phase.SENT:
             if self._first_token_s is None:
                 if now_s - self._sent_s > timeouts.first_token_s:
-                    self._time_out("the first token")
+                    self._abort_engine()
+                    self._relay = None
+                    self._engine_failed(engine_timeout(), "the first token did not come in time")
             elif not self._full and now_s - self._moved_s > timeouts.token_gap_s:
                 self._time_out("the next token")
 
     def _time_out(self, what: str) -> None:
         self._log_failure(f"{what} did not come in time")
-        error = EngineTimeout("The model's engine did not answer in time.")
-        self._end_early(Status.FAILED, error)
+        self._end_early(Status.FAILED, engine_timeout())
 
     def _end_early(self, status: Status, error: GatewayError) -> None:
         sent = self._phase is Phase.SENT
         self._abort_engine()
-        if sent:
+        if sent and (status is Status.ABORTED or self._relay is not None):
             self._count_what_came()
         outcome = Outcome.ENGINE_FAILED if isinstance(error, EngineTimeout) else Outcome.CLIENT_LEFT
         self._settle(status, outcome, error)
@@ -391,7 +397,9 @@ class Exchange(Ticket):
         self._phase = Phase.SETTLING
         self._failure = failure
         tokens = self._tally.tokens
-        if tokens.total or status is Status.OK:
+        # What an engine had to look at counts as a request, unless it was the site that failed.
+        site_failed = outcome is Outcome.ENGINE_FAILED
+        if tokens.total or status is Status.OK or (self._sent_s and not site_failed):
             wiring.limits.settle(self._order.reservation, tokens.total, now_s)
         else:
             wiring.limits.release(self._order.reservation, now_s)
@@ -456,3 +464,7 @@ class Exchange(Ticket):
         journal.engine_failed(
             self._call.request_id, self._record_id, self._order, self._served_by, reason
         )
+
+
+def engine_timeout() -> EngineTimeout:
+    return EngineTimeout("The model's engine did not answer in time.")

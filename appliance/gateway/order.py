@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from appliance.domain.ids import RecordId, RequestId
-from appliance.gateway import request
+from appliance.gateway import request, slots
 from appliance.gateway.naming import Naming
 from appliance.gateway.request import Ask
 from appliance.gateway.routes import Route
@@ -16,8 +16,8 @@ from appliance.registry.snapshot import Credential, DeploymentEntry
 from appliance.scheduler.replicas import ReplicaTarget
 
 PRICE_CLASS: Final = "serverless"
-# Engines that have no use for a cache salt. The others either know it or ignore it.
-_ENGINES_WITHOUT_SALT: Final = frozenset({"llamacpp"})
+# It has no use for a cache salt. The other engines either know it or ignore it.
+_LLAMACPP: Final = "llamacpp"
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +33,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     prompt_estimate: int
     bounds: Bounds
     lines: bytes
+    shared: bool  # more than one tenant uses this site
 
     def opening(self, record_id: RecordId, request_id: str, now_ns: int) -> Opening:
         """What the ledger is told before the first byte leaves."""
@@ -60,7 +61,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
         """The request as this replica gets it, head and body."""
         body = self.body
         if not self.route.multipart:
-            salted = self.route.generates and self.entry.engine not in _ENGINES_WITHOUT_SALT
+            salted = self.route.generates and self.entry.engine != _LLAMACPP
             body = request.forwarded(
                 body,
                 self.ask,
@@ -68,6 +69,8 @@ class Order(msgspec.Struct, frozen=True, gc=False):
                 upstream_model=target.upstream_model,
                 cache_salt=self.caller.cache_salt if salted else "",
             )
+            if self.entry.engine == _LLAMACPP and self.route.generates:
+                body = slots.for_llamacpp(body, shared=self.shared)
         head = request.head(
             target,
             self.route.upstream,

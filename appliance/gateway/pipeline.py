@@ -56,6 +56,7 @@ class Pipeline:
     def swap(self, snapshot: Snapshot) -> None:
         """Use new tables from the next request on."""
         self.snapshot = snapshot
+        self._shared = len({c.tenant_id for c in snapshot.credentials.values()}) > 1
         self._keys = access.KeyRing(snapshot, self._digest, self._secret)
 
     def authenticate(self, call: Call) -> Credential:
@@ -150,6 +151,7 @@ class Pipeline:
             prompt_estimate=estimate,
             bounds=_bounds(ask, entry, estimate),
             lines=head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge),
+            shared=self._shared,
         )
 
     async def _exchange(self, call: Call, order: Order) -> Exchange:

@@ -8,6 +8,7 @@ from typing import Final
 
 from appliance.domain.clock import Clock
 from appliance.gateway.upstream import Connection
+from appliance.registry.urls import never_an_engine
 from appliance.scheduler.replicas import ReplicaTarget
 
 # uvicorn and cpp-httplib close what was idle for 5 s; nothing of ours may be on its way then.
@@ -109,6 +110,11 @@ class Pools:
         except OSError as error:  # ssl.SSLError is one
             connected(None, f"the connection could not be made: {error.strerror or error}")
         else:
+            if never_an_engine(connection.peer_host):
+                # A name of the registry's can come to mean another address at any time.
+                connection.abort()
+                connected(None, "the name leads to an address that holds no engine")
+                return
             pool.all.add(connection)
             connected(connection, "")
         finally:

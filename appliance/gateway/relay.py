@@ -170,25 +170,30 @@ class Relay:
                 whole = self._with_right_usage(sight, data, whole)
             if not self.held:
                 return whole
-            self.held.append(whole)
+            self._hold(whole)
         elif kind is Kind.FIGURES:
             self.alive = self._begun = True
             self._usage_end = sight.usage.copy()
             if self._asked:
                 self._last_chunk = b""
-                self.held.append(whole)
+                self._hold(whole)
         elif kind is Kind.LAST and not self._begun:
             self.failure = "an end without a beginning"
         elif kind is Kind.LAST:
             if sight.usage:
                 self._usage_end = sight.usage.copy()
-            self.held.append(whole)
+            self._hold(whole)
             self.done = True
         elif kind is Kind.FAILED:
             self.failure = "the engine reported an error"
         else:
             self.failure = "an event that is not of this API"
         return b""
+
+    def _hold(self, event: bytes) -> None:
+        self.held.append(event)
+        if sum(map(len, self.held)) > sse.EVENT_BYTES_MAX:
+            self.failure = "no end after the final usage"
 
     def _with_right_usage(self, sight: Sight, data: bytes, whole: bytes) -> bytes:
         """The chunk with the usage the client asked for: none, null, or the engine's own."""

@@ -83,6 +83,12 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.since_s = 0.0  # idle or lingering
 
+    @property
+    def peer_host(self) -> str:
+        """The address at the other end, "" when there is none."""
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     # The receiver calls these.
 
     def send(self, receiver: Receiver, request: bytes) -> None:

@@ -51,7 +51,7 @@ def check_url(url: str) -> None:
             "The URL of an external engine must not hold a name or a password.",
             next_step="Give the secret as the API key: it is sealed there.",
         )
-    if parts.hostname is not None and _never_an_engine(parts.hostname):
+    if parts.hostname is not None and never_an_engine(parts.hostname):
         raise InvalidValue(
             "The URL of an external engine must not be a link-local, metadata or multicast"
             " address.",
@@ -59,7 +59,7 @@ def check_url(url: str) -> None:
         )
 
 
-def _never_an_engine(host: str) -> bool:
+def never_an_engine(host: str) -> bool:
     """Whether a host as it is written is an address that holds no engine. Names are not looked up.
 
     The system also takes IPv4 in one number, in hexadecimal and in octal, so these are read too.

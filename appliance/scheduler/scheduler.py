@@ -137,8 +137,13 @@ class Scheduler:
         ticket.state = TicketState.DONE
         return self._leave(ticket, outcome, output_tokens, now_s)
 
-    def retry(self, ticket: Ticket, now_s: float) -> tuple[Admission, Effects]:
+    def retry(
+        self, ticket: Ticket, now_s: float, outcome: Outcome = Outcome.ENGINE_FAILED
+    ) -> tuple[Admission, Effects]:
         """The replica failed before its first byte: try another. Called instead of `finish`.
+
+        An `outcome` of REFUSED_BY_ENGINE: it answered, only not with a success; that is no step
+        towards its ejection.
 
         Never a replica it was on before, and no more than `tries` in all; then the answer is
         Shed(TRIES_EXHAUSTED) and the ticket is done. If all others are full it waits at the head of
@@ -146,7 +151,7 @@ class Scheduler:
         """
         if ticket.state is not TicketState.RUNNING:
             return Shed(ShedReason.TRIES_EXHAUSTED, RETRY_AFTER_S_MIN), _NOTHING
-        self._end(ticket, Outcome.ENGINE_FAILED, 0, now_s)
+        self._end(ticket, outcome, 0, now_s)
         deployment = self._deployments.get(ticket.deployment_id)
         if deployment is None:
             ticket.state = TicketState.DONE

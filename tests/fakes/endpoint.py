@@ -144,6 +144,13 @@ class Endpoint:
         self.entries[MODEL] = replace(self.entries[MODEL], **changes)
         self.gateway.swap(snapshot(self.key, self.credential, self.entries))
 
+    def add_tenant(self) -> None:
+        """Somebody else with a key of the same site."""
+        other = replace(self.credential, tenant_id=TenantId("ten_2"))
+        tables = snapshot(self.key, self.credential, self.entries)
+        credentials = {**tables.credentials, b"x" * 32: other}
+        self.gateway.swap(replace(tables, credentials=credentials))
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client's connection; it is closed with the endpoint at the latest."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

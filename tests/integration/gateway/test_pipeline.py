@@ -482,3 +482,47 @@ async def test_engines_are_asked_over_kept_connections():
         for stream in (False, True, False, True):
             assert (await site.ask(chat(stream=stream))).status == 200
         assert engine.connections_made == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_hung_replica_is_replaced(stream):
+    using = settings(timeouts=QUICK)
+    async with FaultEngine() as engine:
+        replicas = [target(engine.port, f"rep_{n}") for n in range(2)]
+        async with endpoint(*replicas, using=using) as site:
+            engine.next_fault("hang_before_head")
+            assert (await site.ask(chat(stream=stream))).status == 200
+            assert len(engine.requests) == 2
+            assert site.ledger.only().tokens.output == 5
+            await until(lambda: engine.requests[0].closed_at)
+
+
+async def test_what_the_engine_refuses_counts_as_a_request():
+    layers = of_key(requests_per_min=2)
+    async with FaultEngine() as engine, endpoint(target(engine.port), layers=layers) as site:
+        for _ in range(2):
+            answer = await site.ask(chat(fault="context_llamacpp"))
+            assert (answer.status, answer.code) == (400, "context_length_exceeded")
+        assert (await site.ask(chat())).code == "rate_limit_exceeded"
+        assert len(engine.requests) == 2
+
+
+async def test_a_sound_error_of_an_engine_ejects_nobody():
+    using = settings(scheduler={"eject_after_failures": 1, "eject_s": 60.0})
+    async with FaultEngine() as engine, endpoint(target(engine.port), using=using) as site:
+        for fault, trusted in (("status:500", True), ("close_before_head", False)):
+            answer = await site.ask(chat(fault=fault))
+            assert (answer.status, answer.code) == (502, "engine_error")
+            [view] = site.scheduler.view(asyncio.get_running_loop().time())
+            assert view.replicas[0].trusted is trusted
+
+
+async def test_tenants_share_no_prefix_in_llamacpp():
+    async with FaultEngine() as engine, endpoint(target(engine.port)) as site:
+        site.change_entry(engine="llamacpp")
+        await site.ask(chat(id_slot=0, cache_prompt=True, seed=7))
+        assert engine.requests[-1].json.get("seed") == 7
+        assert not {"id_slot", "cache_prompt"} & set(engine.requests[-1].json)
+        site.add_tenant()
+        await site.ask(chat(cache_prompt=True))
+        assert engine.requests[-1].json["cache_prompt"] is False

@@ -167,6 +167,16 @@ def test_a_stream_without_its_end(end):
     assert one.failure
 
 
+def test_what_is_held_has_a_bound():
+    one = relay(asked=True)
+    final = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+    assert one.feed(final, None) == b""
+    for _ in range(EVENT_BYTES_MAX // len(GOOD) + 1):
+        if not one.failure:
+            one.feed(GOOD, None)
+    assert one.failure
+
+
 def test_an_end_and_nothing_else():
     one = relay()
     run(one, b"data: [DONE]\n\n")

@@ -18,7 +18,7 @@ from typing import Final
 
 import uvloop
 
-from appliance import lock
+from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.server import AdminServer
@@ -74,7 +74,10 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
     async with AsyncExitStack() as stack:
         appliance = await start(stack, home, settings, SystemClock())
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(_kept("fleet", appliance.fleet.run))]
+            tasks = [
+                background.create_task(_kept("fleet", appliance.fleet.run)),
+                background.create_task(memory.give_back()),
+            ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
                 tasks.append(background.create_task(_kept("agent", agent.run)))

@@ -17,7 +17,7 @@ _STATM: Final = Path("/proc/self/statm")
 
 
 async def give_back() -> None:
-    """Ask the C library for it as long as the process is large. Returns where it cannot be asked."""
+    """Ask the C library for it while the process is large. Returns where it cannot be asked."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
     if trim is None or not _STATM.exists():
         return

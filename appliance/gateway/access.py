@@ -89,10 +89,11 @@ def _key(headers: MultiMapping[str], family: Family) -> str | None:
             return None
         key = authorization[len(_BEARER) :].strip()
     if family is Family.ANTHROPIC:
-        for other in headers.getall("x-api-key", ()):
-            if key is not None and other != key:
-                return None
-            key = other
+        given = headers.getall("x-api-key", ())
+        if len(given) > 1 or (given and key is not None and given[0] != key):
+            return None
+        if given:
+            key = given[0]
     return key
 
 

@@ -33,6 +33,7 @@ def test_one_key_said_in_either_way_or_both(headers):
         [BEARER, ("x-api-key", OTHER)],
         [BEARER, ("x-api-key", "")],
         [("x-api-key", KEY), ("x-api-key", OTHER)],
+        [("x-api-key", KEY), ("x-api-key", KEY)],
         [("x-api-key", OTHER), ("x-api-key", KEY)],
         [("Authorization", "Basic eDp5"), ("x-api-key", KEY)],
         [],

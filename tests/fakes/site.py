@@ -132,7 +132,7 @@ class Site:
                 env=self.environ,
                 start_new_session=True,
             )
-        line = self._until(lambda: self._ready_line(begin), START_S, "a line `ready URL`")
+        line = self.until(lambda: self._ready_line(begin), START_S, "a line `ready URL`")
         self.base_url = line.split()[1]
 
     def _ready_line(self, begin: int) -> str | None:
@@ -258,7 +258,7 @@ class Site:
         body = {"tenant": tenant, "environment": environment, "name": name, **more}
         made = self.admin("POST", "/v1/keys", {**body, "limits": dict(limits or {})})
         key = Key(made["id"], made["key"], name, tenant, environment)
-        self._until(lambda: self.get("/models", key)[0] == 200, CALL_S, "the key to be accepted")
+        self.until(lambda: self.get("/models", key)[0] == 200, CALL_S, "the key to be accepted")
         return key
 
     def deployment(self, name: str, url: str, *, wait: bool = True, **more: object) -> Row:
@@ -274,7 +274,7 @@ class Site:
                 raise SiteFailure(f"deployment {name} failed: {row['reason']}")
             return row if row["state"] == "ready" else None
 
-        return self._until(ready, deadline_s, f"deployment {name} to be ready")
+        return self.until(ready, deadline_s, f"deployment {name} to be ready")
 
     def ledger(self, since: int = 0) -> list[Row]:
         lines = self.ask("GET", f"/v1/ledger?since={since}").splitlines()
@@ -289,7 +289,7 @@ class Site:
                 raise SiteFailure(f"{len(rows)} records of {request_id}: {rows}")
             return rows[0] if rows else None
 
-        return self._until(found, deadline_s, f"a ledger record of {request_id}")
+        return self.until(found, deadline_s, f"a ledger record of {request_id}")
 
     def status(self) -> Row:
         row: Row = self.admin("GET", "/v1/status")
@@ -302,7 +302,7 @@ class Site:
             status = self.status()
             return not (status["requests_running"] or status["requests_queued"])
 
-        self._until(idle, deadline_s, "the site to be idle")
+        self.until(idle, deadline_s, "the site to be idle")
 
     # the endpoint, for what needs no client library
 
@@ -340,7 +340,8 @@ class Site:
     def new_request_id(self) -> str:
         return f"test-{os.getpid()}-{next(self._numbers)}"
 
-    def _until(self, wanted: Callable[[], T | None], deadline_s: float, what: str) -> T:
+    def until(self, wanted: Callable[[], T | None], deadline_s: float, what: str) -> T:
+        """The first true value of `wanted()`, asked until the deadline; then SiteFailure."""
         until = time.monotonic() + deadline_s
         while not (found := wanted()):
             if time.monotonic() > until:

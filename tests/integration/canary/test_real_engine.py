@@ -83,5 +83,5 @@ def test_what_the_engine_says_is_not_kept(site: Site, key: Key, oddity: str) -> 
 
 def test_nothing_is_left_when_the_engine_stops(site: Site, key: Key) -> None:
     site.admin("DELETE", "/v1/deployments/tiny")
-    site._until(lambda: site.get("/models/tiny", key)[0] == 404, 10, "the deployment to go")
+    site.until(lambda: site.get("/models/tiny", key)[0] == 404, 10, "the deployment to go")
     assert not leaks(site)

@@ -52,7 +52,7 @@ def test_a_wrong_key(site: Site, key: Key, wrong: str) -> None:
         gone = site.key()
         secret = gone.secret
         site.admin("DELETE", f"/v1/keys/{gone.id}")
-        site._until(lambda: site.get("/models", gone)[0] == 401, 5, "the key to be refused")
+        site.until(lambda: site.get("/models", gone)[0] == 401, 5, "the key to be refused")
     if not secret:
         status, headers, body = site.call("GET", "/models", None, None)
         assert status == 401
@@ -196,12 +196,12 @@ def test_suspension_and_return(site: Site, action: str, status: int, code: str) 
     query = f"?tenant={key.tenant}" if action == "environments" else ""
     with openai.OpenAI(base_url=site.base_url, api_key=key.secret, max_retries=0) as client:
         site.admin("POST", f"{path}/suspend{query}")
-        site._until(lambda: site.get("/models", key)[0] == status, 5, "the suspension")
+        site.until(lambda: site.get("/models", key)[0] == status, 5, "the suspension")
         with pytest.raises(openai.PermissionDeniedError) as refused:
             chat(client)
         assert_error(refused.value, status, code)
         site.admin("POST", f"{path}/resume{query}")
-        site._until(lambda: site.get("/models", key)[0] == 200, 5, "the return")
+        site.until(lambda: site.get("/models", key)[0] == 200, 5, "the return")
         assert chat(client).choices
 
 
@@ -209,16 +209,16 @@ def test_a_rotated_key_goes_on_for_its_overlap(site: Site) -> None:
     key = site.key()
     fresh = site.admin("POST", f"/v1/keys/{key.id}/rotate", {"overlap_s": 2})
     renewed = Key(fresh["id"], fresh["key"], fresh["name"], key.tenant, key.environment)
-    site._until(lambda: site.get("/models", renewed)[0] == 200, 2, "the new secret")
+    site.until(lambda: site.get("/models", renewed)[0] == 200, 2, "the new secret")
     assert site.get("/models", key)[0] == 200
-    site._until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the old secret")
+    site.until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the old secret")
     assert site.get("/models", renewed)[0] == 200
 
 
 def test_a_key_expires(site: Site) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=2)
     key = site.key(expires_at=soon.isoformat().replace("+00:00", "Z"))
-    site._until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the key")
+    site.until(lambda: site.get("/models", key)[0] == 401, 5, "the end of the key")
 
 
 def test_a_read_only_key_lists_and_runs_nothing(site: Site) -> None:

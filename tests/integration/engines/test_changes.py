@@ -68,18 +68,18 @@ def test_a_stream_that_was_admitted_is_finished(
 def test_a_suspended_deployment_says_so(site: Site, key: Key, model: str) -> None:
     body = {**body_of("chat"), "model": model}
     site.admin("POST", f"/v1/deployments/{model}/suspend")
-    site._until(lambda: site.post("/chat/completions", body, key)[0] == 503, 5, "the suspension")
+    site.until(lambda: site.post("/chat/completions", body, key)[0] == 503, 5, "the suspension")
     status, _, answer = site.post("/chat/completions", body, key)
     assert status == 503
     assert json.loads(answer)["error"]["code"] == "deployment_suspended"
     site.admin("POST", f"/v1/deployments/{model}/resume")
-    site._until(lambda: site.post("/chat/completions", body, key)[0] == 200, 5, "the return")
+    site.until(lambda: site.post("/chat/completions", body, key)[0] == 200, 5, "the return")
 
 
 def test_a_deployment_that_was_deleted_is_unknown(site: Site, key: Key, model: str) -> None:
     site.admin("DELETE", f"/v1/deployments/{model}")
     body = {**body_of("chat"), "model": model}
-    site._until(lambda: site.post("/chat/completions", body, key)[0] == 404, 5, "its end")
+    site.until(lambda: site.post("/chat/completions", body, key)[0] == 404, 5, "its end")
 
 
 def test_a_stream_that_never_ends_is_ended(

@@ -186,7 +186,7 @@ def test_an_engine_that_is_gone(site: Site, key: Key) -> None:
     def known() -> bool:
         return site.post("/chat/completions", body, key)[0] != 404
 
-    site._until(known, 5, "the deployment to be known")
+    site.until(known, 5, "the deployment to be known")
     status, _, answer = site.post("/chat/completions", body, key, {"X-Request-Id": request_id})
     assert status in {502, 503}
     assert b"127.0.0.1" not in answer

@@ -75,11 +75,11 @@ def running_pid(site: Site, name: str) -> int:
         busy = [r["pid"] for r in ready_replicas(site, name) if r["requests_running"]]
         return busy[0] if busy else None
 
-    return site._until(found, 5, "a busy replica")
+    return site.until(found, 5, "a busy replica")
 
 
 def test_a_killed_engine_ends_the_stream_and_is_started_again(site: Site, key: Key) -> None:
-    site._until(lambda: len(ready_replicas(site, "pair")) == 2, 60, "two replicas")
+    site.until(lambda: len(ready_replicas(site, "pair")) == 2, 60, "two replicas")
     request_id = site.new_request_id()
     with begin(site, key, request_id, body_of("pair", 1_900, stream=True)) as client:
         pid = running_pid(site, "pair")
@@ -94,12 +94,12 @@ def test_a_killed_engine_ends_the_stream_and_is_started_again(site: Site, key: K
     # The other replica serves on at once, and the dead one comes back.
     for _ in range(5):
         assert site.post("/chat/completions", body_of("pair", 3), key)[0] == 200
-    site._until(lambda: len(ready_replicas(site, "pair")) == 2, 30, "the replica to come back")
+    site.until(lambda: len(ready_replicas(site, "pair")) == 2, 30, "the replica to come back")
     assert Path(f"/proc/{pid}").exists() is False
 
 
 def test_a_frozen_engine_fails_no_request(site: Site, key: Key) -> None:
-    site._until(lambda: len(ready_replicas(site, "pair")) == 2, 60, "two replicas")
+    site.until(lambda: len(ready_replicas(site, "pair")) == 2, 60, "two replicas")
     frozen = ready_replicas(site, "pair")[0]["pid"]
     os.kill(frozen, signal.SIGSTOP)
     try:
@@ -145,10 +145,10 @@ def test_leaving_the_queue(site: Site, key: Key) -> None:
     try:
         first_id, second_id = site.new_request_id(), site.new_request_id()
         with begin(site, key, first_id, body_of("single", 3)) as first:
-            site._until(lambda: site.status()["requests_running"] == 1, 2, "the first to run")
+            site.until(lambda: site.status()["requests_running"] == 1, 2, "the first to run")
             with begin(site, key, second_id, body_of("single", 3)):
-                site._until(lambda: site.status()["requests_queued"] == 1, 2, "the second to wait")
-            site._until(lambda: site.status()["requests_queued"] == 0, 0.5, "its place")
+                site.until(lambda: site.status()["requests_queued"] == 1, 2, "the second to wait")
+            site.until(lambda: site.status()["requests_queued"] == 0, 0.5, "its place")
             os.kill(engine, signal.SIGCONT)
             assert first.answer().status == 200
     finally:
@@ -167,7 +167,7 @@ def test_a_queued_stream_hears_comments_and_then_its_answer(site: Site, key: Key
             begin(site, key, site.new_request_id(), body_of("single", 3)) as first,
             begin(site, key, site.new_request_id(), body_of("single", 3, stream=True)) as second,
         ):
-            site._until(lambda: site.status()["requests_queued"] == 1, 2, "the second to wait")
+            site.until(lambda: site.status()["requests_queued"] == 1, 2, "the second to wait")
             head = second.socket.recv(4_096)
             assert b" 200 " in head.split(b"\r\n")[0]
             assert b"text/event-stream" in head

@@ -29,7 +29,7 @@ def test_streams_in_flight_are_finished(engine: EngineProcess) -> None:
         site.deployment("fault", engine.url)
         key = site.key()
         clients = [open_stream(site.address, key, f"drain-{n}") for n in range(10)]
-        site._until(lambda: engine.counts()["running"] == 10, 5, "ten streams")
+        site.until(lambda: engine.counts()["running"] == 10, 5, "ten streams")
         address = site.address
         os.kill(site.pid, signal.SIGTERM)
         for client in clients:
@@ -54,7 +54,7 @@ def test_streams_that_do_not_end_are_cut_in_time(engine: EngineProcess) -> None:
         client.send(
             request("POST", "/v1/chat/completions", body, {**key.bearer, "X-Request-Id": "cut"})
         )
-        site._until(lambda: engine.counts()["running"] == 1, 5, "the stream")
+        site.until(lambda: engine.counts()["running"] == 1, 5, "the stream")
         begun = time.monotonic()
         assert site.stop() == 0
         assert time.monotonic() - begun < 5

@@ -59,7 +59,7 @@ def leave(client: RawClient, how: str) -> float:
 
 
 def wait_started(site: Site, engine: EngineProcess) -> None:
-    site._until(lambda: engine.counts()["requests"] > 0, 5, "the engine's request")
+    site.until(lambda: engine.counts()["requests"] > 0, 5, "the engine's request")
 
 
 def wait_left(site: Site, engine: EngineProcess) -> Row:
@@ -67,7 +67,7 @@ def wait_left(site: Site, engine: EngineProcess) -> Row:
         request_seen = engine.requests()[-1]
         return request_seen if request_seen["closed_at"] else None
 
-    return site._until(found, 3, "the engine to be told")
+    return site.until(found, 3, "the engine to be told")
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -171,5 +171,5 @@ def test_connections_to_the_engine_are_given_back(
         read_at_least(client, 200)
         leave(client, "close")
     site.wait_idle(2)
-    site._until(lambda: engine.counts()["running"] == 0, 2, "the engine to be idle")
+    site.until(lambda: engine.counts()["running"] == 0, 2, "the engine to be idle")
     assert engine.counts()["connections"] <= 10

@@ -10,6 +10,9 @@ DAY_SPAN: Final = 288
 MINUTE_S: Final = float(MINUTE_SPAN * MINUTE_SLOT_S)
 DAY_S: Final = float(DAY_SPAN * DAY_SLOT_S)
 
+# The shortest wait: a smaller one, added to a time, may be rounded away, and never be over.
+_LEAST_S: Final = 1e-6
+
 
 class Window:
     """Amounts by slot of time; `total` never falls below what any window of the span holds.
@@ -121,4 +124,4 @@ class Window:
         return self._left_s(self._last_s, now_s) if self.total else 0.0
 
     def _left_s(self, counted_s: float, now_s: float) -> float:
-        return max(0.0, self._span_s - (now_s - counted_s))
+        return max(_LEAST_S, self._span_s - (now_s - counted_s))

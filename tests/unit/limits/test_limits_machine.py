@@ -137,7 +137,7 @@ class LimitsMachine(RuleBasedStateMachine):
             self.store.release(reservation, self.now_s)
         for scope in SCOPES:
             assert self.store.used(scope, self.now_s).concurrency == 0
-            assert self.store.used(scope, self.now_s + 86_400) == Used()
+            assert self.store.used(scope, self.now_s + 86_401) == Used()
 
 
 def taken_back(event: Event) -> bool:

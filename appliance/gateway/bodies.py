@@ -28,8 +28,8 @@ _JSON: Final = "application/json"
 _FORM: Final = "multipart/form-data"
 
 
-def check_head(call: Call, route: Route, body_bytes_max: int) -> None:
-    """Refuse by the head alone, before a byte of the body is read."""
+def check_head(call: Call, route: Route, body_bytes_max: int) -> bool:
+    """Refuse by the head alone, before a byte of the body is read; else tell if it may be large."""
     headers = call.headers
     if "Content-Encoding" in headers:
         raise UnsupportedMedia("The body must not be compressed.", next_step="Send it as it is.")
@@ -46,6 +46,7 @@ def check_head(call: Call, route: Route, body_bytes_max: int) -> None:
     expect = headers.get("Expect")
     if expect is not None and (expect.lower() != "100-continue" or not call.version11):
         raise ExpectationFailed("The only expectation that can be met is 100-continue.")
+    return declared is None or int(declared) > SMALL_BYTES_MAX
 
 
 def too_large(body_bytes_max: int) -> BodyTooLarge:

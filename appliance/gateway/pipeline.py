@@ -67,16 +67,43 @@ class Pipeline:
         """Answer the request. Raises GatewayError for what was never admitted."""
         caller = self.authenticate(call)
         access.may_run(caller)
-        bodies.check_head(call, route, self._wiring.settings.gateway.body_bytes_max)
+        large = bodies.check_head(call, route, self._wiring.settings.gateway.body_bytes_max)
         with self._bodies.hold(caller.tenant_id) as holding:
-            body = await self._bodies.read(call, holding)
-            ask = await self._parse(call, route, body)
+            if large:
+                body, ask = await self._take_in_large(call, route, caller, holding)
+            else:
+                body = await self._bodies.read(call, holding)
+                ask = await self._parse(call, route, body)
             entry = access.deployment(caller, ask.model, route, self.snapshot)
             key = call.headers.get("Idempotency-Key")
             if key is None or ask.stream:
                 await self._exchange(call, self._reserve(call, route, ask, body, caller, entry))
             else:
                 await self._once(key, call, route, ask, body, caller, entry)
+
+    async def _take_in_large(
+        self, call: Call, route: Route, caller: Credential, holding: bodies.Holding
+    ) -> tuple[bytes, Ask]:
+        """A large body, which costs something before it is a request.
+
+        So it needs a place within the limits while it comes, and what turns out to be no request is
+        counted as one.
+        """
+        limits, clock = self._wiring.limits, self._wiring.clock
+        place = limits.reserve(caller.layers, 1, clock.monotonic_s())
+        if isinstance(place, Refusal):
+            raise refusals.limited(place)
+        sound = False
+        try:
+            body = await self._bodies.read(call, holding)
+            ask = await self._parse(call, route, body)
+            sound = True
+        finally:
+            if sound:
+                limits.release(place, clock.monotonic_s())
+            else:
+                limits.settle(place, 0, clock.monotonic_s())
+        return body, ask
 
     async def _parse(self, call: Call, route: Route, body: bytes) -> Ask:
         if route.multipart:

@@ -67,6 +67,35 @@ async def test_one_prompt_in_a_request_where_the_engine_counts_one():
             assert answer.status == 200
 
 
+PAD = "x" * 70_000
+TWICE_A_MINUTE = (LayerLimits(Layer.KEY, "key_1", Limits(requests_per_min=2)),)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_large_bodies_count_before_they_are_requests(chunked):
+    """What is refused for its body was read all the same: it takes its place in the limit."""
+    async with FaultEngine() as engine, endpoint(target(engine.port), layers=TWICE_A_MINUTE) as s:
+        body = json.dumps(chat(pad=PAD, n="no")).encode()
+        headers = None
+        if chunked:
+            headers = {"Transfer-Encoding": "chunked", "Content-Length": ""}
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        for status in (400, 400, 429, 429):
+            assert (await s.ask(body, headers=headers)).status == status
+        assert not engine.requests
+
+
+async def test_a_large_request_counts_once():
+    async with FaultEngine() as engine, endpoint(target(engine.port), layers=TWICE_A_MINUTE) as s:
+        for status, left in ((200, "1"), (200, "0"), (429, "0")):
+            answer = await s.ask(chat(pad=PAD))
+            assert (answer.status, answer.headers["x-ratelimit-remaining-requests"]) == (
+                status,
+                left,
+            )
+        assert len(engine.requests) == 2
+
+
 async def test_nothing_of_a_response_is_kept():
     async with FaultEngine() as engine, endpoint(target(engine.port)) as site:
         for kept in (

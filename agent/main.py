@@ -35,7 +35,7 @@ from appliance.wire.command import CommandError, ExitCode, Invocation
 log = logging.getLogger(__name__)
 
 # An agent that was told to end drains its engines first; a new one waits for it.
-LOCK_WAIT_S: Final = 30.0
+LOCK_WAIT_S: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _NAME_CHARS_MAX: Final = 63
 _UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")

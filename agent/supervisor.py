@@ -53,7 +53,7 @@ class Times:
     backoff_s_max: float = 60.0
     stable_s: float = 30.0  # of service, after which failures are forgotten
     start_s: float = 600.0  # from the spawn to the first token
-    drain_s: float = 10.0  # for the requests that run
+    drain_s: float = 30.0  # for the requests that run; as long as the appliance gives them
     end_s: float = 5.0  # from TERM to KILL, and between two KILLs
     still_s: float = 20.0  # without any progress, until an engine counts as hung
 

@@ -1,5 +1,7 @@
 """Models and deployments: what is wanted, from the registry, and what is, from the fleet."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.admin.calls import Call, NoQuery, Services
@@ -34,10 +36,23 @@ def model_view(row: ModelRow) -> Model:
     )
 
 
-def deployment_view(row: DeploymentRow, live: DeploymentLive | None) -> Deployment:
-    """A suspended deployment is shown as such, whatever its processes still do."""
+def deployment_view(
+    row: DeploymentRow, live: DeploymentLive | None, *, model_suspended: bool = False
+) -> Deployment:
+    """A suspended deployment is shown as such, whatever its processes still do.
+
+    What was resumed or was given replicas a moment ago is pending until the fleet has heard of it.
+    """
     if live is None:
         live = DeploymentLive("pending", "not started yet", ())
+    resumed = live.state == "suspended" and not row.suspended
+    if resumed or (live.state == "pending" and row.replicas > 0 and not live.replicas):
+        live = replace(live, state="pending", reason="not started yet")
+    if row.suspended:
+        live = replace(live, state="suspended", reason="")
+    elif model_suspended:
+        reason = f"Its model is suspended: `cic model resume {row.model_name}`."
+        live = replace(live, state="suspended", reason=reason)
     return Deployment(
         id=row.id,
         name=row.name,
@@ -52,15 +67,26 @@ def deployment_view(row: DeploymentRow, live: DeploymentLive | None) -> Deployme
         embedding=row.embedding,
         operations=sorted(operation.value for operation in row.operations),
         region=row.region,
-        state="suspended" if row.suspended else live.state,
-        reason="" if row.suspended else live.reason,
+        state=live.state,
+        reason=live.reason,
         replicas=list(live.replicas),
         created_at=iso(row.created_at_ns),
     )
 
 
-def _with_live(services: Services, row: DeploymentRow) -> Deployment:
-    return deployment_view(row, services.live.deployment(row.id))
+async def _all_with_live(services: Services, rows: Sequence[DeploymentRow]) -> list[Deployment]:
+    suspended = {row.id for row in await services.registry.models.list() if row.suspended}
+    return [
+        deployment_view(
+            row, services.live.deployment(row.id), model_suspended=row.model_id in suspended
+        )
+        for row in rows
+    ]
+
+
+async def _with_live(services: Services, row: DeploymentRow) -> Deployment:
+    (view,) = await _all_with_live(services, [row])
+    return view
 
 
 async def list_models(services: Services, _call: Call[NoQuery, None]) -> list[Model]:
@@ -106,7 +132,7 @@ async def delete_model(services: Services, call: Call[NoQuery, None]) -> None:
 
 
 async def list_deployments(services: Services, _call: Call[NoQuery, None]) -> list[Deployment]:
-    return [_with_live(services, row) for row in await services.registry.deployments.list()]
+    return await _all_with_live(services, await services.registry.deployments.list())
 
 
 async def create_deployment(
@@ -131,11 +157,11 @@ async def create_deployment(
         operations=_operations(body.operations),
         region=body.region,
     )
-    return _with_live(services, row)
+    return await _with_live(services, row)
 
 
 async def show_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
-    return _with_live(services, await services.registry.deployments.get(call.ref))
+    return await _with_live(services, await services.registry.deployments.get(call.ref))
 
 
 async def update_deployment(
@@ -153,15 +179,19 @@ async def update_deployment(
         upstream_model=body.upstream_model,
         operations=_operations(body.operations),
     )
-    return _with_live(services, row)
+    return await _with_live(services, row)
 
 
 async def suspend_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
-    return _with_live(services, await services.registry.deployments.suspend(call.actor, call.ref))
+    return await _with_live(
+        services, await services.registry.deployments.suspend(call.actor, call.ref)
+    )
 
 
 async def resume_deployment(services: Services, call: Call[NoQuery, None]) -> Deployment:
-    return _with_live(services, await services.registry.deployments.resume(call.actor, call.ref))
+    return await _with_live(
+        services, await services.registry.deployments.resume(call.actor, call.ref)
+    )
 
 
 async def delete_deployment(services: Services, call: Call[NoQuery, None]) -> None:

@@ -1,5 +1,7 @@
 """Nodes and regions."""
 
+from dataclasses import replace
+
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
@@ -19,6 +21,8 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
     """A node whose agent never said hello is `expected`."""
     if live is None:
         live = NodeLive("expected")
+    elif live.state in ("suspended", "draining") and not row.suspended:
+        live = replace(live, state="ready")  # resumed a moment ago: the fleet has not heard of it
     return Node(
         id=row.id,
         name=row.name,

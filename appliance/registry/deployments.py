@@ -327,6 +327,11 @@ def _checked(row: DeploymentRow, weights: ModelRow | None) -> DeploymentRow:
                 next_step="Give --url, and no --model.",
             )
         check_url(row.url)
+        if row.replicas > 1:
+            raise InvalidValue(
+                "An external engine is one replica, whatever stands behind its URL.",
+                next_step="Give 1, or 0 for none. Another URL is another deployment.",
+            )
     elif row.model_id is None or row.url is not None or row.has_api_key:
         raise InvalidValue(
             f"The engine {row.engine} runs a model of this site.",

@@ -258,6 +258,16 @@ def test_a_deployment_shows_what_the_fleet_knows_unless_it_is_suspended(site: Ad
     assert (changed["has_api_key"], changed["parallel"]) == (False, 9)
     assert ask(site, "POST", "/v1/deployments/far/suspend")["state"] == "suspended"
     assert ask(site, "POST", "/v1/deployments/far/resume")["state"] == "ready"
+    # The fleet hears of a change a little later than the one who made it.
+    late = DeploymentLive("suspended", "", (replica,))
+    site.live.deployments[DeploymentId(made["id"])] = late
+    assert ask(site, "POST", "/v1/deployments/far/resume")["state"] == "pending"
+    none = DeploymentLive("pending", "No replicas are wanted.", ())
+    site.live.deployments[DeploymentId(made["id"])] = none
+    one = ask(site, "PATCH", "/v1/deployments/far", json={"replicas": 1})
+    assert (one["state"], one["reason"]) == ("pending", "not started yet")
+    zero = ask(site, "PATCH", "/v1/deployments/far", json={"replicas": 0})
+    assert zero["reason"] == "No replicas are wanted."
     ask(site, "DELETE", "/v1/deployments/far", status=204)
     assert "far" not in [row["name"] for row in ask(site, "GET", "/v1/deployments")]
 
@@ -288,6 +298,8 @@ def test_a_node_is_expected_until_its_agent_says_hello(site: AdminSite) -> None:
     assert ask(site, "PATCH", "/v1/nodes/gpu1", json={"region": "eu"})["region"] == "eu"
     assert ask(site, "POST", "/v1/nodes/gpu1/suspend")["state"] == "suspended"
     assert ask(site, "POST", "/v1/nodes/gpu1/resume")["state"] == "ready"
+    site.live.nodes[NodeId(made["id"])] = NodeLive("draining")  # heard of the suspension only
+    assert ask(site, "GET", "/v1/nodes/gpu1")["state"] == "ready"
     assert [row["name"] for row in ask(site, "GET", "/v1/nodes")] == ["gpu1"]
     ask(site, "DELETE", "/v1/nodes/gpu1", status=204)
 

@@ -340,8 +340,20 @@ async def test_the_generation_rises_with_what_needs_a_new_process(
 # --- replicas and nodes
 
 
-async def test_replicas_follow_the_count_and_keep_their_ids(registry: Registry) -> None:
-    row = await external(registry)
+async def test_an_external_engine_is_one_replica_or_none(registry: Registry) -> None:
+    await external(registry)
+    with pytest.raises(InvalidValue, match="one replica"):
+        await registry.deployments.update(ACTOR, "gpt", replicas=2)
+    assert (await registry.deployments.update(ACTOR, "gpt", replicas=0)).replicas == 0
+    with pytest.raises(InvalidValue, match="one replica"):
+        await registry.deployments.create(ACTOR, "more", "external", url=URL, replicas=2)
+
+
+async def test_replicas_follow_the_count_and_keep_their_ids(
+    registry: Registry, weights: Path
+) -> None:
+    await registry.models.register(ACTOR, "m", weights)
+    row = await registry.deployments.create(ACTOR, "gpt", "llamacpp", model="m")
     (only,) = await registry.replicas.list()
     assert (only.deployment_id, only.ordinal, only.node_id) == (row.id, 0, None)
     await registry.deployments.update(ACTOR, "gpt", replicas=3)

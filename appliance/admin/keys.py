@@ -41,6 +41,8 @@ def key_state(row: KeyRow, now_ns: int) -> KeyState:
 
 
 def key_view(row: KeyRow, now_ns: int) -> Key:
+    old_until_ns = row.retiring_until_ns
+    overlaps = old_until_ns is not None and old_until_ns > now_ns
     return Key(
         id=row.id,
         name=row.name,
@@ -52,6 +54,7 @@ def key_view(row: KeyRow, now_ns: int) -> Key:
         role=row.role.value,
         state=key_state(row, now_ns),
         expires_at=None if row.expires_at_ns is None else iso(row.expires_at_ns),
+        old_secret_until=iso(old_until_ns) if overlaps and old_until_ns is not None else None,
         created_at=iso(row.created_at_ns),
         limits=limit_values(row.limits),
     )

@@ -92,7 +92,7 @@ def create(
 @scoped(_SCOPE)
 @click.option("--name", help="Its new name.")
 @click.option("--role", type=_ROLES)
-@click.option("--expires", metavar="TIME|never", help="A moment, 30d from now, or never.")
+@click.option("--expires", metavar="TIME|none", help="A moment, 30d from now, or none.")
 @click.pass_context
 def update(
     ctx: click.Context,
@@ -104,7 +104,7 @@ def update(
     expires: str | None,
 ) -> None:
     """Change a key's name, role or expiry. REF is its id or name."""
-    never = expires == "never"
+    never = expires in ("none", "never")
     moment = None if expires is None or never else Moment(1).convert(expires, None, ctx)
     body = KeyUpdate(name=name, role=role, expires_at=moment, never_expires=never)
     invocation: Invocation = ctx.obj

@@ -89,6 +89,12 @@ def set_limits(
 
     What is not named stays as it is; `none` takes a limit away.
     """
+    if all(value is None for value in values.values()):
+        raise CommandError(
+            "No limit is named.",
+            next_step="Name --rpm, --tpm, --tpd or --concurrency; `none` takes one away.",
+            exit_code=ExitCode.USAGE,
+        )
     body = LimitsSet(
         layer=layer_named(tenant, environment, key, whole_site=whole_site),
         tenant=tenant,

@@ -273,7 +273,7 @@ def wait_ready(client: AdminClient, item: Deployment, timeout_s: float) -> Deplo
     with progress(f"{item.name}: {item.state} …") as show:
         while item.state != "ready":
             if item.state in ("failed", "suspended") or time.monotonic() > deadline:
-                reason = item.reason or "no reason is known"
+                reason = item.reason.rstrip(".") or "no reason is known"
                 raise CommandError(
                     f"The deployment {item.name} is {item.state}: {reason}.",
                     next_step=f"`cic deployment show {item.name}` tells of its replicas.",

@@ -53,6 +53,8 @@ class Span(click.ParamType[int]):
         span = span_of(value)
         if span is not None:
             return int(span.total_seconds())
+        if value in {f"0{unit}" for unit in _UNITS}:
+            return 0
         if not (value.isascii() and value.isdecimal()):
             self.fail(f"{value!r} is no span: write 0, 3600, 30m, 24h or 7d.", param, ctx)
         return int(value)

@@ -7,7 +7,7 @@ import click
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.noun import Noun, add_common
-from appliance.commands.output import Column
+from appliance.commands.output import Column, print_fields
 from appliance.wire.admin import (
     Node,
     NodeCreate,
@@ -34,16 +34,30 @@ NODE: Final = Noun(
         Column("ID", lambda row: row.id),
     ),
 )
+
+
+def factor_of(row: Region) -> str:
+    """A multiplier as people write it: 7000 basis points are 0.7."""
+    return str(Decimal(row.multiplier_bp) / 10_000)
+
+
+def show_region(row: Region) -> None:
+    print_fields(
+        (("name", row.name), ("multiplier", factor_of(row)), ("created_at", row.created_at))
+    )
+
+
 REGION: Final = Noun(
     word="region",
     collection="regions",
     answer=Region,
     columns=(
         Column("NAME", lambda row: row.name),
-        Column("MULTIPLIER", lambda row: str(Decimal(row.multiplier_bp) / 10_000), right=True),
+        Column("MULTIPLIER", factor_of, right=True),
         Column("CREATED", lambda row: row.created_at),
     ),
     suspends=False,
+    show=show_region,
 )
 
 
@@ -61,7 +75,9 @@ class Multiplier(click.ParamType[int]):
             basis_points = Decimal(value) * 10_000
         except InvalidOperation:
             self.fail(f"{value!r} is no factor: write 0.7 or 1.0.", param, ctx)
-        if not basis_points.is_finite() or basis_points != int(basis_points) or basis_points < 0:
+        if not basis_points.is_finite() or basis_points < 0:
+            self.fail(f"{value!r} is no factor: write 0.7 or 1.0.", param, ctx)
+        if basis_points != int(basis_points):
             self.fail(f"{value!r}: a factor has at most four digits behind the point.", param, ctx)
         return int(basis_points)
 

@@ -6,7 +6,7 @@ import click
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.noun import Noun, add_common
-from appliance.commands.output import Column
+from appliance.commands.output import Column, fields_of, print_fields
 from appliance.wire.admin import (
     Environment,
     EnvironmentCreate,
@@ -20,6 +20,22 @@ from appliance.wire.command import Invocation
 
 _PLANS: Final = click.Choice(get_args(PlanName))
 
+
+def show_tenant(row: Tenant) -> None:
+    """A limit that is not set is its plan's: `cic limit show` has that one."""
+    print_fields((name, "as planned" if value is None else value) for name, value in fields_of(row))
+
+
+def models_of(row: Environment) -> str | list[str]:
+    return "all" if row.models is None else row.models
+
+
+def show_environment(row: Environment) -> None:
+    print_fields(
+        (name, models_of(row) if name == "models" else value) for name, value in fields_of(row)
+    )
+
+
 TENANT: Final = Noun(
     word="tenant",
     collection="tenants",
@@ -32,6 +48,7 @@ TENANT: Final = Noun(
         Column("ID", lambda row: row.id),
     ),
     cascades=True,
+    show=show_tenant,
 )
 ENVIRONMENT: Final = Noun(
     word="environment",
@@ -41,13 +58,14 @@ ENVIRONMENT: Final = Noun(
         Column("TENANT", lambda row: row.tenant),
         Column("NAME", lambda row: row.name),
         Column("REGION", lambda row: row.region),
-        Column("MODELS", lambda row: "all" if row.models is None else row.models),
+        Column("MODELS", models_of),
         Column("STATE", lambda row: row.state),
         Column("CREATED", lambda row: row.created_at),
         Column("ID", lambda row: row.id),
     ),
     scope=("tenant",),
     cascades=True,
+    show=show_environment,
 )
 
 

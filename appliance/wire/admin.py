@@ -119,6 +119,7 @@ class Key(_Message, frozen=True):
     role: RoleName
     state: KeyState
     expires_at: str | None
+    old_secret_until: str | None  # after a rotation: the secret before is taken until then
     created_at: str
     limits: LimitValues
 

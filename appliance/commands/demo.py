@@ -6,6 +6,8 @@ through the admin API, and asked through the endpoint on the LAN with an API key
 
 import contextlib
 import json
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,8 +75,10 @@ def demo(invocation: Invocation, models: Path, listen: str | None, *, once: bool
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     files = find_models(models)
-    # SIGTERM ends the demo as Ctrl-C does, so that the site it started is not left behind.
+    # SIGTERM ends the demo as Ctrl-C does, so that the site it started is not left behind. A shell
+    # starts what a script runs in the background with SIGINT ignored; whoever sends it means it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with site_running(invocation.home, listen, console) as client:
         secret = prepare(client, files, console)
         endpoint = client.get("/v1/status", admin.SiteStatus).endpoint
@@ -88,7 +92,9 @@ def demo(invocation: Invocation, models: Path, listen: str | None, *, once: bool
             click.echo(msgspec.json.encode(summary(endpoint, secret, chat, embedding)))
         else:
             show(console, invocation.home, endpoint, secret, chat, embedding)
-        if not once:
+        if once:
+            console.print("ends     after the answer; `make demo` without ONCE=1 serves on")
+        else:
             serve_on(console, endpoint)
 
 
@@ -338,10 +344,17 @@ answer = client.chat.completions.create(
 )
 print(answer.choices[0].message.content)
 
-{cic_line(home, "status")}      what runs
-{cic_line(home, "usage")}       who used how many tokens
+{on_the_path()}{cic_line(home, "status")}         what runs
+{cic_line(home, "usage")}          who used how many tokens
 {cic_line(home, "ledger verify")}  that nothing was lost or changed
 """)
+
+
+def on_the_path() -> str:
+    """The line a shell needs before it knows `cic`; empty where it does."""
+    if shutil.which("cic"):
+        return ""
+    return f"export PATH={shlex.quote(str(Path(sys.prefix) / 'bin'))}:$PATH\n"
 
 
 def serve_on(console: Console, endpoint: str) -> None:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 DISTRIBUTION: Final = "crosslogic-appliance"
 ACTOR: Final = "appliance"  # in the audit, where no person acts
 RESTART_S: Final = 1.0  # before a background task that failed runs again
-AGENT_STOP_S: Final = 30.0
+AGENT_STOP_S: Final = 40.0
 
 
 class AddressUnusable(CrossLogicError):

@@ -180,7 +180,10 @@ def _status(replica: ReplicaRow, node: NodeFacts | None, why_nowhere: str) -> Re
     report = node.reports.get(replica.id)
     name = node.row.name
     if node.lost:
-        reason = f"The agent of the node {name!r} was not heard for {node.silent_s:.0f} s."
+        reason = (
+            f"The agent of the node {name!r} was not heard for {node.silent_s:.0f} s."
+            " Start it there: `cic agent`, or `cic serve --with-agent` on the appliance's host."
+        )
         return ReplicaStatus(replica, name, "unreachable", reason, report=report)
     if report is None:
         return ReplicaStatus(replica, name, "pending", "The node has not begun with it yet.")

@@ -200,18 +200,7 @@ def prepare(client: AdminClient, files: dict[str, Path], console: Console) -> st
     if not any(row.name == ENVIRONMENT for row in environments):
         create = admin.EnvironmentCreate(name=ENVIRONMENT, tenant=TENANT)
         client.send("POST", "/v1/environments", admin.Environment, create)
-    there = {row.name for row in client.get("/v1/deployments", list[admin.Deployment])}
-    for name, path in files.items():
-        if name not in there:
-            console.print(f"deploys  {name}")
-            deployment = admin.DeploymentCreate(
-                name=name,
-                engine="llamacpp",
-                model=str(path.resolve()),
-                embedding=name == EMBEDDING,
-                context_tokens=512 if name == EMBEDDING else 2_048,
-            )
-            client.send("POST", "/v1/deployments", admin.Deployment, deployment)
+    deploy(client, files, console)
     keys = client.get("/v1/keys", list[admin.Key], in_tenant)
     mine = [row for row in keys if row.name == KEY and row.state in {"active", "retiring"}]
     if mine:
@@ -219,6 +208,28 @@ def prepare(client: AdminClient, files: dict[str, Path], console: Console) -> st
         return client.send("POST", rotate, admin.KeyCreated, admin.KeyRotate()).key
     create_key = admin.KeyCreate(name=KEY, tenant=TENANT, environment=ENVIRONMENT)
     return client.send("POST", "/v1/keys", admin.KeyCreated, create_key).key
+
+
+def deploy(client: AdminClient, files: dict[str, Path], console: Console) -> None:
+    """Deploy what is not deployed, and anew what went with another installation."""
+    models = {row.name: row for row in client.get("/v1/models", list[admin.Model])}
+    there = {row.name: row for row in client.get("/v1/deployments", list[admin.Deployment])}
+    for name, path in files.items():
+        if name in there:
+            model = models.get(there[name].model)
+            if model is None or Path(model.path).is_file():
+                continue
+            client.send("DELETE", object_path("deployments", there[name].id), type(None))
+            client.send("DELETE", object_path("models", model.id), type(None))
+        console.print(f"deploys  {name}")
+        deployment = admin.DeploymentCreate(
+            name=name,
+            engine="llamacpp",
+            model=str(path.resolve()),
+            embedding=name == EMBEDDING,
+            context_tokens=512 if name == EMBEDDING else 2_048,
+        )
+        client.send("POST", "/v1/deployments", admin.Deployment, deployment)
 
 
 def wait_ready(client: AdminClient, names: tuple[str, ...], console: Console) -> None:

@@ -1,5 +1,6 @@
 """The running appliance as the admin API sees it: fleet, gateway, limits and ledger in one view."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.admin.ports import (
@@ -19,6 +20,7 @@ from appliance.gateway.stats import Histogram
 from appliance.limits.memory import MemoryLimitStore
 from appliance.metering.ledger import Ledger
 from appliance.scheduler.scheduler import Scheduler
+from appliance.scheduler.tickets import DeploymentView
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +101,7 @@ class Live:
             queued={
                 names.get(view.deployment_id, view.deployment_id): view.queued for view in views
             },
-            replicas=[
-                ReplicaFigures(
-                    replica=replica.target.replica_id,
-                    deployment=names.get(view.deployment_id, view.deployment_id),
-                    node=replica.target.node_name,
-                    state="ejected" if replica.ejected_s else "ready",
-                    running=replica.running,
-                    outstanding_tokens=replica.outstanding_tokens,
-                    tokens_per_s=replica.tokens_per_s,
-                    failures=replica.failures,
-                )
-                for view in views
-                for replica in view.replicas
-            ],
+            replicas=self._replicas(views, names),
             first_token=_histogram(stats.first_token),
             latency=_histogram(stats.latency),
             ledger_records=self.ledger.record_count,
@@ -121,6 +110,31 @@ class Live:
             ledger_commit_s=counters.commit_s,
             ledger_failures=counters.failures,
         )
+
+    def _replicas(
+        self, views: Iterable[DeploymentView], names: Mapping[DeploymentId, str]
+    ) -> list[ReplicaFigures]:
+        """Every replica that is wanted, whatever its state: one that failed is to be seen."""
+        scheduled = {
+            replica.target.replica_id: replica for view in views for replica in view.replicas
+        }
+        figures = []
+        for deployment_id, status in self.fleet.statuses().items():
+            for replica in status.replicas:
+                view = scheduled.get(replica.row.id)
+                figures.append(
+                    ReplicaFigures(
+                        replica=replica.row.id,
+                        deployment=names.get(deployment_id, deployment_id),
+                        node=replica.node_name,
+                        state="ejected" if view is not None and view.ejected_s else replica.state,
+                        running=0 if view is None else view.running,
+                        outstanding_tokens=0 if view is None else view.outstanding_tokens,
+                        tokens_per_s=None if view is None else view.tokens_per_s,
+                        failures=0 if view is None else view.failures,
+                    )
+                )
+        return figures
 
 
 def _histogram(histogram: Histogram) -> HistogramFigures:

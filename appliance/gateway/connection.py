@@ -48,6 +48,7 @@ class ClientConnection(RequestHandler):
         "_head_bytes",
         "_head_since_s",
         "_lost_track",
+        "_requested",
         "_stuck_bytes",
         "_stuck_since_s",
         "_unread_bytes",
@@ -66,6 +67,7 @@ class ClientConnection(RequestHandler):
         self._unread_bytes = -1  # -1: no body is left unread
         self._stuck_since_s = 0.0  # 0: the client takes what it is sent
         self._stuck_bytes = 0
+        self._requested = False  # a request has come
         self._lost_track = False  # of where requests begin and end
         self.flow: Flow | None = None
         self.peer = ""
@@ -112,7 +114,10 @@ class ClientConnection(RequestHandler):
             # aiohttp queues an error to answer. What follows can not be read as anything.
             self._lost_track = True
             self._pause_reading_for_buffer()
-        if self._messages or call is not None or self._waiter is None or self._waiter.done():
+        self._requested = self._requested or bool(self._messages) or call is not None
+        # Bytes of the opening may come before aiohttp's task waits: they end no head by that.
+        between = self._requested and (self._waiter is None or self._waiter.done())
+        if self._messages or call is not None or between:
             if self._head_since_s:
                 self._head_ended()
             return

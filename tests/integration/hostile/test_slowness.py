@@ -1,5 +1,6 @@
 """Slow heads, slow bodies, huge promises, idle and endless connections: closed in time."""
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,22 @@ def test_a_head_that_never_ends(connect: Connect) -> None:
     begun = time.monotonic()
     client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
     assert_ends(client, begun, HEAD_S, {408})
+
+
+def test_many_heads_in_part_that_come_with_their_connections(site: Site, connect: Connect) -> None:
+    """Their first bytes are there before the server has had a turn for the connection."""
+    site.signal(signal.SIGSTOP)
+    try:
+        clients = [connect() for _ in range(40)]
+        for client in clients:
+            client.send(b"POST /v1/ch")
+    finally:
+        site.signal(signal.SIGCONT)
+    begun = time.monotonic()
+    assert {client.answer().status for client in clients} == {
+        408
+    }  # the head's deadline, not another
+    assert time.monotonic() - begun <= HEAD_S + SLACK_S
 
 
 def test_a_head_that_trickles(connect: Connect) -> None:

@@ -160,8 +160,12 @@ class Pipeline:
                 next_step="Send one request for each prompt.",
                 param="prompt",
             )
-        estimate = _input_tokens(ask, entry, wiring.estimator) if route.metered else 0
-        tokens = estimate + (_output_tokens(ask, entry, estimate) if route.generates else 0)
+        most = likely = 0
+        if route.metered:
+            most = _input_tokens(ask, entry, wiring.estimator)
+            likely = wiring.estimator.likely(entry.deployment_id, ask.input_bytes)
+            likely = min(max(likely, ask.token_ids), most)
+        tokens = most + (_output_tokens(ask, entry, most) if route.generates else 0)
         reservation = wiring.limits.reserve(caller.layers, tokens, wiring.clock.monotonic_s())
         if isinstance(reservation, Refusal):
             raise refusals.limited(reservation)
@@ -175,8 +179,8 @@ class Pipeline:
             caller=caller,
             entry=entry,
             reservation=reservation,
-            prompt_estimate=estimate,
-            bounds=_bounds(ask, entry, estimate),
+            prompt_estimate=likely,
+            bounds=_bounds(ask, entry, most, likely),
             lines=head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge),
             shared=self._shared,
         )
@@ -197,7 +201,7 @@ class Pipeline:
 
 
 def _input_tokens(ask: Ask, entry: DeploymentEntry, estimator: Estimator) -> int:
-    """What the prompt, or all the inputs together, will probably be."""
+    """The most that the prompt, or all the inputs together, will probably be."""
     context = entry.context_tokens
     if context is not None:
         context *= ask.inputs
@@ -219,19 +223,19 @@ def _output_tokens(ask: Ask, entry: DeploymentEntry, estimate: int) -> int:
     return room * ask.choices
 
 
-def _bounds(ask: Ask, entry: DeploymentEntry, estimate: int) -> Bounds:
+def _bounds(ask: Ask, entry: DeploymentEntry, most: int, likely: int) -> Bounds:
     context = entry.context_tokens
     choices = ask.choices
     each = 1 << 24 if context is None else context
     asked = ask.output_tokens
     if context is None:
-        input_max = max(estimate, ask.input_bytes + _TEMPLATE_TOKENS) * choices
+        input_max = max(most, ask.input_bytes + _TEMPLATE_TOKENS) * choices
     else:
         input_max = context * choices
     return Bounds(
         input_max=input_max,
         output_max=each * choices,
-        input_estimate=estimate,
+        input_estimate=likely,
         output_asked=None if asked is None or asked > each else asked * choices,
         one_choice_told=choices > 1 and entry.engine in _ENGINES_THAT_TELL_OF_ONE_CHOICE,
     )

@@ -35,6 +35,10 @@ class Estimator(Protocol):
         """Seldom too low, and never more than the context can hold."""
         ...
 
+    def likely(self, deployment_id: DeploymentId, body_bytes: int) -> int:
+        """As often too low as too high: for the records of requests whose engine tells nothing."""
+        ...
+
     def observe(self, deployment_id: DeploymentId, body_bytes: int, prompt_tokens: int) -> None:
         """What an engine measured."""
         ...

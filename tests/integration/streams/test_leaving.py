@@ -90,6 +90,24 @@ def test_leaving(site: Site, engine: EngineProcess, key: Key, phase: str, how: s
     site.wait_idle(2)
 
 
+def test_who_leaves_is_not_charged_what_was_reserved(
+    site: Site, engine: EngineProcess, key: Key
+) -> None:
+    """The engine tells usage at the end, which never comes: the prompt is charged as is likely."""
+    messages = [{"role": "user", "content": "word " * 300}]
+    whole = site.new_request_id()
+    with begin(site, key, whole, messages=messages) as client:
+        assert client.answer().status == 200
+    left = site.new_request_id()
+    client = begin(site, key, left, messages=messages, stream=True, fault="hang_mid_stream:3")
+    wait_started(site, engine)
+    read_at_least(client, 400)
+    leave(client, "reset")
+    true, charged = (site.record(one)["input_tokens"] for one in (whole, left))
+    assert true == 300
+    assert true * 0.8 <= charged <= true * 1.2
+
+
 def test_leaving_after_the_last_byte_is_no_abort(
     site: Site, engine: EngineProcess, key: Key
 ) -> None:

@@ -31,7 +31,7 @@ def tally(entry=LLAMACPP, **fields):
         entry=entry,
         reservation=None,
         prompt_estimate=40,
-        bounds=pipeline._bounds(ask, entry, 40),
+        bounds=pipeline._bounds(ask, entry, 40, 40),
         lines=b"",
         shared=False,
     )

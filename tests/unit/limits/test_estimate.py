@@ -53,3 +53,16 @@ def test_the_same_request_again_is_never_underestimated(seen: list[tuple[int, in
     for body_bytes, tokens in seen:
         estimator.observe(ONE, body_bytes, tokens)
         assert estimator.estimate(ONE, body_bytes) >= tokens
+
+
+def test_the_likely_figure_is_an_average_that_begins_with_the_first_measurement() -> None:
+    estimator = PromptEstimator()
+    assert estimator.likely(ONE, 400) == 101  # a token for four bytes, as in prose
+    estimator.observe(ONE, 1_000, 500)
+    assert estimator.likely(ONE, 1_000) == 501
+    for _ in range(60):
+        estimator.observe(ONE, 1_000, 200)
+        estimator.observe(ONE, 1_000, 240)
+    assert 200 <= estimator.likely(ONE, 1_000) <= 240
+    assert estimator.likely(TWO, 1_000) == 251  # nothing was measured there
+    assert estimator.estimate(ONE, 1_000) >= estimator.likely(ONE, 1_000)

@@ -129,12 +129,14 @@ def test_a_socket_of_somebody_else_is_told_apart_from_a_stopped_site(tmp_path: P
         folder.chmod(0o755)
     with served(tmp_path) as site:
         site.home.run.chmod(0o755)
-        # The command is loaded first: the other account may not read where the sources lie.
+        # Once as ourselves, so that all is loaded: the other account may read neither the sources
+        # nor the interpreter where they lie in somebody's home.
         script = (
-            "import os, sys, appliance.commands.status; from appliance.cli import cic, main;"
-            "cic.get_command(None, 'status');"
-            "os.setgid(54321); os.setuid(54321);"
-            "sys.exit(main(['--home', sys.argv[1], '--json', 'status']))"
+            "import contextlib, io, os, sys; from appliance.cli import main;"
+            "arguments = ['--home', sys.argv[1], '--json', 'status']\n"
+            "aside = io.TextIOWrapper(io.BytesIO())\n"
+            "with contextlib.redirect_stdout(aside): assert main(arguments) == 0\n"
+            "os.setgid(54321); os.setuid(54321); sys.exit(main(arguments))"
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path)],

@@ -76,7 +76,7 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
         async with asyncio.TaskGroup() as background:
             tasks = [
                 background.create_task(_kept("fleet", appliance.fleet.run)),
-                background.create_task(memory.give_back()),
+                background.create_task(_kept("memory", memory.give_back)),
             ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
@@ -218,11 +218,13 @@ def _announced(home: Home, endpoint: str) -> Iterator[None]:
 
 
 async def _kept(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run a background task for as long as the appliance runs, whatever happens to it."""
+    """Run a background task until it returns by itself, and again whenever it fails."""
     while True:
         try:
             await work()
         # The supervision of a task: its crash is told and contained, and the endpoint goes on.
         except Exception:
             log.exception("background task failed", extra={"task_name": name})
-        await asyncio.sleep(RESTART_S)
+            await asyncio.sleep(RESTART_S)
+        else:
+            return

@@ -259,16 +259,23 @@ class Gateway:
         while True:
             await asyncio.sleep(period_s)
             now_s = self._clock.monotonic_s()
-            try:
-                self.apply(self._scheduler.tick(now_s))
-                for exchange in list(self._running):
-                    exchange.check(now_s)
-                self._pools.sweep(now_s)
-                if self._clients is not None:
-                    self._clients.sweep(now_s)
-            # A supervision loop: a fault in one request must not end the watch over all others.
-            except Exception:  # noqa: BLE001  # see above
-                _log.exception("sweep_failed")
+            self._watch(self._tick, now_s)
+            for exchange in list(self._running):
+                self._watch(exchange.check, now_s)
+            self._watch(self._pools.sweep, now_s)
+            if self._clients is not None:
+                self._watch(self._clients.sweep, now_s)
+
+    def _tick(self, now_s: float) -> None:
+        self.apply(self._scheduler.tick(now_s))
+
+    def _watch(self, look: Callable[[float], None], now_s: float) -> None:
+        """Take one look; a fault in it must not end the watch over all the others."""
+        try:
+            look(now_s)
+        # The supervision of the sweep: what fails is told, and the next is looked at.
+        except Exception:  # noqa: BLE001  # see above
+            _log.exception("sweep_failed")
 
     async def _until(self, done: Callable[[], bool], deadline_s: float) -> None:
         """Wait until `done`, at most `deadline_s`."""

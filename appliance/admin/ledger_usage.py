@@ -5,9 +5,9 @@ from itertools import islice
 
 from appliance.domain.clock import iso
 from appliance.metering.reader import LedgerReader, UsageSum
-from appliance.metering.records import Record
 from appliance.metering.verification import Progress, no_progress
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.records import Record
 
 
 class LedgerUsage:

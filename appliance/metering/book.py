@@ -29,6 +29,7 @@ from appliance.metering.rows import (
     subject_of,
 )
 from appliance.metering.schema import SLOT_NS
+from appliance.wire.records import canonical
 
 # Combinations of tenant, key, model and so on that are remembered; beyond it, memory starts anew.
 _SUBJECTS_MAX: Final = 65_536
@@ -204,7 +205,7 @@ class Book:
         for settlement in settlements:
             seq += 1
             record = record_of(seq, settlement)
-            before = chain.link(before, chain.canonical(record))
+            before = chain.link(before, canonical(record))
             subject_no = self._subject(connection, prepared, settlement.opening)
             values += row_of(record, subject_no, before)
             rows += 1

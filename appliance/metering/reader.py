@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
-from appliance.metering.records import Record
 from appliance.metering.schema import RECORD_SELECT, SLOT_NS
 from appliance.metering.verification import Progress, Verification, no_progress, verify
 from appliance.storage.database import connect
+from appliance.wire.records import Record
 
 HOUR_NS: Final = 3_600 * 1_000_000_000
 _PAGE_ROWS: Final = 500

@@ -1,4 +1,6 @@
-"""What the ledger holds: an opening while a request runs, a record when it has ended.
+"""What the ledger is told: an opening while a request runs, a settlement when it has ended.
+
+What it keeps of them is a `Record` (appliance/wire/records.py).
 
 These are msgspec structs, not dataclasses: they are made for every request, and a frozen dataclass
 of this many fields costs ten times as much to make (2.3 µs against 0.2 µs).
@@ -51,43 +53,6 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     http_status: int  # what the client was answered; 499 when it had left
     error_code: str  # "" when ok
     node_name: str
-    settled_at_ns: int
-    latency_ms: int
-    first_token_ms: int | None
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """One line of the ledger. The order of the fields is the order of the canonical bytes.
-
-    A field is never moved, renamed or taken away; a change of meaning is a new `v`.
-    """
-
-    v: int  # version of this layout
-    seq: int  # contiguous from 1, in the order of commits
-    record_id: str
-    request_id: str  # unique; `<id>~<record_id>` where a client used an id again
-    tenant_id: str
-    tenant: str
-    environment_id: str
-    environment: str
-    key_id: str
-    key: str
-    model: str
-    model_digest: str
-    deployment_id: str
-    region: str
-    operation: str
-    price_class: str
-    node: str
-    status: str
-    http_status: int
-    error_code: str
-    measured: str
-    prompt_estimate: int
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    opened_at_ns: int
     settled_at_ns: int
     latency_ms: int
     first_token_ms: int | None

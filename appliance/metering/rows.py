@@ -8,10 +8,10 @@ import msgspec
 
 from appliance.domain.ids import RecordId, RequestId
 from appliance.domain.usage import Measured, Operation, Status, TokenCount
-from appliance.metering import chain
 from appliance.metering.errors import BadRecord
-from appliance.metering.records import Opening, Record, Settlement
+from appliance.metering.records import Opening, Settlement
 from appliance.metering.schema import RECORD_COLUMNS, SUBJECT_COLUMNS
+from appliance.wire.records import VERSION, Record
 
 Subject = tuple[str, ...]  # the values of SUBJECT_COLUMNS
 
@@ -102,7 +102,7 @@ def record_of(seq: int, settlement: Settlement) -> Record:
         )
     # `_value_` and not the enum itself: SQLite binds a plain str at once, a subclass by a search.
     return Record(
-        chain.VERSION,
+        VERSION,
         seq,
         opening.record_id,
         opening.request_id,

@@ -9,9 +9,9 @@ import msgspec
 
 from appliance.domain.usage import Measured, Status
 from appliance.metering import chain
-from appliance.metering.records import Record
 from appliance.metering.rows import OPEN_LINES
 from appliance.metering.schema import RECORD_SELECT, SLOT_NS
+from appliance.wire.records import VERSION, Record, canonical
 
 Progress = Callable[[int, int], None]  # records checked, records in all
 
@@ -108,10 +108,10 @@ def _check_records(
     for record, stored in _records(connection):
         if record.seq != end.seq + 1:
             findings.add(f"Record {record.seq} follows record {end.seq}.")
-        if chain.link(end.sha256, chain.canonical(record)) != stored:
+        if chain.link(end.sha256, canonical(record)) != stored:
             findings.add(f"Record {record.seq} ({record.record_id}) is not what was recorded.")
         if (
-            record.v != chain.VERSION
+            record.v != VERSION
             or record.status not in _STATUSES
             or record.measured not in _MEASURES
             or not _possible(record)

@@ -3,7 +3,7 @@
 import hashlib
 
 from appliance.metering import chain
-from appliance.metering.records import Record
+from appliance.wire.records import Record, canonical
 
 RECORD = Record(
     v=1,
@@ -50,7 +50,7 @@ GOLDEN = (
 
 
 def test_the_canonical_bytes_are_these() -> None:
-    assert chain.canonical(RECORD) == GOLDEN
+    assert canonical(RECORD) == GOLDEN
 
 
 def test_the_hash_of_the_first_record_is_this() -> None:

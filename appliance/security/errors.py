@@ -4,7 +4,8 @@ SecurityError
 ├── SecretMissing    a secret file is not there
 ├── SecretExposed    a secret file or its folder is open to others
 ├── SecretDamaged    a secret file does not hold what it should
-└── SealBroken       a sealed value was changed, moved, or sealed with another key
+├── SealBroken       a sealed value was changed, moved, or sealed with another key
+└── BadPublicKey     what should be an Ed25519 public key is none
 """
 
 from appliance.domain.errors import CrossLogicError
@@ -28,3 +29,7 @@ class SecretDamaged(SecurityError):
 
 class SealBroken(SecurityError):
     code = "seal_broken"
+
+
+class BadPublicKey(SecurityError):
+    code = "bad_public_key"

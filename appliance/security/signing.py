@@ -1,0 +1,100 @@
+"""Ed25519 keys: what signs manifests on a site, and receipts and entitlements at the vendor.
+
+- A private key is its 32-byte seed (RFC 8032), kept in a secret file of its own.
+- A public key travels as PEM (SubjectPublicKeyInfo, RFC 8410); its id is the SHA-256 of that
+  structure's DER, as 64 hex digits, the `keyid` of every envelope.
+"""
+
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, cast
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from appliance.security.errors import BadPublicKey
+from appliance.security.secrets import SECRET_BYTES, read_secret, write_secret
+
+PEM_BYTES_MAX: Final = 4_096
+
+
+class PublicKey:
+    """A key that verifies. Equal when the key is the same."""
+
+    __slots__ = ("_key", "key_id", "pem")
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+        self.pem: str = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.key_id: str = sha256(der).hexdigest()
+
+    @classmethod
+    def from_pem(cls, text: str | bytes) -> "PublicKey":
+        """Raises BadPublicKey when the text is no PEM of an Ed25519 key."""
+        raw = text.encode() if isinstance(text, str) else text
+        try:
+            key = load_pem_public_key(raw[:PEM_BYTES_MAX])
+        except (ValueError, TypeError) as error:
+            raise BadPublicKey(
+                f"This is no public key: {error}.",
+                next_step="Give the PEM file that `cic manifest public-key` printed.",
+            ) from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise BadPublicKey("The public key is not an Ed25519 key.", next_step="Give another.")
+        return cls(key)
+
+    def verify(self, signature: bytes, message: bytes) -> bool:
+        """Whether this key signed exactly these bytes."""
+        try:
+            self._key.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and other.key_id == self.key_id
+
+    def __hash__(self) -> int:
+        return hash(self.key_id)
+
+
+class SigningKey:
+    """A key that signs. `repr` shows its id alone."""
+
+    __slots__ = ("_key", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        """`seed`: 32 secret random bytes."""
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = PublicKey(self._key.public_key())
+
+    @property
+    def key_id(self) -> str:
+        return cast(str, self.public.key_id)
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes; the same message gives the same signature."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.key_id})"
+
+
+def ensure_signing_key(path: Path, entropy: Callable[[int], bytes] = os.urandom) -> SigningKey:
+    """The key at `path`, made first when there is none. Raises SecurityError."""
+    if not path.exists():
+        write_secret(path, entropy(SECRET_BYTES))
+    return load_signing_key(path)
+
+
+def load_signing_key(path: Path) -> SigningKey:
+    """Raises SecretMissing, SecretExposed or SecretDamaged, naming the file."""
+    return SigningKey(read_secret(path))

@@ -1,1 +1,1 @@
-"""The vendor's control plane: verifies manifests, answers with receipts, and bills through Stripe."""
+"""The vendor's control plane: verifies manifests, answers with receipts, bills through Stripe."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -78,7 +78,7 @@ class SigningKey:
 
     @property
     def key_id(self) -> str:
-        return cast(str, self.public.key_id)
+        return self.public.key_id
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes; the same message gives the same signature."""

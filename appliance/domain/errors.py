@@ -10,6 +10,7 @@ CrossLogicError
 ├── LedgerError          appliance.metering
 ├── GatewayError         appliance.gateway
 ├── FleetError           appliance.fleet
+├── SyncError            appliance.sync
 └── CommandError         appliance.commands, agent
 """
 

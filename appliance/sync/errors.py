@@ -1,0 +1,84 @@
+"""Errors of synchronisation.
+
+SyncError
+├── SyncOffline          the settings say that nothing leaves the site
+├── NotEnrolled          no control plane is known to this site
+├── NotPinned            documents came, and no control plane's key is pinned to check them with
+├── BadEnrolmentCode     the code is mistyped, or the control plane is not the one it names
+├── BadControlPlaneUrl   the URL is not one that this appliance speaks to
+├── ControlPlaneAway     it cannot be reached, or did not answer in time
+├── ControlPlaneRefused  it answered with an error
+├── ReceiptRefused       a receipt contradicts what this site knows of itself
+├── ReceiptSuperseded    a newer receipt was applied before
+├── EntitlementRefused   an entitlement is not for this site, or older than the installed one
+├── GrantRefused         an epoch grant does not fit this site
+├── DocumentRefused      another document of the control plane is not acceptable
+└── ManagementFrozen     the entitlement has run out: nothing new until it is renewed
+"""
+
+from appliance.domain.errors import CrossLogicError
+
+
+class SyncError(CrossLogicError):
+    code = "sync_error"
+
+
+class SyncOffline(SyncError):
+    code = "sync_offline"
+
+
+class NotEnrolled(SyncError):
+    code = "not_enrolled"
+
+
+class NotPinned(SyncError):
+    code = "control_plane_not_pinned"
+
+
+class BadEnrolmentCode(SyncError):
+    code = "bad_enrolment_code"
+
+
+class BadControlPlaneUrl(SyncError):
+    code = "bad_control_plane_url"
+
+
+class ControlPlaneAway(SyncError):
+    code = "control_plane_away"
+
+
+class ControlPlaneRefused(SyncError):
+    """`wire_code` is the control plane's own; `retry` says whether waiting may help."""
+
+    code = "control_plane_refused"
+
+    def __init__(
+        self, message: str, *, next_step: str = "", wire_code: str = "", status: int = 0
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.wire_code = wire_code
+        self.status = status
+
+
+class ReceiptRefused(SyncError):
+    code = "receipt_refused"
+
+
+class ReceiptSuperseded(SyncError):
+    code = "receipt_superseded"
+
+
+class EntitlementRefused(SyncError):
+    code = "entitlement_refused"
+
+
+class GrantRefused(SyncError):
+    code = "grant_refused"
+
+
+class DocumentRefused(SyncError):
+    code = "document_refused"
+
+
+class ManagementFrozen(SyncError):
+    code = "management_frozen"

@@ -78,6 +78,18 @@ class Fleet(_Section, frozen=True):
     probe_s: Positive = 5.0  # between two probes of an external engine
 
 
+class Sync(_Section, frozen=True):
+    mode: Literal["online", "offline"] = "online"  # offline: nothing ever leaves the site
+    control_plane_url: str | None = None  # wins over the URL of the enrolment
+    interval_s: Positive = 60.0  # between two exchanges when all is well
+    connect_s: Positive = 10.0
+    request_s: Positive = 120.0  # of one exchange, from its first byte to its last
+    backoff_s: Positive = 2.0  # at most, after the first failure; doubles up to backoff_s_max
+    backoff_s_max: Positive = 900.0
+    ca_file: str | None = None  # PEM: the authorities of the control plane's certificate
+    proxy: str | None = None  # URL; the environment's is never used
+
+
 class Metrics(_Section, frozen=True):
     listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
 
@@ -95,6 +107,7 @@ class Settings(_Section, frozen=True):
     limits: Limiting = Limiting()
     scheduler: Scheduling = Scheduling()
     fleet: Fleet = Fleet()
+    sync: Sync = Sync()
     metrics: Metrics = Metrics()
     log: Log = Log()
 

@@ -143,7 +143,7 @@ def assess(entitlements: Sequence[Entitlement], basis: Basis, wall_ns: int) -> S
 
 
 def remember(standing: Standing, basis: Basis, wall_ns: int) -> Basis:
-    """The basis after the site stood so at `wall_ns`: the clock's height, and since when it warns."""
+    """The basis after the site stood so: how far its clock was, and since when it warns."""
     warns = standing.stage not in {Stage.NONE, Stage.ACTIVE}
     warned_ns = basis.warned_ns
     if not warns:

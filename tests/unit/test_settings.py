@@ -13,7 +13,8 @@ TWINS = [
     for section in msgspec.structs.fields(Settings)
     for field in msgspec.structs.fields(section.type)
 ]
-TEXTS = {"listen": "127.0.0.1:9", "level": "debug"}
+TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline"}
+OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online"}
 
 
 def one(section: str, name: str, text: str) -> object:
@@ -33,7 +34,7 @@ def test_every_setting_has_a_twin_that_wins_over_the_file(
     file.write_text(f"[{section}]\n{name} = {json.dumps(value)}\n")
     read = load(file, {})
     assert getattr(getattr(read, section), name) == value
-    other = {"listen": "127.0.0.1:8", "level": "error"}.get(name, "8")
+    other = OTHERS.get(name, "8")
     won = load(file, {f"CIC_{section}_{name}".upper(): other})
     assert str(getattr(getattr(won, section), name)) in {other, "8.0"}
 

@@ -8,8 +8,10 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,8 +26,21 @@ from appliance.storage.database import connect, migrate
 from appliance.storage.errors import DatabaseDamaged
 from appliance.storage.writer import GroupWriter, Outcome, of_the_disk
 
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class _Call:
+    """A transaction of another part of the site on its way to the writer's thread."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    future: Future[Any]
+    result: Any = None
+
+
 Done = Callable[[BaseException | None], None]
-Item = tuple[Opening | Settlement | None, Done]  # None: nothing new, only what is owed
+Content = Opening | Settlement | _Call | None  # None: nothing new, only what is owed
+Item = tuple[Content, Done]
 
 # How long a group is left open for more while there is a load. A commit costs about 60 µs of CPU
 # and 250 µs of waiting however many it carries; a request waits for its record at most this longer.
@@ -152,6 +167,21 @@ class Ledger:
         else:
             self._writer.submit((settlement, done))
 
+    def transact(self, run: Callable[[sqlite3.Connection], R]) -> Future[R]:
+        """Run `run` inside a transaction of the one thread that writes this file.
+
+        May be called from any thread. The future holds what `run` returned once it is durable;
+        when `run` raises, or the disk refuses (LedgerUnavailable), nothing was changed. `run` may
+        be called again when its transaction is shared and another's part of it failed, so it
+        leaves no trace outside the connection. It must be short: requests wait for this thread.
+        """
+        future: Future[R] = Future()
+        if self._closed:
+            future.set_exception(_closed())
+        else:
+            self._writer.submit((_Call(run, future), _nobody_waits))
+        return future
+
     def close(self) -> None:
         """Write what was handed over, then close the file. Blocks for the disk. Idempotent."""
         if self._closed:
@@ -165,12 +195,20 @@ class Ledger:
 
     def _apply(self, connection: sqlite3.Connection, items: Sequence[Item]) -> None:
         self._started_s = self._clock.monotonic_s()
-        contents = [content for content, _ in items if content is not None]
-        if contents:
-            self._book.apply(connection, contents)
-        else:
+        contents: list[Opening | Settlement] = []
+        calls: list[_Call] = []
+        for content, _ in items:
+            if type(content) is _Call:
+                calls.append(content)
+            elif content is not None:
+                contents.append(content)  # type: ignore[arg-type]  # `type is` narrows one way only
+        # Also without contents: what a failed transaction had prepared must not be taken over.
+        self._book.apply(connection, contents)
+        if not contents and not calls:
             # A probe: an empty transaction would succeed on a full disk, so one page is written.
             connection.execute("UPDATE head SET seq = seq")
+        for call in calls:
+            call.result = call.run(connection)
 
     def _finish(self, outcome: Outcome[Item]) -> None:
         self.counters.add(
@@ -178,6 +216,9 @@ class Ledger:
             self._clock.monotonic_s() - self._started_s,
             failed=outcome[-1][1] is not None,
         )
+        for content, error in ((content, error) for (content, _), error in outcome):
+            if type(content) is _Call:
+                _resolve(content, error)
         try:
             self._loop.call_soon_threadsafe(self._deliver, outcome)
         except RuntimeError:
@@ -196,7 +237,7 @@ class Ledger:
                 )
         self._set_health(outcome[-1][1])
 
-    def _refused(self, content: Opening | Settlement | None, error: BaseException) -> LedgerError:
+    def _refused(self, content: Content, error: BaseException) -> LedgerError:
         """What to tell about an item that was not written; a settlement stays owed."""
         if isinstance(error, LedgerError):
             return error
@@ -250,6 +291,21 @@ def _recovered(
     connection.execute("COMMIT")
     book.committed()
     return book, recovered
+
+
+def _resolve(call: _Call, error: BaseException | None) -> None:
+    if not call.future.set_running_or_notify_cancel():
+        return  # nobody waits any more; what was written stands
+    if error is None:
+        call.future.set_result(call.result)
+    elif of_the_disk(error):
+        refusal = LedgerUnavailable(
+            f"The ledger cannot be written: {error}.", next_step=_FREE_SPACE
+        )
+        refusal.__cause__ = error
+        call.future.set_exception(refusal)
+    else:
+        call.future.set_exception(error)
 
 
 def _nobody_waits(_error: BaseException | None) -> None:

@@ -8,8 +8,15 @@
 - `openings` holds what was opened by one commit and has not wholly settled: a row for each commit,
   not for each request. An opening whose record exists is settled, whatever stands here.
 - `head` is one row: the last record's number and hash, and the sums over all records.
+- `manifests` and `manifest_lines` are what was sealed, `chain` is one row: where the next window
+  begins. A record is sealed by lying in the run of numbers of a manifest.
+- `documents` are signed papers that came or were made; `sync_state` is one row of JSON: what the
+  site knows of its control plane. `appliance.manifests.archive` alone reads and writes these.
+- `engine_readings` and `engine_totals` add up what the engines' own counters say.
+- `starts` says when and after which record the appliance was started.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.storage.database import Migration, Schema
@@ -117,11 +124,87 @@ INSERT INTO head VALUES (1, 0, zeroblob(32), 0, 0, 0);
 """
 
 
-def _first(database: Schema) -> None:
-    # One statement at a time: `executescript` would commit the transaction of the migration.
-    for statement in _FIRST.split(";\n"):
-        if statement.strip():
-            database.execute(statement)
+_SECOND: Final = """
+CREATE TABLE manifests (
+  epoch INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  sha256 BLOB NOT NULL,
+  record_seq_lo INTEGER NOT NULL UNIQUE,
+  record_seq_hi INTEGER NOT NULL UNIQUE,
+  line_count INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  sealed_at_ns INTEGER NOT NULL,
+  envelope BLOB NOT NULL,
+  PRIMARY KEY (epoch, seq)
+);
+CREATE TABLE manifest_lines (
+  epoch INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  packed BLOB NOT NULL,
+  PRIMARY KEY (epoch, seq)
+);
+CREATE TABLE chain (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  epoch INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  head_sha256 BLOB NOT NULL,
+  event_seq_hi INTEGER NOT NULL,
+  record_seq_hi INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  frontier BLOB NOT NULL,
+  watermark_ns INTEGER NOT NULL,
+  regressions INTEGER NOT NULL
+);
+INSERT INTO chain VALUES (1, 1, 0, zeroblob(32), 0, 0, 0, 0, 0, 0, x'', 0, 0);
+CREATE TABLE documents (
+  number INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,
+  document_id TEXT NOT NULL,
+  at_ns INTEGER NOT NULL,
+  envelope BLOB NOT NULL,
+  UNIQUE (kind, document_id)
+);
+CREATE TABLE sync_state (only INTEGER PRIMARY KEY CHECK (only = 1), body BLOB NOT NULL);
+CREATE TABLE engine_readings (
+  replica_id TEXT PRIMARY KEY,
+  incarnation TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  generated_tokens INTEGER NOT NULL
+);
+CREATE TABLE engine_totals (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  prompt_tokens INTEGER NOT NULL,
+  generated_tokens INTEGER NOT NULL
+);
+INSERT INTO engine_totals VALUES (1, 0, 0);
+CREATE TABLE starts (
+  number INTEGER PRIMARY KEY,
+  at_ns INTEGER NOT NULL,
+  boot_id TEXT NOT NULL,
+  mono_ns INTEGER NOT NULL,
+  record_seq INTEGER NOT NULL,
+  record_sha256 BLOB NOT NULL
+);
+"""
 
 
-MIGRATIONS: Final = (Migration("ledger 1: records, slots, openings, head", _first),)
+def _run(script: str) -> Callable[[Schema], None]:
+    def apply(database: Schema) -> None:
+        # One statement at a time: `executescript` would commit the transaction of the migration.
+        for statement in script.split(";\n"):
+            if statement.strip():
+                database.execute(statement)
+
+    return apply
+
+
+MIGRATIONS: Final = (
+    Migration("ledger 1: records, slots, openings, head", _run(_FIRST)),
+    Migration("ledger 2: manifests, documents, engine counters, starts", _run(_SECOND)),
+)

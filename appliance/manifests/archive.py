@@ -290,6 +290,14 @@ def manifest(connection: sqlite3.Connection, seq: int, epoch: int | None = None)
     return _stored(row)
 
 
+def manifest_row(connection: sqlite3.Connection, epoch: int, seq: int) -> ManifestRow | None:
+    row = connection.execute(
+        f"SELECT {_ROW} FROM manifests WHERE epoch = ? AND seq = ?",  # noqa: S608 (a constant)
+        (epoch, seq),
+    ).fetchone()
+    return None if row is None else _row(row)
+
+
 def manifest_of_record(connection: sqlite3.Connection, record_seq: int) -> ManifestRow | None:
     """The manifest that holds a record of the ledger; None: not sealed, or set aside."""
     row = connection.execute(

@@ -7,7 +7,7 @@ a change of meaning is a new schema. Fields that begin with `x_` may be added an
 any other unknown field is refused (`canonical.py`).
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -24,16 +24,22 @@ ENROLMENT_TYPE: Final = "application/vnd.crosslogic.enrolment.v1+json"
 MANIFEST_SCHEMA: Final = "crosslogic.usage-manifest.v1"
 NO_HASH: Final = "0" * 64  # before the first: previous manifest, receipt
 
+# Checked whenever a document is read. A quantity of more than 64 bits is refused where it is added.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Quantity = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,18})\Z")]
+Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Salt = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The base of everything that is signed."""
 
 
 class Totals(Document, frozen=True):
-    requests: str
-    input_tokens: str  # cached ones included
-    cached_tokens: str
-    output_tokens: str
+    requests: Quantity
+    input_tokens: Quantity  # cached ones included
+    cached_tokens: Quantity
+    output_tokens: Quantity
 
 
 class Line(Document, frozen=True):
@@ -53,12 +59,12 @@ class Line(Document, frozen=True):
     region: str
     price_class: str
     hour: str  # start of the UTC hour of settlement, `2026-11-22T19:00:00Z`
-    requests: str
-    input_tokens: str
-    cached_tokens: str
-    output_tokens: str
-    records_root: str
-    salt: str
+    requests: Quantity
+    input_tokens: Quantity
+    cached_tokens: Quantity
+    output_tokens: Quantity
+    records_root: Hash
+    salt: Salt
 
 
 class EngineCounters(Document, frozen=True):
@@ -67,8 +73,8 @@ class EngineCounters(Document, frozen=True):
     Added up over every restart of every replica whose engine tells them; "0" where none does.
     """
 
-    prompt_tokens: str
-    generated_tokens: str
+    prompt_tokens: Quantity
+    generated_tokens: Quantity
 
 
 class Header(Document, frozen=True):
@@ -77,39 +83,39 @@ class Header(Document, frozen=True):
     # Identity
     schema: str
     appliance_id: str
-    epoch: int  # from 1
-    seq: int  # from 1 in every epoch
-    prev_sha256: str  # of the payload before; in a new epoch the head that its grant names
-    key_id: str
+    epoch: Count  # from 1
+    seq: Count  # from 1 in every epoch
+    prev_sha256: Hash  # of the payload before; in a new epoch the head that its grant names
+    key_id: Hash
     entitlement_id: str  # "" when none is installed
     software_digest: str
     # Data
-    event_seq_lo: int  # first record; lo = hi + 1 for a window without records
-    event_seq_hi: int
-    line_count: int
-    lines_root: str
+    event_seq_lo: Count  # first record; lo = hi + 1 for a window without records
+    event_seq_hi: Count
+    line_count: Count
+    lines_root: Hash
     totals: Totals
     cumulative_totals: Totals  # since the first record of the site, this window included
     # Log
-    log_size: int  # manifests before this one, over all epochs
-    log_root: str  # RFC 6962 root over their payloads
-    last_receipt_sha256: str
+    log_size: Count  # manifests before this one, over all epochs
+    log_root: Hash  # RFC 6962 root over their payloads
+    last_receipt_sha256: Hash
     audit_head: str
     # Time
     wall: str
     watermark: str  # the latest moment this site ever saw
     boot_id: str
     mono_ns: str
-    regressions: int  # how often the wall clock was behind the watermark when a window was sealed
+    regressions: Count  # how often the wall clock was found to have gone back since the last window
     engines: EngineCounters
 
 
 class Disposition(Document, frozen=True):
     """What became of one manifest."""
 
-    epoch: int
-    seq: int
-    sha256: str  # of the manifest's payload
+    epoch: Count
+    seq: Count
+    sha256: Hash  # of the manifest's payload
     code: str  # of `Code`
     detail: str  # for a person; "" when accepted
 
@@ -119,11 +125,11 @@ class Receipt(Document, frozen=True):
 
     receipt_id: str
     appliance_id: str
-    epoch: int
-    accepted_through: int
-    head_sha256: str  # of the payload of that manifest; NO_HASH when there is none
-    log_size: int
-    log_root: str
+    epoch: Count
+    accepted_through: Count
+    head_sha256: Hash  # of the payload of that manifest; NO_HASH when there is none
+    log_size: Count
+    log_root: Hash
     dispositions: tuple[Disposition, ...]
     frozen: bool  # the control plane takes no more from this appliance until a person decides
     received_at: str
@@ -138,17 +144,17 @@ class Entitlement(Document, frozen=True):
     entitlement_id: str
     customer: str
     appliance_id: str
-    appliance_key_id: str
+    appliance_key_id: Hash
     not_before: str
     expires: str
     lease_until: str
-    grace_days: int
-    gpu_count: int
-    reserved_tokens_per_s: int
+    grace_days: Count
+    gpu_count: Count
+    reserved_tokens_per_s: Count
     models: tuple[str, ...]
-    offline_report_days_max: int
-    revocation_epoch: int
-    throttle_tokens_per_s: int  # after the grace, when not 0; never without the warnings before
+    offline_report_days_max: Count
+    revocation_epoch: Count
+    throttle_tokens_per_s: Count  # after the grace, when not 0; never without the warnings before
     issued_at: str
 
 
@@ -156,9 +162,9 @@ class KeyRotation(Document, frozen=True):
     """The site signs with another key from here on. Carries the signatures of both keys."""
 
     appliance_id: str
-    epoch: int
-    seq: int  # the first manifest signed with the new key
-    old_key_id: str
+    epoch: Count
+    seq: Count  # the first manifest signed with the new key
+    old_key_id: Hash
     new_key_pem: str
     at: str
 
@@ -167,9 +173,9 @@ class KeyRevocation(Document, frozen=True):
     """By the control plane: what this key signed from (epoch, seq) on is refused."""
 
     appliance_id: str
-    key_id: str
-    epoch: int
-    seq: int
+    key_id: Hash
+    epoch: Count
+    seq: Count
     reason: str
     at: str
 
@@ -181,14 +187,14 @@ class EpochGrant(Document, frozen=True):
     """
 
     appliance_id: str
-    epoch: int
-    predecessor_epoch: int
-    predecessor_seq: int
-    predecessor_sha256: str
-    event_seq: int
+    epoch: Count
+    predecessor_epoch: Count
+    predecessor_seq: Count
+    predecessor_sha256: Hash
+    event_seq: Count
     cumulative_totals: Totals
-    log_size: int
-    log_root: str
+    log_size: Count
+    log_root: Hash
     key_pem: str  # the key that signs the new epoch
     reason: str
     at: str
@@ -200,24 +206,24 @@ class Price(Document, frozen=True):
     model: str  # "*" is every model without a price of its own
     kind: str  # input, cached, output
     plan: str
-    micros_per_million: str
+    micros_per_million: Quantity
     since: str
 
 
 class RegionMultiplier(Document, frozen=True):
     region: str
-    multiplier_bp: int  # 10000 is 1.0
+    multiplier_bp: Count  # 10000 is 1.0
     since: str
 
 
 class PriceBook(Document, frozen=True):
     """Every price with its history, so that usage of any hour has exactly one price."""
 
-    version: int
+    version: Count
     currency: str
     prices: tuple[Price, ...]
     regions: tuple[RegionMultiplier, ...]
-    free_tokens_per_month: str  # for each customer on the free plan's serverless usage
+    free_tokens_per_month: Quantity  # for each customer on the free plan's serverless usage
     at: str
 
 
@@ -231,7 +237,7 @@ class Plans(Document, frozen=True):
     """What the vendor knows of the plans of a site's tenants."""
 
     appliance_id: str
-    version: int
+    version: Count
     tenants: tuple[TenantPlan, ...]
     at: str
 
@@ -243,5 +249,5 @@ class Enrolment(Document, frozen=True):
     name: str
     key_pem: str
     code_id: str  # of the one-time code that is sent beside it; "" when it is carried by hand
-    epoch: int
+    epoch: Count
     at: str

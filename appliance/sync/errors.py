@@ -13,7 +13,14 @@ SyncError
 ├── EntitlementRefused   an entitlement is not for this site, or older than the installed one
 ├── GrantRefused         an epoch grant does not fit this site
 ├── DocumentRefused      another document of the control plane is not acceptable
-└── ManagementFrozen     the entitlement has run out: nothing new until it is renewed
+├── OtherManifestKey     the key on the disk is not the one that signs this site's manifests
+├── ManagementFrozen     the entitlement has run out: nothing new until it is renewed
+├── BundleUnreadable     a file that was carried here cannot be read, or is no file for this place
+├── BundleExists         the folder that is carried holds another bundle of this name
+├── CarrierUnusable      what should be carried is no folder, or may not be written
+├── CarrierFull          it has no room
+├── CarrierLost          it failed, or was taken out
+└── CarrierUnreliable    it does not give back what was written
 """
 
 from appliance.domain.errors import CrossLogicError
@@ -80,5 +87,33 @@ class DocumentRefused(SyncError):
     code = "document_refused"
 
 
+class OtherManifestKey(SyncError):
+    code = "other_manifest_key"
+
+
 class ManagementFrozen(SyncError):
     code = "management_frozen"
+
+
+class BundleUnreadable(SyncError):
+    code = "bundle_unreadable"
+
+
+class BundleExists(SyncError):
+    code = "bundle_exists"
+
+
+class CarrierUnusable(SyncError):
+    code = "carrier_unusable"
+
+
+class CarrierFull(SyncError):
+    code = "carrier_full"
+
+
+class CarrierLost(SyncError):
+    code = "carrier_lost"
+
+
+class CarrierUnreliable(SyncError):
+    code = "carrier_unreliable"

@@ -18,6 +18,7 @@ from appliance.registry.names import check_name
 from appliance.registry.registry import initialise
 from appliance.security.secrets import create_all, load_all
 from appliance.settings import Settings, load
+from appliance.sync.identity import establish
 from appliance.wire.command import ExitCode, Invocation
 from appliance.wire.home import Home
 
@@ -56,6 +57,9 @@ def init(invocation: Invocation, listen: str | None, name: str | None, region: s
         else:
             made += [str(home.secrets), str(home.registry_file)]
             create_all(home.secrets)
+        if not home.ledger_file.exists():
+            made.append(str(home.ledger_file))
+        establish(home.secrets, home.ledger_file)
         initialise(
             home.registry_file,
             actor=account(os.getuid()),

@@ -59,8 +59,13 @@ def write_secret(path: Path, secret: bytes) -> None:
         file.write(secret)
         file.flush()
         os.fsync(descriptor)
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    replace_secret(temporary, path)
+
+
+def replace_secret(path: Path, place: Path) -> None:
+    """Move a secret to `place`, over the one that is there, durably."""
+    path.rename(place)
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

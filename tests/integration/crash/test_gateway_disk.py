@@ -34,6 +34,7 @@ def recorded_site(recorder: Path) -> Iterator[tuple[Site, Disk]]:
     site = Site(folder)
     try:
         site.init()
+        (home / "ledger.db").unlink()
         disk = Disk(folder, recorder, watched=home)
         site.settings.update(disk.environ)
         site.start()

@@ -106,7 +106,7 @@ class Header(Document, frozen=True):
     watermark: str  # the latest moment this site ever saw
     boot_id: str
     mono_ns: str
-    regressions: Count  # how often the wall clock was found to have gone back since the last window
+    regressions: Count  # how many windows were sealed with a wall clock behind the watermark
     engines: EngineCounters
 
 

@@ -11,7 +11,7 @@ a signature.
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
@@ -149,41 +149,53 @@ class UsageWriter:
         self.manifests += 1
         return True
 
+    def index(self, checkpoint: bytes) -> UsageIndex:
+        """The index that the file has with this checkpoint: it names every byte of the file."""
+        return self._index(self._all_sums(checkpoint))
+
     def write(
         self, file: BinaryIO, checkpoint: bytes, manifests: Iterable[CarriedManifest]
     ) -> Iterator[int]:
         """Write the file; yields how many manifests are written. The caller exhausts it.
 
-        `manifests` are those that were added, or begin with them. Raises BadBundle when not.
+        Takes from `manifests` those that were added, and no more. Raises BadBundle when they are
+        others.
         """
         if not self.manifests:
             raise BadBundle("A bundle without manifests is none.")
         if len(checkpoint) > CHECKPOINT_BYTES_MAX:
             raise BundleTooLarge("The checkpoint is too large.")
-        front = (self._keys, Member(_CHECKPOINT, checkpoint))
+        front = self._front(checkpoint)
+        sums = self._all_sums(checkpoint)
+        index = self._index(sums)
+        carried = islice(manifests, self.manifests)
+        every = chain(front, chain.from_iterable(map(_members, carried)))
+        for number, _ in enumerate(write_container(file, index, sums, every), 1):
+            if number > len(front) and number % 2 == 0:
+                yield (number - len(front)) // 2
+
+    def _front(self, checkpoint: bytes) -> tuple[Member, ...]:
+        return (self._keys, Member(_CHECKPOINT, checkpoint))
+
+    def _all_sums(self, checkpoint: bytes) -> Sums:
         sums = Sums()
-        for member in front:
+        for member in self._front(checkpoint):
             sums.add(member)
         sums.extend(self._sums)
-        index = UsageIndex(
+        return sums
+
+    def _index(self, sums: Sums) -> UsageIndex:
+        return UsageIndex(
             format=USAGE_FORMAT,
             appliance_id=self._appliance_id,
-            members=0,
-            body_bytes=0,
-            sums_bytes=0,
-            sums_sha256="",
+            **sums.told(),
             site=self._site,
             epoch_from=self.first[0],
             seq_from=self.first[1],
             epoch_to=self.last[0],
             seq_to=self.last[1],
             manifests=self.manifests,
-        )
-        carried = (m for m, _ in zip(manifests, range(self.manifests), strict=False))
-        every = chain(front, chain.from_iterable(map(_members, carried)))
-        for number, _ in enumerate(write_container(file, index, sums, every), 1):
-            if number > len(front) and number % 2 == 0:
-                yield (number - len(front)) // 2
+        ).checked()
 
 
 def write_usage(
@@ -259,16 +271,9 @@ def write_receipts(appliance_id: str, documents: Sequence[CarriedDocument]) -> b
         sums.add(members[-1])
     if sums.body_bytes > RECEIPT_BYTES_MAX or len(sums.content) > SUMS_BYTES_MAX:
         raise BundleTooLarge("The documents are too large for one receipt bundle.")
-    index = Index(
-        format=RECEIPT_FORMAT,
-        appliance_id=appliance_id,
-        members=0,
-        body_bytes=0,
-        sums_bytes=0,
-        sums_sha256="",
-    )
+    index = Index(format=RECEIPT_FORMAT, appliance_id=appliance_id, **sums.told())
     file = io.BytesIO()
-    for _ in write_container(file, index, sums, members):
+    for _ in write_container(file, index.checked(), sums, members):
         pass
     return file.getvalue()
 

@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import BinaryIO, Final, Generic, NamedTuple, TypeVar
+from typing import BinaryIO, Final, Generic, NamedTuple, Self, TypedDict, TypeVar
 
 import msgspec
 
@@ -46,6 +46,12 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sums_sha256: str
     check: str = _UNCHECKED
 
+    def checked(self) -> Self:
+        """The same with the check that belongs to it."""
+        unchecked = msgspec.structs.replace(self, check=_UNCHECKED)
+        digest = sha256(msgspec.json.encode(unchecked)).hexdigest()
+        return msgspec.structs.replace(self, check=digest)
+
 
 IndexType = TypeVar("IndexType", bound=Index)
 
@@ -53,6 +59,13 @@ IndexType = TypeVar("IndexType", bound=Index)
 class Member(NamedTuple):
     name: str
     content: bytes
+
+
+class _Told(TypedDict):
+    members: int
+    body_bytes: int
+    sums_bytes: int
+    sums_sha256: str
 
 
 class Sums:
@@ -67,6 +80,15 @@ class Sums:
         self.content += _sum_line(member)
         self.members += 1
         self.body_bytes += span(len(member.content))
+
+    def told(self) -> _Told:
+        """The fields of the index that tell of the members."""
+        return {
+            "members": self.members,
+            "body_bytes": self.body_bytes,
+            "sums_bytes": len(self.content),
+            "sums_sha256": sha256(self.content).hexdigest(),
+        }
 
     def extend(self, other: "Sums") -> None:
         """What another has, behind what this one has."""
@@ -89,17 +111,10 @@ def write_container(
 ) -> Iterator[Member]:
     """Write the file, handing on each member that is written; the caller exhausts the iterator.
 
-    Raises BadBundle when the members are not those of `sums`.
+    `index` is checked and tells of `sums`. Raises BadBundle when the members are not those of
+    `sums`.
     """
-    complete = msgspec.structs.replace(
-        index,
-        members=sums.members,
-        body_bytes=sums.body_bytes,
-        sums_bytes=len(sums.content),
-        sums_sha256=sha256(sums.content).hexdigest(),
-    )
-    checked = msgspec.structs.replace(complete, check=_check(complete))
-    _write(file, Member(INDEX_NAME, msgspec.json.encode(checked)))
+    _write(file, Member(INDEX_NAME, msgspec.json.encode(index)))
     _write(file, Member(SUMS_NAME, bytes(sums.content)))
     expected = _lines(bytes(sums.content))
     for member in members:
@@ -229,18 +244,13 @@ def _read_index(raw: bytes, index_type: type[IndexType], format_name: str) -> In
         index = msgspec.json.decode(raw, type=index_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadBundle(f"{INDEX_NAME} is not understood: {error}.", next_step=_AGAIN) from error
-    if msgspec.json.encode(index) != raw or _check(index) != index.check:
+    if msgspec.json.encode(index) != raw or index.checked().check != index.check:
         raise BadBundle(f"{INDEX_NAME} was changed.", next_step=_AGAIN)
     return index
 
 
 class _Format(msgspec.Struct):
     format: str
-
-
-def _check(index: Index) -> str:
-    unchecked = msgspec.structs.replace(index, check=_UNCHECKED)
-    return sha256(msgspec.json.encode(unchecked)).hexdigest()
 
 
 def _sum_line(member: Member) -> bytes:

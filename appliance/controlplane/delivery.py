@@ -179,5 +179,5 @@ def back_off_s(failures: int, jitter: int) -> int:
 
     `jitter` is any number, so that many lanes do not return at the same moment.
     """
-    longest = min(300, 2 ** min(failures, 9))
+    longest = min(300, 1 << min(failures, 9))
     return longest // 2 + 1 + jitter % (longest // 2 + 1)

@@ -4,9 +4,11 @@ All of it is written before Stripe is called (what is about to happen) and again
 of it), so that a program killed in between finds on its next start what it has to look up first.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
 
 from appliance.controlplane.schema import METADATA
 
@@ -22,9 +24,11 @@ STRIPE_OBJECTS: Final = Table(
     Column("covered_from_s", BigInteger),  # of an item: usage from here on is billed by it
     Column("intended_at_ns", BigInteger, nullable=False),
     Column("made_at_ns", BigInteger),
-    Column("tries", Integer, nullable=False, default=0),
+    Column("tried_at_ns", BigInteger, nullable=False),  # since when this idempotency key is used
+    Column("tries", Integer, nullable=False, default=0),  # idempotency keys used up
     Column("holder", Text, nullable=False, default=""),
     Column("held_until_ns", BigInteger, nullable=False, default=0),
+    Column("note", Text, nullable=False, default=""),  # why it could not be made
     Index("stripe_objects_id", "stripe_id"),
 )
 
@@ -87,6 +91,8 @@ LATE_ITEMS: Final = Table(
     Column("late_key", Text, primary_key=True),
     Column("customer_id", Text, nullable=False),
     Column("meter", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("currency", Text, nullable=False),
     Column("micros_per_million", BigInteger, nullable=False),
     Column("multiplier_bp", Integer, nullable=False),
     Column("period_start_s", BigInteger, nullable=False),
@@ -139,3 +145,12 @@ STRIPE_INVOICES: Final = Table(
     Column("read_at_ns", BigInteger, nullable=False),
     Index("stripe_invoices_period", "stripe_customer", "subscription", "period_end_s"),
 )
+
+
+def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless one with its key is there, also while others insert; True if it did."""
+    if connection.dialect.name == "postgresql":
+        of_postgres = postgresql.insert(table).values(**values).on_conflict_do_nothing()
+        return connection.execute(of_postgres).rowcount == 1
+    of_sqlite = sqlite.insert(table).values(**values).on_conflict_do_nothing()
+    return connection.execute(of_sqlite).rowcount == 1

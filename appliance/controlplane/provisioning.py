@@ -1,0 +1,358 @@
+"""Meters, prices, customers and subscriptions in Stripe, made when first needed, each once.
+
+An object is made in four steps: our intent is committed, Stripe is asked whether it has the
+object, it is made, its id is committed. A program killed at any of them starts with the second.
+A creation whose answer did not come is repeated with the same idempotency key, so that it cannot
+take effect twice; one that Stripe stored as failed, and would only replay, gets another key.
+
+Limits: a subscription has at most 20 items (parameter `items` of "Create a subscription"), so a
+customer with more meters has several. All periods are calendar months of UTC.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, delete, select, tuple_, update
+
+from appliance.controlplane.database import Database
+from appliance.controlplane.stripe_errors import StripeError, StripeUnavailable
+from appliance.controlplane.stripe_names import Tariff, month_of
+from appliance.controlplane.stripe_objects import (
+    NewPrice,
+    NewSubscription,
+    StripeApi,
+    Subscription,
+    SubscriptionItem,
+)
+from appliance.controlplane.stripe_tables import STRIPE_OBJECTS, insert_new
+from appliance.domain.clock import Clock
+
+ITEMS_MAX: Final = 20
+HOLD_S: Final = 120  # how long one control plane may take over one object
+LIVE: Final = frozenset({"active", "past_due", "unpaid", "trialing", "incomplete", "paused"})
+METERED: Final = "metered"
+LOOK_BACK_S: Final = 86_400  # before our intent, when looking for what we may have made
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerCard:
+    """Who is billed. `stripe_id` where a person named an existing customer of Stripe, else ""."""
+
+    customer_id: str
+    name: str
+    email: str = ""
+    stripe_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where usage of one customer at one tariff goes in Stripe."""
+
+    stripe_customer: str
+    event_name: str
+    meter_id: str
+    subscription: str
+    covered_from_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An object that exists in Stripe."""
+
+    stripe_id: str
+    parent: str = ""
+    covered_from_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """Our right to make an object: `key` is the idempotency key of this attempt."""
+
+    key: str
+    since_s: int  # our first intent
+    tried_s: int  # since when this key is used: a repeated call has to be the same call
+
+
+class Provisioner:
+    """Makes what delivery needs. Calls for one object at a time, also between control planes."""
+
+    def __init__(
+        self,
+        database: Database,
+        api: StripeApi,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        card: Callable[[Connection, str], CustomerCard],
+        *,
+        days_until_due: int = 30,
+    ) -> None:
+        self._database = database
+        self._api = api
+        self._clock = clock
+        self._entropy = entropy
+        self._card = card
+        self._days_until_due = days_until_due
+        self._making = asyncio.Lock()
+
+    async def route(self, customer_id: str, tariff: Tariff) -> Route:
+        """The way of a meter event; made as far as it is not there yet."""
+        known = await self._database.arun(
+            lambda connection: route_of(connection, customer_id, tariff)
+        )
+        if known is not None:
+            return known
+        async with self._making:
+            meter = await self.meter(tariff)
+            price = await self.price(tariff, meter)
+            customer = await self.customer(customer_id)
+            item = await self._item(customer_id, customer, tariff, price)
+        return Route(
+            stripe_customer=customer,
+            event_name=tariff.event_name,
+            meter_id=meter,
+            subscription=item.parent,
+            covered_from_s=item.covered_from_s or 0,
+        )
+
+    async def meter(self, tariff: Tariff) -> str:
+        async def find(_: _Intent) -> Made | None:
+            for meter in await self._api.meters():
+                if meter.event_name == tariff.event_name and meter.active:
+                    return Made(meter.meter_id)
+            return None
+
+        async def make(intent: _Intent) -> Made:
+            made = await self._api.create_meter(tariff.event_name, tariff.title, intent.key)
+            return Made(made.meter_id)
+
+        return (await self._object("meter", tariff.event_name, find, make)).stripe_id
+
+    async def price(self, tariff: Tariff, meter_id: str) -> str:
+        lookup_key = tariff.event_name
+        product_id = await self._product(tariff)
+
+        async def find(_: _Intent) -> Made | None:
+            found = await self._api.price(lookup_key)
+            return None if found is None else Made(found)
+
+        async def make(intent: _Intent) -> Made:
+            price = NewPrice(
+                lookup_key=lookup_key,
+                product_id=product_id,
+                currency=tariff.currency,
+                unit_amount=tariff.unit_amount,
+                nickname=tariff.title,
+                meter_id=meter_id,
+            )
+            return Made(await self._api.create_price(price, intent.key))
+
+        return (await self._object("price", lookup_key, find, make)).stripe_id
+
+    async def _product(self, tariff: Tariff) -> str:
+        product_id = tariff.product_id
+
+        async def find(_: _Intent) -> Made | None:
+            return Made(product_id) if await self._api.product(product_id) else None
+
+        async def make(intent: _Intent) -> Made:
+            await self._api.create_product(product_id, tariff.title, intent.key)
+            return Made(product_id)
+
+        return (await self._object("product", product_id, find, make)).stripe_id
+
+    async def customer(self, customer_id: str) -> str:
+        card = await self._database.arun(lambda connection: self._card(connection, customer_id))
+
+        async def find(intent: _Intent) -> Made | None:
+            if card.stripe_id:
+                return Made(card.stripe_id)
+            known = await self._api.customers_since(intent.since_s - LOOK_BACK_S)
+            return Made(known[customer_id]) if customer_id in known else None
+
+        async def make(intent: _Intent) -> Made:
+            made = await self._api.create_customer(customer_id, card.name, card.email, intent.key)
+            return Made(made)
+
+        return (await self._object("customer", customer_id, find, make)).stripe_id
+
+    async def _item(
+        self, customer_id: str, stripe_customer: str, tariff: Tariff, price_id: str
+    ) -> Made:
+        """The subscription item that bills the tariff: on a subscription with room, or a new one.
+
+        A new subscription begins with the month it is made in; an item that is added to one later
+        bills usage from then on, which `covered_from_s` says.
+        """
+
+        ours_key = f"{METERED}/{customer_id}/{tariff.event_name}"
+
+        def covering(subscription: Subscription, item: SubscriptionItem) -> Made:
+            first = subscription.key == ours_key
+            from_s = subscription.start_s if first else item.created_s
+            return Made(item.item_id, subscription.subscription_id, from_s)
+
+        async def find(_: _Intent) -> Made | None:
+            for subscription in await self._ours(stripe_customer):
+                for item in subscription.items:
+                    if item.price_id == price_id:
+                        return covering(subscription, item)
+            return None
+
+        async def make(intent: _Intent) -> Made:
+            ours = await self._ours(stripe_customer)
+            for subscription in ours:
+                if len(subscription.items) < ITEMS_MAX:
+                    item = await self._api.add_item(
+                        subscription.subscription_id, price_id, None, intent.key
+                    )
+                    return covering(subscription, item)
+            start_s, following_s = month_of(intent.tried_s)
+            new = NewSubscription(
+                stripe_customer=stripe_customer,
+                prices=(price_id,),
+                quantities=(None,),
+                key=ours_key,
+                backdate_s=start_s,
+                anchor_s=following_s,
+                days_until_due=self._days_until_due,
+            )
+            subscription = await self._api.create_subscription(new, intent.key)
+            return covering(subscription, subscription.items[0])
+
+        return await self._object("item", f"{customer_id}/{tariff.event_name}", find, make)
+
+    async def _ours(self, stripe_customer: str) -> list[Subscription]:
+        """Live subscriptions for metered usage; the oldest first."""
+        every = await self._api.subscriptions(stripe_customer)
+        ours = [one for one in every if one.status in LIVE and one.key.startswith(f"{METERED}/")]
+        return sorted(ours, key=lambda one: (one.start_s, one.subscription_id))
+
+    async def _object(
+        self,
+        kind: str,
+        key: str,
+        find: Callable[[_Intent], Awaitable[Made | None]],
+        make: Callable[[_Intent], Awaitable[Made]],
+    ) -> Made:
+        """The object of that kind and key, found or made. At most one of us makes it at a time."""
+        now_ns = self._clock.wall_ns()
+        holder = self._entropy(8).hex()
+        taken = await self._database.arun(
+            lambda connection: _take(connection, kind, key, holder, now_ns)
+        )
+        if isinstance(taken, Made):
+            return taken
+        if taken is None:
+            raise StripeUnavailable(f"Another control plane is making the {kind} {key}.")
+        try:
+            made = await find(taken) or await make(taken)
+        except StripeError as error:
+            said = error
+            await self._database.arun(
+                lambda connection: _give_up(
+                    connection, kind, key, holder, said, self._clock.wall_ns()
+                )
+            )
+            raise
+        await self._database.arun(
+            lambda connection: _store(connection, kind, key, made, self._clock.wall_ns())
+        )
+        return made
+
+
+def route_of(connection: Connection, customer_id: str, tariff: Tariff) -> Route | None:
+    """The way of a meter event if all of it is there."""
+    wanted = {
+        ("meter", tariff.event_name),
+        ("customer", customer_id),
+        ("item", f"{customer_id}/{tariff.event_name}"),
+    }
+    rows = connection.execute(
+        select(STRIPE_OBJECTS).where(
+            tuple_(STRIPE_OBJECTS.c.kind, STRIPE_OBJECTS.c.key).in_(wanted),
+            STRIPE_OBJECTS.c.stripe_id.is_not(None),
+        )
+    ).mappings()
+    found = {str(row["kind"]): row for row in rows}
+    if len(found) < len(wanted):
+        return None
+    return Route(
+        stripe_customer=found["customer"]["stripe_id"],
+        event_name=tariff.event_name,
+        meter_id=found["meter"]["stripe_id"],
+        subscription=found["item"]["parent"],
+        covered_from_s=found["item"]["covered_from_s"],
+    )
+
+
+def forget_subscription(connection: Connection, subscription: str) -> int:
+    """A subscription ended: what it billed gets an item on another one when next needed."""
+    return connection.execute(
+        delete(STRIPE_OBJECTS).where(
+            STRIPE_OBJECTS.c.kind == "item", STRIPE_OBJECTS.c.parent == subscription
+        )
+    ).rowcount
+
+
+def _take(
+    connection: Connection, kind: str, key: str, holder: str, now_ns: int
+) -> Made | _Intent | None:
+    """The object if it is made, else the right to make it; None while another has that right."""
+    objects = STRIPE_OBJECTS
+    insert_new(
+        connection,
+        objects,
+        {"kind": kind, "key": key, "intended_at_ns": now_ns, "tried_at_ns": now_ns},
+    )
+    one = (objects.c.kind == kind) & (objects.c.key == key)
+    taken = connection.execute(
+        update(objects)
+        .where(one, objects.c.stripe_id.is_(None), objects.c.held_until_ns <= now_ns)
+        .values(holder=holder, held_until_ns=now_ns + HOLD_S * 1_000_000_000)
+    ).rowcount
+    row = connection.execute(select(objects).where(one)).mappings().one()
+    if row["stripe_id"] is not None:
+        return Made(row["stripe_id"], row["parent"], row["covered_from_s"])
+    if not taken:
+        return None
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return _Intent(
+        key=f"cl-{kind}-{digest}-{row['intended_at_ns']}-{row['tries']}",
+        since_s=row["intended_at_ns"] // 1_000_000_000,
+        tried_s=row["tried_at_ns"] // 1_000_000_000,
+    )
+
+
+def _give_up(
+    connection: Connection, kind: str, key: str, holder: str, error: StripeError, now_ns: int
+) -> None:
+    """Let others try. The idempotency key stays while its first call may yet take effect."""
+    objects = STRIPE_OBJECTS
+    changes: dict[str, object] = {"holder": "", "held_until_ns": 0, "note": error.message}
+    if not isinstance(error, StripeUnavailable) or error.stored:
+        changes |= {"tries": objects.c.tries + 1, "tried_at_ns": now_ns}
+    connection.execute(
+        update(objects)
+        .where(objects.c.kind == kind, objects.c.key == key, objects.c.holder == holder)
+        .values(**changes)
+    )
+
+
+def _store(connection: Connection, kind: str, key: str, made: Made, now_ns: int) -> None:
+    """What exists is true whoever found it: the holder does not matter."""
+    connection.execute(
+        update(STRIPE_OBJECTS)
+        .where(STRIPE_OBJECTS.c.kind == kind, STRIPE_OBJECTS.c.key == key)
+        .values(
+            stripe_id=made.stripe_id,
+            parent=made.parent,
+            covered_from_s=made.covered_from_s,
+            made_at_ns=now_ns,
+            holder="",
+            held_until_ns=0,
+            note="",
+        )
+    )

@@ -41,6 +41,12 @@ _EXIT_CODES: Final = {
     "database_unavailable": ExitCode.CONFIGURATION,
     "schema_too_new": ExitCode.CONFIGURATION,
     "database_damaged": ExitCode.DAMAGED,
+    "control_plane_unready": ExitCode.CONFIGURATION,
+    "bad_database_url": ExitCode.CONFIGURATION,
+    "other_signing_key": ExitCode.CONFIGURATION,
+    "unknown_site": ExitCode.NOT_FOUND,
+    "site_exists": ExitCode.CONFLICT,
+    "not_possible": ExitCode.CONFLICT,
 }
 
 

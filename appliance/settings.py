@@ -6,7 +6,7 @@ The tables below are the reference: docs/SETTINGS.md is checked against them by 
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -22,16 +22,16 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=365 * 86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the configuration file. An unknown name is an error: it is a typing mistake."""
 
 
-class Site(_Section, frozen=True):
+class Site(Section, frozen=True):
     name: str = "site"
     region: str = "local"  # the region of this appliance; environments are pinned to one
 
 
-class Gateway(_Section, frozen=True):
+class Gateway(Section, frozen=True):
     listen: str = "0.0.0.0:8080"
     body_bytes_max: Count = 16 * 1024 * 1024
     json_depth_max: Count = 64
@@ -43,7 +43,7 @@ class Gateway(_Section, frozen=True):
     owned_by: str = "crosslogic"  # in /v1/models
 
 
-class Timeouts(_Section, frozen=True):
+class Timeouts(Section, frozen=True):
     head_s: Positive = 10.0  # from the first byte of a request to the end of its head
     body_s: Positive = 60.0  # from the head to the end of the body
     keepalive_s: Positive = 75.0  # an idle kept-alive connection
@@ -55,14 +55,14 @@ class Timeouts(_Section, frozen=True):
     drain_s: Positive = 30.0  # streams in flight, at SIGTERM
 
 
-class Limiting(_Section, frozen=True):
+class Limiting(Section, frozen=True):
     requests_per_min: Count | None = None  # the global layer
     tokens_per_min: Count | None = None
     tokens_per_day: Count | None = None
     concurrency: Count | None = None
 
 
-class Scheduling(_Section, frozen=True):
+class Scheduling(Section, frozen=True):
     queue_length_max: Annotated[int, msgspec.Meta(ge=0)] = 512  # of one deployment
     queue_wait_s: Positive = 30.0
     tries: Count = 3  # replicas tried before the first byte
@@ -72,13 +72,13 @@ class Scheduling(_Section, frozen=True):
     requests_per_replica_max: Count = 4_096  # in flight, where an engine does not tell its slots
 
 
-class Fleet(_Section, frozen=True):
+class Fleet(Section, frozen=True):
     heartbeat_s: Positive = 1.0
     node_lost_s: Positive = 10.0  # without a heartbeat
     probe_s: Positive = 5.0  # between two probes of an external engine
 
 
-class Sync(_Section, frozen=True):
+class Sync(Section, frozen=True):
     mode: Literal["online", "offline"] = "online"  # offline: nothing ever leaves the site
     control_plane_url: str | None = None  # wins over the URL of the enrolment
     interval_s: Positive = 60.0  # between two exchanges when all is well
@@ -90,15 +90,15 @@ class Sync(_Section, frozen=True):
     proxy: str | None = None  # URL; the environment's is never used
 
 
-class Metrics(_Section, frozen=True):
+class Metrics(Section, frozen=True):
     listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
 
 
-class Log(_Section, frozen=True):
+class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Section, frozen=True):
+class Settings(Section, frozen=True):
     """Everything a site can be told."""
 
     site: Site = Site()
@@ -114,18 +114,25 @@ class Settings(_Section, frozen=True):
 
 ENVIRONMENT_PREFIX: Final = "CIC_"
 
+S = TypeVar("S", bound=Section)
+
 
 def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
     """Read the file (which may be absent) and lay the environment over it.
 
     Raises SettingsError that names the file or variable, the setting, and what it should be.
     """
+    return load_as(Settings, ENVIRONMENT_PREFIX, config_file, environ)
+
+
+def load_as(whole: type[S], prefix: str, config_file: Path, environ: Mapping[str, str]) -> S:
+    """The same for another program: `whole` has its tables, its variables begin with `prefix`."""
     tables = _read(config_file)
     sources: dict[tuple[str, str], str] = {}
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
+        if not variable.startswith(prefix):
             continue
-        section, name = _split(variable)
+        section, name = _split(whole, variable.removeprefix(prefix).lower())
         if section is None:
             continue
         table = tables.setdefault(section, {})
@@ -136,7 +143,7 @@ def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
             )
         table[name] = text
         sources[section, name] = variable
-    return _convert(tables, sources, config_file)
+    return _convert(whole, tables, sources, config_file)
 
 
 def _read(config_file: Path) -> dict[str, object]:
@@ -155,21 +162,23 @@ def _read(config_file: Path) -> dict[str, object]:
         ) from error
 
 
-def _split(variable: str) -> tuple[str | None, str]:
-    """`CIC_TIMEOUTS_HEAD_S` -> ("timeouts", "head_s"). None: no setting, as CIC_HOME."""
-    rest = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-    for field in msgspec.structs.fields(Settings):
+def _split(whole: type[Section], rest: str) -> tuple[str | None, str]:
+    """`timeouts_head_s` -> ("timeouts", "head_s"). None: no setting, as CIC_HOME."""
+    for field in msgspec.structs.fields(whole):
         if rest.startswith(field.name + "_"):
             return field.name, rest.removeprefix(field.name + "_")
     return None, rest
 
 
 def _convert(
-    tables: dict[str, object], sources: Mapping[tuple[str, str], str], config_file: Path
-) -> Settings:
+    whole: type[S],
+    tables: dict[str, object],
+    sources: Mapping[tuple[str, str], str],
+    config_file: Path,
+) -> S:
     # Values from the environment are text; only they may be converted, or a TOML "3" would pass.
     sections: dict[str, object] = {}
-    for field in msgspec.structs.fields(Settings):
+    for field in msgspec.structs.fields(whole):
         table = tables.pop(field.name, None)
         if table is None:
             continue
@@ -203,6 +212,6 @@ def _convert(
     if tables:
         raise SettingsError(
             f"{config_file}: [{min(tables)}] is not a table of settings.",
-            next_step=f"Tables: {', '.join(f.name for f in msgspec.structs.fields(Settings))}.",
+            next_step=f"Tables: {', '.join(f.name for f in msgspec.structs.fields(whole))}.",
         )
-    return Settings(**sections)  # type: ignore[arg-type]  # each was built by its own type above
+    return whole(**sections)

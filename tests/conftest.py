@@ -13,5 +13,5 @@ def pytest_configure() -> None:
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    for name in [name for name in os.environ if name.startswith("CIC_")]:
+    for name in [name for name in os.environ if name.startswith(("CIC_", "CICP_"))]:
         del os.environ[name]

@@ -11,6 +11,7 @@ CrossLogicError
 ├── GatewayError         appliance.gateway
 ├── FleetError           appliance.fleet
 ├── SyncError            appliance.sync
+├── ControlPlaneError    appliance.controlplane
 └── CommandError         appliance.commands, agent
 """
 

@@ -85,7 +85,7 @@ def test_the_command_line_page_lists_commands_and_exit_codes() -> None:
     page = (DOCS / "CLI.md").read_text(encoding="utf-8")
     commands = {point.name for point in entry_points(group="crosslogic.commands")}
     first_table = page.partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([a-z]+)` \|", first_table, re.MULTILINE)) == commands
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", first_table, re.MULTILINE)) == commands
     exits = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", page, re.MULTILINE)
     assert {name: int(code) for code, name in exits} == dict(ExitCode.__members__)
 
@@ -132,7 +132,7 @@ def test_commands_in_the_pages_exist_with_their_options(page: Path) -> None:
         command = commands[words[0]].load()
         rest = words[1:]
         if isinstance(command, click.Group):
-            command = command.commands.get(rest[0]) if rest else None
+            command = command.get_command(click.Context(command), rest[0]) if rest else None
             rest = rest[1:]
         if command is None or _unknown(command, rest):
             wrong.append(line)

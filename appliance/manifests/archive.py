@@ -323,6 +323,26 @@ def unreceipted_count(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def set_aside(connection: sqlite3.Connection, record_seq: int) -> int:
+    """Forget manifests that reach beyond this number, which an epoch grant lets be sealed anew.
+
+    They were not accepted; the control plane keeps those it saw as evidence. How many there were.
+    """
+    gone = connection.execute(
+        "DELETE FROM manifests WHERE record_seq_hi > ? RETURNING epoch, seq", (record_seq,)
+    ).fetchall()
+    connection.executemany("DELETE FROM manifest_lines WHERE epoch = ? AND seq = ?", gone)
+    return len(gone)
+
+
+def first_start_after(connection: sqlite3.Connection, at_ns: int) -> int | None:
+    """The newest record when the appliance was started first after that moment; None: never."""
+    row = connection.execute(
+        "SELECT record_seq FROM starts WHERE at_ns > ? ORDER BY number LIMIT 1", (at_ns,)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 # -- Documents
 
 

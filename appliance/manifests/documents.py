@@ -191,10 +191,12 @@ class EpochGrant(Document, frozen=True):
     predecessor_epoch: Count
     predecessor_seq: Count
     predecessor_sha256: Hash
+    predecessor_wall: str  # when that head was sealed, by the site's clock
     event_seq: Count
     cumulative_totals: Totals
     log_size: Count
     log_root: Hash
+    log_frontier: tuple[Hash, ...]  # roots of its full subtrees: the site may have lost the leaves
     key_pem: str  # the key that signs the new epoch
     reason: str
     at: str

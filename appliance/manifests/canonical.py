@@ -24,7 +24,7 @@ DEPTH_MAX: Final = 16
 INTEGER_MAX: Final = 2**63 - 1
 
 _encoder = msgspec.json.Encoder()
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")  # a PEM has newlines
 
 
 def encode(document: object) -> bytes:

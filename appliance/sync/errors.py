@@ -91,6 +91,10 @@ class OtherManifestKey(SyncError):
     code = "other_manifest_key"
 
 
+class KeyUnused(SyncError):
+    code = "manifest_key_unused"
+
+
 class ManagementFrozen(SyncError):
     code = "management_frozen"
 

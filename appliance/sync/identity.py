@@ -84,25 +84,30 @@ def current(secrets: Path, connection: sqlite3.Connection) -> Identity:
     say.
     """
     state = sync_state(connection)
-    expected = signing_key_now(connection, state)
+    expected, _ = signing_key_now(connection, state)
     key = load_signing_key(secrets / KEY_FILE)
     if key.key_id != expected.key_id:
         key = _promoted(secrets, expected)
     return Identity(state.appliance_id, key, read_secret(secrets / SALTS_FILE))
 
 
-def signing_key_now(connection: sqlite3.Connection, state: SyncState) -> PublicKey:
-    """The public key that the documents say signs the next manifest."""
-    pem, since = state.first_key_pem, (1, 0)
+def signing_key_now(
+    connection: sqlite3.Connection, state: SyncState
+) -> tuple[PublicKey, tuple[int, int]]:
+    """The public key that signs the next manifest, and since which (epoch, seq).
+
+    The documents were verified before they were stored.
+    """
+    pem, since = state.first_key_pem, (1, 1)
     for stored in documents(connection, Kind.KEY_ROTATION):
         rotation = decode(parse(stored.envelope).payload, KeyRotation)
         if (rotation.epoch, rotation.seq) >= since:
             pem, since = rotation.new_key_pem, (rotation.epoch, rotation.seq)
     for stored in documents(connection, Kind.EPOCH_GRANT):
         grant = decode(parse(stored.envelope).payload, EpochGrant)
-        if (grant.epoch, 0) > since:
-            pem, since = grant.key_pem, (grant.epoch, 0)
-    return PublicKey.from_pem(pem)
+        if (grant.epoch, 1) > since:
+            pem, since = grant.key_pem, (grant.epoch, 1)
+    return PublicKey.from_pem(pem), since
 
 
 def prepare_key(secrets: Path, entropy: Callable[[int], bytes] = os.urandom) -> SigningKey:

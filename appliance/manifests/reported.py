@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from appliance.manifests.codes import Code
-from appliance.manifests.documents import NO_HASH, EpochGrant
+from appliance.manifests.documents import NO_HASH
 from appliance.manifests.lines import Sums
 from appliance.manifests.merkle import Frontier, leaf_hash
 from appliance.manifests.verify import Checked, Finding
@@ -91,27 +91,6 @@ def check_chain(
     if finding := _broken(state, checked):
         return finding
     return Accepted(_after(state, checked, now_ms), _holds(state, checked, now_ms))
-
-
-def granted_state(state: ReportedState, grant: EpochGrant) -> ReportedState:
-    """What is expected after an epoch grant: the new epoch continues the head that it names.
-
-    The log goes on. Raises ValueError when the grant does not follow this very state.
-    """
-    sums = Sums.of(grant.cumulative_totals)
-    named = (grant.predecessor_epoch, grant.predecessor_seq, grant.predecessor_sha256)
-    if named != (state.epoch, state.accepted_through, state.head_sha256):
-        raise ValueError("the grant names another head")
-    if (grant.event_seq, sums, grant.log_size, grant.log_root) != (
-        state.event_seq_hi,
-        state.cumulative,
-        state.log.size,
-        state.log.root().hex(),
-    ):
-        raise ValueError("the grant names other sums than its head's")
-    if grant.epoch <= state.epoch:
-        raise ValueError("the grant is for an epoch that has been")
-    return replace(state, epoch=grant.epoch, accepted_through=0, frozen=False)
 
 
 def _broken(state: ReportedState, checked: Checked) -> Finding | None:

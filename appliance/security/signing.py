@@ -28,13 +28,14 @@ PEM_BYTES_MAX: Final = 4_096
 class PublicKey:
     """A key that verifies. Equal when the key is the same."""
 
-    __slots__ = ("_key", "key_id", "pem")
+    __slots__ = ("_key", "key_id", "pem", "raw")
 
     def __init__(self, key: Ed25519PublicKey) -> None:
         self._key = key
         self.pem: str = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.key_id: str = sha256(der).hexdigest()
+        self.raw: bytes = key.public_bytes_raw()  # the 32 bytes of RFC 8032
 
     @classmethod
     def from_pem(cls, text: str | bytes) -> "PublicKey":

@@ -145,6 +145,9 @@ class Account:
         self.clock.shift_s = state["shift_s"]
         self.sequence = state["sequence"]
         self.objects = {kind: {} for kind in KINDS} | state["objects"]
+        for subscription in self.objects["subscription"].values():  # one object again, not two
+            for item in subscription["items"]["data"]:
+                self.objects["subscription_item"][item["id"]] = item
         self.meter_events = state["meter_events"]
         self.identifiers = state["identifiers"]
         self.keys = state["keys"]

@@ -4,7 +4,7 @@ Source: page "How invoices work". Carried out before each call and whenever the 
 the order of the moments at which it became due.
 """
 
-from tests.fakes.stripe import invoices, meters
+from tests.fakes.stripe import drafts, meters
 from tests.fakes.stripe.account import Account, Object
 
 
@@ -13,9 +13,9 @@ def catch_up(account: Account) -> None:
     while (due := _earliest(account)) is not None:
         moment, subject = due
         if subject["object"] == "subscription":
-            invoices.cycle(account, subject, moment)
+            drafts.cycle(account, subject, moment)
         else:
-            invoices.finalize_now(account, subject, moment)
+            drafts.finalize_now(account, subject, moment)
     meters.report_errors(account)
 
 

@@ -263,13 +263,15 @@ async def _given(request: web.Request) -> Object:
     """The parameters as they came: JSON for /v2, else form or query with brackets."""
     if request.path.startswith("/v2/"):
         if request.method == "POST":
-            body = await request.read()
-            decoded = json.loads(body) if body else {}
+            try:
+                decoded = json.loads(await request.read() or b"{}")
+            except ValueError:
+                raise ApiError(400, "The body is not JSON.", begun=False) from None
             return decoded if isinstance(decoded, dict) else {}
         return decode_pairs(parse_qsl(request.query_string, keep_blank_values=True))
     text = request.query_string
     if request.method == "POST":
-        text = (await request.read()).decode()
+        text = (await request.read()).decode(errors="replace")
     return decode_pairs(parse_qsl(text, keep_blank_values=True))
 
 

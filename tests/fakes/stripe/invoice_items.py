@@ -1,6 +1,6 @@
 """Invoice items. Source: "Invoice items" of the API reference; `stripe/_invoice_item.py`."""
 
-from tests.fakes.stripe import catalog, invoices
+from tests.fakes.stripe import catalog, drafts
 from tests.fakes.stripe.account import Account, Object, merged_metadata, page, within
 from tests.fakes.stripe.customers import living_parameter
 from tests.fakes.stripe.errors import invalid, malformed, not_simulated
@@ -22,7 +22,7 @@ def create(account: Account, params: Object) -> Object:
         invoice = account.get("invoice", params["invoice"], "invoice", 400)
         if invoice["status"] != "draft":
             raise invalid("The invoice is no longer a draft.", "invoice")
-        if len(invoice["lines"]["data"]) >= invoices.ITEMS_MAX:
+        if len(invoice["lines"]["data"]) >= drafts.ITEMS_MAX:
             raise invalid("An invoice can have at most 250 items.", "invoice")
     parent = None
     if "subscription" in params:
@@ -56,8 +56,8 @@ def create(account: Account, params: Object) -> Object:
     )
     del made["created"]
     if invoice is not None:
-        invoices.put_item(account, invoice, made)
-        invoices.refresh(account, invoice)
+        drafts.put_item(account, invoice, made)
+        drafts.refresh(account, invoice)
     account.emit("invoiceitem.created", made)
     return made
 
@@ -118,7 +118,7 @@ def delete(account: Account, params: Object, invoiceitem: str) -> Object:
             for line in invoice["lines"]["data"]
             if (line["parent"]["invoice_item_details"] or {}).get("invoice_item") != invoiceitem
         ]
-        invoices.refresh(account, invoice)
+        drafts.refresh(account, invoice)
     del account.objects["invoiceitem"][invoiceitem]
     return {"id": invoiceitem, "object": "invoiceitem", "deleted": True}
 

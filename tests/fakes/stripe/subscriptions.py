@@ -5,7 +5,7 @@ page "Subscriptions with multiple products": at most 20 items; changelog 2025-03
 current period is on the item, usage records are gone.
 """
 
-from tests.fakes.stripe import invoices, periods
+from tests.fakes.stripe import drafts, periods
 from tests.fakes.stripe.account import Account, Object, merged_metadata, page, within
 from tests.fakes.stripe.customers import living_parameter
 from tests.fakes.stripe.errors import invalid, malformed, not_simulated
@@ -61,6 +61,9 @@ def create(account: Account, params: Object) -> Object:
             "customer": customer["id"],
             "days_until_due": params.get("days_until_due"),
             "default_payment_method": None,
+            "default_source": None,
+            "on_behalf_of": None,
+            "pending_setup_intent": None,
             "description": params.get("description"),
             "discounts": [],
             "ended_at": None,
@@ -81,7 +84,7 @@ def create(account: Account, params: Object) -> Object:
     for price, given in zip(prices, params["items"], strict=True):
         _add_item(account, made, price, given, start)
     customer["currency"] = made["currency"]
-    invoices.first(account, made)
+    drafts.first(account, made)
     account.emit("customer.subscription.created", made)
     return made
 
@@ -258,7 +261,7 @@ def cancel(account: Account, params: Object, subscription: str) -> Object:
     found = _living(account, subscription)
     now = account.now(found["customer"])
     if params.get("invoice_now"):
-        invoices.last(account, found, now)
+        drafts.last(account, found, now)
     found |= {"status": "canceled", "canceled_at": now, "ended_at": now}
     account.emit("customer.subscription.deleted", found)
     return found
@@ -289,22 +292,11 @@ def update_item(account: Account, params: Object, item: str) -> Object:
     found = account.get("subscription_item", item)
     if "price" in params and params["price"] != found["price"]["id"]:
         raise not_simulated("the change of an item's price: delete it and add another")
-    _set_item(_held(account, found), params)
-    return account.get("subscription_item", item)
+    _set_item(found, params)
+    return found
 
 
 def delete_item(account: Account, params: Object, item: str) -> Object:
     found = account.get("subscription_item", item)
     _remove_item(account, account.get("subscription", found["subscription"]), found)
     return {"id": item, "object": "subscription_item", "deleted": True}
-
-
-def _held(account: Account, item: Object) -> Object:
-    """The item as its subscription holds it (after a restart from a file they are two)."""
-    subscription = account.get("subscription", item["subscription"])
-    for one in subscription["items"]["data"]:
-        if one["id"] == item["id"]:
-            account.objects["subscription_item"][item["id"]] = one
-            held: Object = one
-            return held
-    return item

@@ -18,7 +18,7 @@ from tests.fakes.stripe.account import Account, Object
 
 RETRY_AFTER_S = (60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 43_200, 43_200)
 ANSWER_S = 20.0
-PAUSE_S = 0.05  # between looks at what is due, while something waits
+PAUSE_S = 0.2  # between looks at what is due, while something waits
 
 
 def signature(payload: str, secret: str, moment_s: int) -> str:

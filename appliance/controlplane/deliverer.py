@@ -165,7 +165,7 @@ class Deliverer:
                     return done, stopped
             for tariff, hour_s in batch.look_up[:LOOK_UPS]:
                 if self._clock.monotonic_s() < ends_s:
-                    await self._lookup.decide(lane.customer_id, routes[tariff], hour_s)
+                    await self._lookup.decide(lane, routes[tariff], hour_s)
         except StripeError as error:
             return done, error
         return replace(done, waiting=batch.waiting), None

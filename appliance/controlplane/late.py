@@ -9,7 +9,7 @@ what was made ("List all invoice items"); searching, which lags, is not used.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from appliance.controlplane.stripe_errors import (
     StripeUnavailable,
 )
 from appliance.controlplane.stripe_names import Tariff, minor_digits, month_of
-from appliance.controlplane.stripe_objects import NewInvoiceItem, StripeApi
+from appliance.controlplane.stripe_objects import InvoiceItem, NewInvoiceItem, StripeApi
 from appliance.controlplane.stripe_tables import LATE_ITEMS, STRIPE_DELIVERIES
 from appliance.domain.clock import Clock
 
@@ -273,6 +273,17 @@ def _made(
         .where(OUTBOX.c.late_key == late_key)
         .values(state=OutboxState.LATE, settled_at_ns=now_ns)
     )
+
+
+def note_invoices(connection: Connection, items: Iterable[InvoiceItem]) -> None:
+    """Which invoice took which late item."""
+    for item in items:
+        if item.late_key and item.invoice_id is not None:
+            connection.execute(
+                update(LATE_ITEMS)
+                .where(LATE_ITEMS.c.late_key == item.late_key)
+                .values(invoice_id=item.invoice_id)
+            )
 
 
 def _not_made(

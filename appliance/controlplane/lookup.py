@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, select, update
+from sqlalchemy import Connection, RowMapping, select
 
 from appliance.controlplane import sending
 from appliance.controlplane.database import Database
@@ -11,20 +11,20 @@ from appliance.controlplane.delivery import (
     HOUR_S,
     Doubtful,
     Presence,
-    Sum,
     Verdict,
     verdict,
 )
+from appliance.controlplane.lanes import Lane
 from appliance.controlplane.outbox_table import OUTBOX, OutboxState
 from appliance.controlplane.provisioning import Route
+from appliance.controlplane.stripe_facts import TAKEN, keep_reading
 from appliance.controlplane.stripe_objects import StripeApi
-from appliance.controlplane.stripe_tables import STRIPE_DELIVERIES, STRIPE_READINGS, insert_new
+from appliance.controlplane.stripe_tables import STRIPE_DELIVERIES
 from appliance.domain.clock import Clock
 
 _log = logging.getLogger(__name__)
 
 SECOND_NS: Final = 1_000_000_000
-TAKEN: Final = (OutboxState.ACCEPTED, OutboxState.RECONCILED)
 
 
 class Lookup:
@@ -35,7 +35,7 @@ class Lookup:
         self._api = api
         self._clock = clock
 
-    async def decide(self, customer_id: str, route: Route, hour_s: int) -> Verdict:
+    async def decide(self, lane: Lane, route: Route, hour_s: int) -> Verdict:
         """Bring the doubtful rows of that hour as far as Stripe's sum allows."""
         sums = await self._api.summaries(
             route.meter_id, route.stripe_customer, hour_s, hour_s + HOUR_S
@@ -43,13 +43,13 @@ class Lookup:
         now_ns = self._clock.wall_ns()
         found = await self._database.arun(
             lambda connection: _decide(
-                connection, customer_id, route.event_name, hour_s, sums.get(hour_s, 0), now_ns
+                connection, lane, route.event_name, hour_s, sums.get(hour_s, 0), now_ns
             )
         )
         _log.info(
             "rows in doubt were looked up",
             extra={
-                "customer_id": customer_id,
+                "customer_id": lane.customer_id,
                 "event_name": route.event_name,
                 "hour_s": hour_s,
                 "presence": found.presence,
@@ -59,41 +59,18 @@ class Lookup:
         return found
 
 
-def keep_reading(
-    connection: Connection,
-    customer_id: str,
-    event_name: str,
-    hour_s: int,
-    quantity: int,
-    now_ns: int,
-) -> Sum:
-    """Store what was read; since when it has read the same stays while it does."""
-    readings = STRIPE_READINGS
-    one = and_(
-        readings.c.customer_id == customer_id,
-        readings.c.event_name == event_name,
-        readings.c.hour_s == hour_s,
-    )
-    fresh = {"quantity": quantity, "same_since_ns": now_ns, "read_at_ns": now_ns}
-    key = {"customer_id": customer_id, "event_name": event_name, "hour_s": hour_s}
-    if not insert_new(connection, readings, key | fresh):
-        before = connection.execute(select(readings).where(one)).mappings().one()
-        if before["quantity"] == quantity:
-            fresh["same_since_ns"] = before["same_since_ns"]
-        connection.execute(update(readings).where(one).values(**fresh))
-    return Sum(quantity, fresh["same_since_ns"] // SECOND_NS, now_ns // SECOND_NS)
-
-
 def _decide(
     connection: Connection,
-    customer_id: str,
+    lane: Lane,
     event_name: str,
     hour_s: int,
     quantity: int,
     now_ns: int,
 ) -> Verdict:
-    sum_ = keep_reading(connection, customer_id, event_name, hour_s, quantity, now_ns)
-    rows = _rows(connection, customer_id, event_name, hour_s)
+    sum_ = keep_reading(
+        connection, lane.customer_id, lane.meter, event_name, hour_s, quantity, now_ns
+    )
+    rows = _rows(connection, lane.customer_id, event_name, hour_s)
     accepted = sum(row["quantity"] for row in rows if row["state"] in TAKEN)
     doubtful = [
         row

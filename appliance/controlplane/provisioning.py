@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from appliance.controlplane.database import Database
 from appliance.controlplane.stripe_errors import StripeError, StripeUnavailable
@@ -74,6 +74,7 @@ class _Intent:
     key: str
     since_s: int  # our first intent
     tried_s: int  # since when this key is used: a repeated call has to be the same call
+    ended: bool  # we had one before, and it ended
 
 
 class Provisioner:
@@ -197,25 +198,28 @@ class Provisioner:
         async def find(_: _Intent) -> Made | None:
             for subscription in await self._ours(stripe_customer):
                 for item in subscription.items:
-                    if item.price_id == price_id:
+                    if subscription.status in LIVE and item.price_id == price_id:
                         return covering(subscription, item)
             return None
 
         async def make(intent: _Intent) -> Made:
             ours = await self._ours(stripe_customer)
             for subscription in ours:
-                if len(subscription.items) < ITEMS_MAX:
+                if subscription.status in LIVE and len(subscription.items) < ITEMS_MAX:
                     item = await self._api.add_item(
                         subscription.subscription_id, price_id, None, intent.key
                     )
                     return covering(subscription, item)
+            billed_before = intent.ended or any(
+                item.price_id == price_id for one in ours for item in one.items
+            )
             start_s, following_s = month_of(intent.tried_s)
             new = NewSubscription(
                 stripe_customer=stripe_customer,
                 prices=(price_id,),
                 quantities=(None,),
                 key=ours_key,
-                backdate_s=start_s,
+                backdate_s=None if billed_before else start_s,
                 anchor_s=following_s,
                 days_until_due=self._days_until_due,
             )
@@ -225,9 +229,9 @@ class Provisioner:
         return await self._object("item", f"{customer_id}/{tariff.event_name}", find, make)
 
     async def _ours(self, stripe_customer: str) -> list[Subscription]:
-        """Live subscriptions for metered usage; the oldest first."""
+        """Subscriptions for metered usage, also ended ones; the oldest first."""
         every = await self._api.subscriptions(stripe_customer)
-        ours = [one for one in every if one.status in LIVE and one.key.startswith(f"{METERED}/")]
+        ours = [one for one in every if one.key.startswith(f"{METERED}/")]
         return sorted(ours, key=lambda one: (one.start_s, one.subscription_id))
 
     async def _object(
@@ -288,12 +292,22 @@ def route_of(connection: Connection, customer_id: str, tariff: Tariff) -> Route 
     )
 
 
-def forget_subscription(connection: Connection, subscription: str) -> int:
-    """A subscription ended: what it billed gets an item on another one when next needed."""
+def end_items(connection: Connection, subscription: str, kept: set[str], now_ns: int) -> int:
+    """Items of a subscription that no longer bill, all but `kept`: how many.
+
+    What they billed gets an item on another subscription when it is next needed. That one does not
+    reach back: the usage until now is on the old one's last invoice.
+    """
+    objects = STRIPE_OBJECTS
     return connection.execute(
-        delete(STRIPE_OBJECTS).where(
-            STRIPE_OBJECTS.c.kind == "item", STRIPE_OBJECTS.c.parent == subscription
+        update(objects)
+        .where(
+            objects.c.kind == "item",
+            objects.c.parent == subscription,
+            objects.c.stripe_id.is_not(None),
+            objects.c.stripe_id.not_in(kept),
         )
+        .values(stripe_id=None, ended=1, tries=objects.c.tries + 1, tried_at_ns=now_ns)
     ).rowcount
 
 
@@ -323,6 +337,7 @@ def _take(
         key=f"cl-{kind}-{digest}-{row['intended_at_ns']}-{row['tries']}",
         since_s=row["intended_at_ns"] // 1_000_000_000,
         tried_s=row["tried_at_ns"] // 1_000_000_000,
+        ended=bool(row["ended"]),
     )
 
 

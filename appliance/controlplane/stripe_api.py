@@ -201,6 +201,10 @@ class StripeSdk:
         )
         return [shapes.subscription(found) async for found in _every(pages)]
 
+    async def subscription(self, subscription_id: str) -> Subscription:
+        found = await _asked(self._client.v1.subscriptions.retrieve_async(subscription_id))
+        return shapes.subscription(found.to_dict())
+
     async def create_subscription(self, new: NewSubscription, key: str) -> Subscription:
         items = [
             {"price": price} | ({} if quantity is None else {"quantity": quantity})

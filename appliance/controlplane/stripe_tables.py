@@ -22,6 +22,7 @@ STRIPE_OBJECTS: Final = Table(
     Column("stripe_id", Text),
     Column("parent", Text, nullable=False, default=""),  # of an item: its subscription
     Column("covered_from_s", BigInteger),  # of an item: usage from here on is billed by it
+    Column("ended", Integer, nullable=False, default=0),  # of an item: an earlier one ended
     Column("intended_at_ns", BigInteger, nullable=False),
     Column("made_at_ns", BigInteger),
     Column("tried_at_ns", BigInteger, nullable=False),  # since when this idempotency key is used
@@ -79,6 +80,7 @@ STRIPE_READINGS: Final = Table(
     Column("customer_id", Text, primary_key=True),
     Column("event_name", Text, primary_key=True),
     Column("hour_s", BigInteger, primary_key=True),
+    Column("meter", Text, nullable=False),  # ours
     Column("quantity", BigInteger, nullable=False),
     Column("same_since_ns", BigInteger, nullable=False),
     Column("read_at_ns", BigInteger, nullable=False),

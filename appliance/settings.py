@@ -78,6 +78,10 @@ class Fleet(Section, frozen=True):
     probe_s: Positive = 5.0  # between two probes of an external engine
 
 
+class Manifests(Section, frozen=True):
+    window_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0  # between two seals
+
+
 class Sync(Section, frozen=True):
     mode: Literal["online", "offline"] = "online"  # offline: nothing ever leaves the site
     control_plane_url: str | None = None  # wins over the URL of the enrolment
@@ -107,6 +111,7 @@ class Settings(Section, frozen=True):
     limits: Limiting = Limiting()
     scheduler: Scheduling = Scheduling()
     fleet: Fleet = Fleet()
+    manifests: Manifests = Manifests()
     sync: Sync = Sync()
     metrics: Metrics = Metrics()
     log: Log = Log()

@@ -9,11 +9,13 @@ Formats: C2SP signed-note, tlog-checkpoint and tlog-cosignature v1, so that publ
 
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
 from appliance.manifests.errors import BadCheckpoint
+from appliance.manifests.keys import KnownSite
 from appliance.manifests.merkle import HASH_BYTES, Frontier
 from appliance.security.signing import PublicKey, SigningKey
 
@@ -122,6 +124,26 @@ def verify_checkpoint(checkpoint: Checkpoint, appliance_id: str, key: PublicKey)
     raise BadCheckpoint(
         "The checkpoint is not signed by this site's key.",
         next_step="Give the public key that signed at the time of the checkpoint.",
+    )
+
+
+def open_checkpoint(raw: bytes, site: KnownSite) -> Checkpoint:
+    """The checkpoint of a site, signed with one of its keys that is not revoked.
+
+    Raises BadCheckpoint.
+    """
+    try:
+        checkpoint = parse_checkpoint(raw.decode())
+    except UnicodeDecodeError as error:
+        raise BadCheckpoint("The checkpoint is no text.") from error
+    for known in reversed(site.keys):
+        if known.revoked is None:
+            with suppress(BadCheckpoint):
+                verify_checkpoint(checkpoint, site.appliance_id, known.key)
+                return checkpoint
+    raise BadCheckpoint(
+        "The checkpoint is not signed with a key of this site.",
+        next_step="Give the site's public key, of the time of the checkpoint.",
     )
 
 

@@ -1,17 +1,15 @@
 """Epochs: how the chain of a restored site goes on without anything counted twice.
 
-The control plane grants a new epoch on the head that it knows; what it knows is the truth. The
-site continues from there, also where its own copy is older.
+The control plane grants a new epoch on the head that it knows; what it knows is the truth. How the
+site continues from there, also where its own copy is older, is `appliance.sync.epochs`.
 """
 
 from dataclasses import replace
 
 from appliance.manifests.documents import EpochGrant
 from appliance.manifests.errors import KeyChainBroken
-from appliance.manifests.lines import Sums
-from appliance.manifests.merkle import Frontier
+from appliance.manifests.moments import moment
 from appliance.manifests.reported import ReportedState
-from appliance.manifests.seal import ChainState
 from appliance.security.signing import PublicKey
 
 
@@ -25,11 +23,12 @@ def make_grant(
         predecessor_epoch=state.epoch,
         predecessor_seq=state.accepted_through,
         predecessor_sha256=state.head_sha256,
+        predecessor_wall=moment(state.wall_ms),
         event_seq=state.event_seq_hi,
         cumulative_totals=state.cumulative.totals(),
         log_size=state.log.size,
         log_root=state.log.root().hex(),
-        log_frontier=state.log.to_bytes().hex(),
+        log_frontier=tuple(one.hex() for one in state.log.roots),
         key_pem=key.pem,
         reason=reason,
         at=at,
@@ -62,32 +61,3 @@ def granted_state(state: ReportedState, grant: EpochGrant) -> ReportedState:
         mono_ns=0,
         frozen=False,
     )
-
-
-def begin_epoch(state: ChainState, grant: EpochGrant) -> ChainState:
-    """Where a site's chain stands after a grant that was verified.
-
-    Raises KeyChainBroken for an epoch that has been, or a log that is not what its root says.
-    """
-    if grant.epoch <= state.epoch:
-        raise KeyChainBroken(f"Epoch {grant.epoch} has already begun.")
-    return ChainState(
-        epoch=grant.epoch,
-        seq=0,
-        head_sha256=grant.predecessor_sha256,
-        event_seq_hi=grant.event_seq,
-        cumulative=Sums.of(grant.cumulative_totals),
-        log=_log(grant),
-        watermark_ns=state.watermark_ns,
-        regressions=state.regressions,
-    )
-
-
-def _log(grant: EpochGrant) -> Frontier:
-    try:
-        log = Frontier.from_bytes(bytes.fromhex(grant.log_frontier))
-    except ValueError as error:
-        raise KeyChainBroken("The epoch grant's log is no log.") from error
-    if (log.size, log.root().hex()) != (grant.log_size, grant.log_root):
-        raise KeyChainBroken("The epoch grant's log is not what its root says.")
-    return log

@@ -140,6 +140,11 @@ class Frontier:
             running = node_hash(left, running)
         return running
 
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """Of the full subtrees, from the left."""
+        return tuple(self._roots)
+
     def copy(self) -> "Frontier":
         return Frontier(self.size, self._roots)
 

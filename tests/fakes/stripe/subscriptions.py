@@ -167,6 +167,7 @@ def _add_item(
         }
         | ({} if metered else {"quantity": given.get("quantity", 1)}),
     )
+    del item["livemode"]  # an item has none of its own
     subscription["items"]["data"].append(item)
     return item
 

@@ -23,12 +23,12 @@ from appliance.manifests.engine_counts import EngineReading, advance, store_coun
 from appliance.manifests.errors import ChainMoved
 from appliance.manifests.keys import sign_rotation
 from appliance.manifests.lines import Salts
-from appliance.manifests.seal import Moment, SealContext, seal
+from appliance.manifests.seal import Moment, SealContext
 from appliance.metering.reader import LedgerReader
 from appliance.security.signing import PublicKey
 from appliance.sync.errors import KeyUnused
 from appliance.sync.identity import Identity, current, prepare_key, signing_key_now
-from appliance.sync.windows import Standing, chain_of, read_window, row_of, standing, state_of
+from appliance.sync.windows import Standing, make, read_window, standing
 
 R = TypeVar("R")
 
@@ -199,22 +199,14 @@ class Sealer:
             mono_ns=int(self._clock.monotonic_s() * 1_000_000_000),
             boot_id=self._surroundings.boot_id,
         )
-        chain = before.chain
-        hi = chain.event_seq_hi + window.lines.totals.requests
-        sealed = seal(
-            *(state_of(chain), window.lines, chain.event_seq_hi + 1, hi),
-            *(now, context, self._identity.key),
-        )
-        row = row_of(sealed, window, now.wall_ns)
-        after = chain_of(sealed.next, window.record_seq_hi)
-        envelope = sealed.envelope.to_bytes()
+        made = make(before.chain, window, now, context, self._identity.key)
 
         def store(connection: sqlite3.Connection) -> None:
-            archive.store_sealed(connection, row, envelope, window.packed, chain, after)
+            made.store(connection)
             store_counts(connection, engines, readings)
 
         await self._transact(store)
-        return row
+        return made.row
 
     async def _transact(self, run: Callable[[sqlite3.Connection], R]) -> R:
         return await asyncio.wrap_future(self._writer.transact(run))

@@ -18,6 +18,7 @@ from appliance.manifests.archive import (
     chain_state,
     newest,
     pack_lines,
+    store_sealed,
     sync_state,
 )
 from appliance.manifests.canonical import decode
@@ -26,8 +27,9 @@ from appliance.manifests.engine_counts import EngineCounts, load_counts
 from appliance.manifests.envelope import parse
 from appliance.manifests.lines import LineBuilder, Salts, SealedLines, Sums
 from appliance.manifests.merkle import Frontier
-from appliance.manifests.seal import ChainState, Sealed
+from appliance.manifests.seal import ChainState, Moment, SealContext, seal
 from appliance.metering.reader import LedgerReader
+from appliance.security.signing import SigningKey
 from appliance.sync.identity import signing_key_now
 
 PIECE_S: Final = 0.002
@@ -152,9 +154,30 @@ def chain_of(state: ChainState, record_seq_hi: int) -> Chain:
     )
 
 
-def row_of(sealed: Sealed, window: Window, wall_ns: int) -> ManifestRow:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A signed manifest, ready to be stored."""
+
+    row: ManifestRow
+    envelope: bytes
+    packed_lines: bytes
+    before: Chain
+    after: Chain
+
+    def store(self, connection: sqlite3.Connection) -> None:
+        """In one transaction. Raises ChainMoved when the chain went on meanwhile."""
+        store_sealed(
+            *(connection, self.row, self.envelope, self.packed_lines, self.before, self.after)
+        )
+
+
+def make(chain: Chain, window: Window, now: Moment, context: SealContext, key: SigningKey) -> Made:
+    """Sign a window that continues the chain."""
     totals = window.lines.totals
-    return ManifestRow(
+    hi = chain.event_seq_hi + totals.requests
+    state = state_of(chain)
+    sealed = seal(state, window.lines, chain.event_seq_hi + 1, hi, now, context, key)
+    row = ManifestRow(
         epoch=sealed.header.epoch,
         seq=sealed.header.seq,
         sha256=sealed.sha256,
@@ -165,5 +188,7 @@ def row_of(sealed: Sealed, window: Window, wall_ns: int) -> ManifestRow:
         input_tokens=totals.input_tokens,
         cached_tokens=totals.cached_tokens,
         output_tokens=totals.output_tokens,
-        sealed_at_ns=wall_ns,
+        sealed_at_ns=now.wall_ns,
     )
+    after = chain_of(sealed.next, window.record_seq_hi)
+    return Made(row, sealed.envelope.to_bytes(), window.packed, chain, after)

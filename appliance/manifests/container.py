@@ -32,6 +32,7 @@ _GZIP: Final = b"\x1f\x8b"
 _AGAIN: Final = "Carry the file again; copy it from where it was written."
 
 Sizes = Mapping[re.Pattern[str], int]  # allowed names, and how many bytes such a member may have
+_INDEX_ALONE: Final[Sizes] = {re.compile(re.escape(INDEX_NAME)): INDEX_BYTES_MAX}
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,11 +143,11 @@ class ContainerReader(Generic[IndexType]):
     ) -> None:
         self._file = file
         self._sizes = sizes
-        raw = self._member({re.compile(re.escape(INDEX_NAME)): INDEX_BYTES_MAX}).content
+        raw = _read_member(file, _INDEX_ALONE).content
         self.index = _read_index(raw, index_type, format_name)
         if not 0 <= self.index.sums_bytes <= SUMS_BYTES_MAX:
             raise BundleTooLarge(f"{SUMS_NAME} is too large.")
-        sums = self._member({re.compile(SUMS_NAME): self.index.sums_bytes}).content
+        sums = _read_member(file, {re.compile(SUMS_NAME): self.index.sums_bytes}).content
         if sha256(sums).hexdigest() != self.index.sums_sha256:
             raise BadBundle(f"{SUMS_NAME} was changed.", next_step=_AGAIN)
         self._sums = sums
@@ -155,7 +156,7 @@ class ContainerReader(Generic[IndexType]):
         """Every member in order, each checked; then the end of the file is."""
         count, body_bytes = 0, len(_END)
         for line in _lines(self._sums):
-            member = self._member(self._sizes)
+            member = _read_member(self._file, self._sizes)
             if _sum_line(member) != line:
                 raise BadBundle(f"{member.name} is not as {SUMS_NAME} has it.", next_step=_AGAIN)
             count += 1
@@ -163,38 +164,52 @@ class ContainerReader(Generic[IndexType]):
             yield member
         if (count, body_bytes) != (self.index.members, self.index.body_bytes):
             raise BadBundle("The index does not tell what the bundle holds.", next_step=_AGAIN)
-        if self._read(len(_END)) != _END or self._file.read(1):
+        if _read(self._file, len(_END)) != _END or self._file.read(1):
             raise BadBundle("Something stands where the bundle ends.", next_step=_AGAIN)
 
-    def _member(self, sizes: Sizes) -> Member:
-        block = self._read(BLOCK_BYTES)
-        name, size = _parse_header(block)
-        size_max = next((most for names, most in sizes.items() if names.fullmatch(name)), None)
-        if size_max is None:
-            raise BadBundle(f"{name!r:.120} has no place in this bundle.", next_step=_AGAIN)
-        if size > size_max:
-            raise BundleTooLarge(f"{name} has {size:,} bytes; {size_max:,} are the most.")
-        if _header(name, size) != block:
-            raise BadBundle(f"The header of {name} is not as it is written.", next_step=_AGAIN)
-        content = self._read(size)
-        if self._read(-size % BLOCK_BYTES).strip(b"\0"):
-            raise BadBundle(f"Something stands behind {name}.", next_step=_AGAIN)
-        return Member(name, content)
 
-    def _read(self, size_bytes: int) -> bytes:
-        pieces = []
-        while size_bytes:
-            piece = self._file.read(size_bytes)
-            if not piece:
-                raise BadBundle("The bundle is cut off: its end is missing.", next_step=_AGAIN)
-            pieces.append(piece)
-            size_bytes -= len(piece)
-        return b"".join(pieces)
+def _read_member(file: BinaryIO, sizes: Sizes) -> Member:
+    block = _read(file, BLOCK_BYTES)
+    name, size = _parse_header(block)
+    size_max = next((most for names, most in sizes.items() if names.fullmatch(name)), None)
+    if size_max is None:
+        raise BadBundle(f"{name!r:.120} has no place in this bundle.", next_step=_AGAIN)
+    if size > size_max:
+        raise BundleTooLarge(f"{name} has {size:,} bytes; {size_max:,} are the most.")
+    if _header(name, size) != block:
+        raise BadBundle(f"The header of {name} is not as it is written.", next_step=_AGAIN)
+    content = _read(file, size)
+    if _read(file, -size % BLOCK_BYTES).strip(b"\0"):
+        raise BadBundle(f"Something stands behind {name}.", next_step=_AGAIN)
+    return Member(name, content)
 
 
-def is_container(head: bytes) -> bool:
-    """Whether a file that begins so is a container, or means to be one."""
-    return head[257:262] == b"ustar" or head.startswith(INDEX_NAME.encode() + b"\0")
+def _read(file: BinaryIO, size_bytes: int) -> bytes:
+    pieces = []
+    while size_bytes:
+        piece = file.read(size_bytes)
+        if not piece:
+            raise BadBundle("The bundle is cut off: its end is missing.", next_step=_AGAIN)
+        pieces.append(piece)
+        size_bytes -= len(piece)
+    return b"".join(pieces)
+
+
+def container_format(file: BinaryIO) -> str | None:
+    """The format that a file says it has, rewound; None: it is no container at all.
+
+    Raises BadBundle when it means to be one and is compressed or damaged where it begins.
+    """
+    head = file.read(BLOCK_BYTES)
+    file.seek(0)
+    if head.startswith(_GZIP):
+        raise BadBundle(_strange(head), next_step=_AGAIN)
+    if head[257:262] != b"ustar" and not head.startswith(INDEX_NAME.encode() + b"\0"):
+        return None
+    try:
+        return _format(_read_member(file, _INDEX_ALONE).content)
+    finally:
+        file.seek(0)
 
 
 def _write(file: BinaryIO, member: Member) -> None:
@@ -237,10 +252,10 @@ def _strange(block: bytes) -> str:
 
 
 def _read_index(raw: bytes, index_type: type[IndexType], format_name: str) -> IndexType:
+    found = _format(raw)
+    if found != format_name:
+        raise BadBundle(f"This is a {found!r:.80}, not a {format_name!r}.")
     try:
-        found = msgspec.json.decode(raw, type=_Format).format
-        if found != format_name:
-            raise BadBundle(f"This is a {found!r:.80}, not a {format_name!r}.")
         index = msgspec.json.decode(raw, type=index_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadBundle(f"{INDEX_NAME} is not understood: {error}.", next_step=_AGAIN) from error
@@ -251,6 +266,13 @@ def _read_index(raw: bytes, index_type: type[IndexType], format_name: str) -> In
 
 class _Format(msgspec.Struct):
     format: str
+
+
+def _format(index: bytes) -> str:
+    try:
+        return msgspec.json.decode(index, type=_Format).format
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadBundle(f"{INDEX_NAME} is not understood: {error}.", next_step=_AGAIN) from error
 
 
 def _sum_line(member: Member) -> bytes:

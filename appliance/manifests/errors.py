@@ -7,6 +7,7 @@ ManifestError
 ├── BadProof           a proof that does not prove what it claims
 ├── BadCheckpoint      a checkpoint that is malformed, or not signed by its log
 ├── KeyChainBroken     a rotation, a revocation or a grant that does not fit the keys before it
+├── BadManifest        a manifest that does not verify; its message begins with the code
 └── BadBundle          a container is damaged, was changed, or is none
     └── BundleTooLarge it, or something in it, is larger than any that is written
 """
@@ -40,6 +41,10 @@ class BadCheckpoint(ManifestError):
 
 class KeyChainBroken(ManifestError):
     code = "key_chain_broken"
+
+
+class BadManifest(ManifestError):
+    code = "bad_manifest"
 
 
 class BadBundle(ManifestError):

@@ -335,14 +335,6 @@ def set_aside(connection: sqlite3.Connection, record_seq: int) -> int:
     return len(gone)
 
 
-def first_start_after(connection: sqlite3.Connection, at_ns: int) -> int | None:
-    """The newest record when the appliance was started first after that moment; None: never."""
-    row = connection.execute(
-        "SELECT record_seq FROM starts WHERE at_ns > ? ORDER BY number LIMIT 1", (at_ns,)
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
 # -- Documents
 
 

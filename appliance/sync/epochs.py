@@ -23,6 +23,7 @@ from appliance.manifests import archive
 from appliance.manifests.archive import Chain
 from appliance.manifests.documents import EpochGrant
 from appliance.manifests.merkle import Frontier
+from appliance.manifests.starts import first_start_after
 from appliance.security.signing import PublicKey
 from appliance.sync.errors import GrantRefused
 from appliance.sync.moments import moment_ns
@@ -111,9 +112,9 @@ def _common(connection: sqlite3.Connection, grant: EpochGrant) -> Common:
     state = archive.sync_state(connection)
     head = archive.manifest_row(connection, grant.predecessor_epoch, grant.predecessor_seq)
     ours = head is not None and head.sha256 == grant.predecessor_sha256
-    started = archive.first_start_after(connection, moment_ns(grant.predecessor_wall))
+    started = first_start_after(connection, moment_ns(grant.predecessor_wall))
     if started is None and state.newest_received_at:
-        started = archive.first_start_after(connection, moment_ns(state.newest_received_at))
+        started = first_start_after(connection, moment_ns(state.newest_received_at))
     receipted = archive.manifest_row(connection, state.epoch, state.accepted_through)
     return Common(
         head_record_seq=head.record_seq_hi if head is not None and ours else None,

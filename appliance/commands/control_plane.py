@@ -12,6 +12,7 @@ from appliance.wire.command import Invocation
 
 # Module -> the names of its commands; the attribute is the name with `_` for `-`.
 _COMMANDS: Final = {
+    "appliance.commands.control_plane_stripe": ("stripe",),
     "appliance.commands.control_plane_service": ("init", "key", "operator-token"),
 }
 

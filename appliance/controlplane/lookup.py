@@ -105,7 +105,9 @@ def _apply(connection: Connection, doubtful: list[RowMapping], found: Verdict, n
             sending.settle(
                 connection, [row["row_id"]], OutboxState.QUARANTINED, now_ns, row["suspect"]
             )
-    sending.clear_doubt(connection, ids)
+    sending.clear_doubt(
+        connection, [*found.arrived, *(row["row_id"] for row in absent if not row["suspect"])]
+    )
 
 
 def _rows(

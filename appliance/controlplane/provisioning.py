@@ -47,6 +47,11 @@ class CustomerCard:
     stripe_id: str = ""
 
 
+def customer_card(_: Connection, customer_id: str) -> CustomerCard:
+    """A customer of whom nothing but the id is known."""
+    return CustomerCard(customer_id, name=customer_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where usage of one customer at one tariff goes in Stripe."""

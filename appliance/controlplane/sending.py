@@ -35,6 +35,17 @@ SENDING_MAX: Final = 500  # rows of one lane in doubt that are looked at togethe
 
 HourOf = tuple[Tariff, int]
 
+# The columns a tariff is made of, in its order, but for the currency.
+_TARIFF: Final = (
+    OUTBOX.c.meter,
+    OUTBOX.c.kind,
+    OUTBOX.c.model,
+    OUTBOX.c.region,
+    OUTBOX.c.plan,
+    OUTBOX.c.micros_per_million,
+    OUTBOX.c.multiplier_bp,
+)
+
 
 class Outcome(StrEnum):
     """What came of one attempt."""
@@ -81,23 +92,27 @@ def open_hours(
     connection: Connection, customer_id: str, meter: str, currency: str
 ) -> dict[Tariff, list[int]]:
     """The hours of a lane that have something to deliver, by tariff."""
-    columns = (
-        OUTBOX.c.kind,
-        OUTBOX.c.model,
-        OUTBOX.c.region,
-        OUTBOX.c.plan,
-        OUTBOX.c.micros_per_million,
-        OUTBOX.c.multiplier_bp,
-        OUTBOX.c.hour_s,
-    )
     rows = connection.execute(
-        select(*columns).where(_open_in(customer_id, meter)).distinct().order_by(OUTBOX.c.hour_s)
+        select(*_TARIFF, OUTBOX.c.hour_s)
+        .where(_open_in(customer_id, meter))
+        .distinct()
+        .order_by(OUTBOX.c.hour_s)
     )
     found: dict[Tariff, list[int]] = {}
-    for kind, model, region, plan, micros, multiplier_bp, hour_s in rows:
-        tariff = Tariff(meter, kind, model, region, plan, micros, multiplier_bp, currency)
-        found.setdefault(tariff, []).append(hour_s)
+    for *parts, hour_s in rows:
+        found.setdefault(Tariff(*parts, currency), []).append(hour_s)
     return found
+
+
+def open_tariffs(connection: Connection, currency: str) -> list[tuple[str, Tariff]]:
+    """Every customer and tariff that has something to deliver."""
+    rows = connection.execute(
+        select(OUTBOX.c.customer_id, *_TARIFF)
+        .where(OUTBOX.c.state.in_(OPEN_STATES))
+        .distinct()
+        .order_by(OUTBOX.c.customer_id, OUTBOX.c.meter)
+    )
+    return [(customer_id, Tariff(*parts, currency)) for customer_id, *parts in rows]
 
 
 def claim(

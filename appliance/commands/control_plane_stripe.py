@@ -1,0 +1,188 @@
+"""`cic control-plane stripe …`: how billing through Stripe stands, and what a person decides."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TypeVar
+
+import click
+from sqlalchemy import Connection
+
+from appliance.commands.control_plane_context import ControlInvocation
+from appliance.commands.output import Column, print_fields, print_json, print_rows
+from appliance.controlplane import quarantine as decisions
+from appliance.controlplane.database import Database
+from appliance.controlplane.provisioning import customer_card
+from appliance.controlplane.quarantine import Held
+from appliance.controlplane.stripe_billing import StripeBilling, stripe_billing
+from appliance.controlplane.stripe_errors import StripeNotConfigured
+from appliance.controlplane.stripe_status import StripeStatus, WaitingLane, stripe_status
+from appliance.controlplane.webhooks import WANTED
+from appliance.domain.clock import SystemClock, iso
+from appliance.wire.command import ExitCode
+
+T = TypeVar("T")
+
+
+@click.group("stripe")
+def stripe() -> None:
+    """Billing through Stripe: what is delivered, what waits, what a person has to decide."""
+
+
+@stripe.command()
+@click.pass_obj
+def status(invocation: ControlInvocation) -> None:
+    """Show how far the outbox is, and what waits for what."""
+    configured = bool(invocation.settings().stripe.api_key)
+    with invocation.database() as database:
+        found = database.read(lambda connection: stripe_status(connection, configured=configured))
+    if invocation.json:
+        print_json({**asdict(found), "webhook_events": list(WANTED)})
+        return
+    _print_status(found)
+
+
+@stripe.command()
+@click.pass_obj
+def provision(invocation: ControlInvocation) -> None:
+    """Make the meters, prices, customers and subscriptions that waiting usage needs."""
+
+    async def run(billing: StripeBilling) -> int:
+        return await billing.provision()
+
+    count = _with_billing(invocation, run)
+    if invocation.json:
+        print_json({"routes": count})
+    else:
+        click.echo(f"{count} customers and meters are ready.")
+
+
+@stripe.command()
+@click.option("--turns", type=click.IntRange(1), default=100, show_default=True, help="At most.")
+@click.pass_obj
+def deliver(invocation: ControlInvocation, turns: int) -> None:
+    """Deliver what waits now, instead of leaving it to `serve`; 1 if something could not be."""
+
+    async def run(billing: StripeBilling) -> dict[str, int]:
+        return await billing.deliver(turns)
+
+    done = _with_billing(invocation, run)
+    if invocation.json:
+        print_json(done)
+    else:
+        print_fields(done.items())
+    if done["failures"]:
+        raise SystemExit(ExitCode.FAILED)
+
+
+@stripe.group("quarantine")
+def quarantine() -> None:
+    """Rows that Stripe refused, or of which it cannot be told whether it has them."""
+
+
+@quarantine.command("list")
+@click.pass_obj
+def list_(invocation: ControlInvocation) -> None:
+    """Show what waits for a decision, with the idempotency keys it was sent with."""
+    with invocation.database() as database:
+        rows = database.read(decisions.held)
+    if invocation.json:
+        print_json([asdict(row) for row in rows])
+        return
+    columns = [
+        Column[Held]("ROW", lambda row: row.row_id),
+        Column[Held]("STATE", lambda row: row.state),
+        Column[Held]("CUSTOMER", lambda row: row.customer_id),
+        Column[Held]("METER", lambda row: row.meter),
+        Column[Held]("HOUR", lambda row: iso(row.hour_s * 1_000_000_000)),
+        Column[Held]("TOKENS", lambda row: row.quantity, right=True),
+        Column[Held]("WHY", lambda row: row.note),
+    ]
+    print_rows(rows, columns, "Nothing waits for a decision.")
+
+
+@quarantine.command()
+@click.argument("rows", nargs=-1, required=True)
+@click.pass_obj
+def send(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
+    """Send them again: Stripe does not have them."""
+    _decide(invocation, lambda connection: decisions.send(connection, rows, _who()))
+
+
+@quarantine.command()
+@click.argument("rows", nargs=-1, required=True)
+@click.pass_obj
+def accept(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
+    """Take them as delivered: Stripe has them."""
+    now_ns = SystemClock().wall_ns()
+    _decide(invocation, lambda connection: decisions.accept(connection, rows, _who(), now_ns))
+
+
+@quarantine.command()
+@click.argument("rows", nargs=-1, required=True)
+@click.pass_obj
+def cancel(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
+    """Do not bill them."""
+    now_ns = SystemClock().wall_ns()
+    _decide(invocation, lambda connection: decisions.cancel(connection, rows, _who(), now_ns))
+
+
+def _decide(invocation: ControlInvocation, run: Callable[[Connection], int]) -> None:
+    with invocation.database() as database:
+        count = database.transact(run)
+    if invocation.json:
+        print_json({"rows": count})
+    else:
+        click.echo(f"{count} rows decided.")
+
+
+def _who() -> str:
+    """The account on this host, for the row's note."""
+    return f"uid {os.getuid()}"
+
+
+def _with_billing(invocation: ControlInvocation, run: Callable[[StripeBilling], Awaitable[T]]) -> T:
+    with invocation.database() as database:
+        return asyncio.run(_run(invocation, database, run))
+
+
+async def _run(
+    invocation: ControlInvocation,
+    database: Database,
+    run: Callable[[StripeBilling], Awaitable[T]],
+) -> T:
+    billing = stripe_billing(
+        database, invocation.settings(), SystemClock(), os.urandom, customer_card
+    )
+    if billing is None:
+        raise StripeNotConfigured(
+            "There is no Stripe key; billing waits.",
+            next_step="Set [stripe] api_key in the control plane's settings.",
+        )
+    try:
+        return await run(billing)
+    finally:
+        await billing.close()
+
+
+def _print_status(found: StripeStatus) -> None:
+    print_fields(
+        [
+            ("configured", found.configured),
+            *((f"rows {one.state}", one.rows) for one in found.states),
+            ("oldest waiting", iso(found.oldest_waiting_ns) if found.oldest_waiting_ns else None),
+            *((f"{kind}s in Stripe", count) for kind, count in found.objects.items()),
+            ("late items to make", found.late_items_open),
+            ("late items refused", found.late_items_refused),
+            ("events to handle", found.events_open),
+        ]
+    )
+    columns = [
+        Column[WaitingLane]("CUSTOMER", lambda lane: lane.customer_id),
+        Column[WaitingLane]("METER", lambda lane: lane.meter),
+        Column[WaitingLane]("FAILURES", lambda lane: lane.failures, right=True),
+        Column[WaitingLane]("NEXT TRY", lambda lane: iso(lane.next_try_ns)),
+        Column[WaitingLane]("WHY", lambda lane: lane.note),
+    ]
+    print_rows(found.lanes, columns, "No meter waits.")

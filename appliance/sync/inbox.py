@@ -36,7 +36,7 @@ from appliance.manifests.envelope import parse, verify
 from appliance.security.signing import PublicKey
 from appliance.sync.entitlements import check_acceptable
 from appliance.sync.epochs import begin
-from appliance.sync.errors import DocumentRefused, NotPinned, SyncError
+from appliance.sync.errors import DocumentRefused, EntitlementRefused, NotPinned, SyncError
 from appliance.sync.lease import Basis, heard
 from appliance.sync.moments import moment_ns
 from appliance.sync.receipts import Own, Refused, Unchanged, judge
@@ -121,6 +121,46 @@ def take(
     at = Circumstances(wall_ns, tuple(held_key_ids))
     ordered = sorted(opened, key=lambda each: _ORDER[each.kind])
     return [*outcomes, *(_taken(connection, one, at) for one in ordered)]
+
+
+def bring(
+    connection: sqlite3.Connection,
+    envelopes: Iterable[bytes],
+    key: PublicKey | None,
+    wall_ns: int,
+    held_key_ids: Sequence[str] = (),
+) -> list[DocumentOutcome]:
+    """As `take`, of what was carried by hand. `key`, when it is given, is pinned if none is yet.
+
+    Raises EntitlementRefused when another key is pinned.
+    """
+    if key is None or is_pinned(archive.sync_state(connection), key):
+        return take(connection, envelopes, wall_ns, held_key_ids)
+    _pin(connection, key.pem)
+    outcomes = take(connection, envelopes, wall_ns, held_key_ids)
+    if all(each.outcome == "refused" for each in outcomes):
+        _pin(connection, "")  # a key that opens nothing is the wrong one
+    return outcomes
+
+
+def is_pinned(state: SyncState, key: PublicKey) -> bool:
+    """Whether this very key is pinned already. Raises EntitlementRefused when another one is."""
+    if not state.control_plane_key_pem:
+        return False
+    pinned = PublicKey.from_pem(state.control_plane_key_pem)
+    if pinned != key:
+        raise EntitlementRefused(
+            f"This site has pinned another key of its control plane ({pinned.key_id[:32]}), not"
+            f" {key.key_id[:32]}.",
+            next_step="A site stays with one control plane. If the vendor confirms the new key,"
+            " move the site to it with the vendor's help; nothing was changed.",
+        )
+    return True
+
+
+def _pin(connection: sqlite3.Connection, pem: str) -> None:
+    state = archive.sync_state(connection)
+    archive.set_sync_state(connection, msgspec.structs.replace(state, control_plane_key_pem=pem))
 
 
 def _taken(connection: sqlite3.Connection, one: Opened, at: Circumstances) -> DocumentOutcome:

@@ -14,7 +14,6 @@ import msgspec
 from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
 from appliance.manifests import archive
-from appliance.manifests.archive import SyncState
 from appliance.security.signing import PublicKey, SigningKey, load_signing_key
 from appliance.settings import Sync as SyncSettings
 from appliance.sync.addresses import parse
@@ -24,7 +23,7 @@ from appliance.sync.client import connected
 from appliance.sync.enrolment import check_pin, introduction, parse_code
 from appliance.sync.errors import DocumentRefused, EntitlementRefused, SyncOffline
 from appliance.sync.identity import NEXT_KEY_FILE, prepare_key
-from appliance.sync.inbox import take
+from appliance.sync.inbox import bring, is_pinned
 from appliance.sync.licence import Licence
 from appliance.sync.plans import PlanPort, apply_due
 from appliance.sync.shipper import Exchange, Shipper
@@ -156,7 +155,7 @@ class Synchronisation:
         async with connected(address, self._settings) as control_plane:
             key = await control_plane.key()
             check_pin(parsed, key)
-            _is_pinned(state, key)
+            is_pinned(state, key)
             envelope = introduction(
                 appliance_id=state.appliance_id,
                 name=self._site,
@@ -257,14 +256,7 @@ class Synchronisation:
         wall_ns, held = self._clock.wall_ns(), self._held_key_ids()
 
         def run(connection: sqlite3.Connection) -> list[DocumentOutcome]:
-            before = archive.sync_state(connection)
-            if key is None or _is_pinned(before, key):
-                return take(connection, envelopes, wall_ns, held)
-            _pin(connection, key.pem)
-            outcomes = take(connection, envelopes, wall_ns, held)
-            if all(each.outcome == "refused" for each in outcomes):
-                _pin(connection, "")  # a key that opens nothing is the wrong one
-            return outcomes
+            return bring(connection, envelopes, key, wall_ns, held)
 
         outcomes = await self._store.write(run)
         await self._took(outcomes)
@@ -330,23 +322,3 @@ class Synchronisation:
             round(self._settings.backoff_s_max * 1_000),
             self._entropy,
         )
-
-
-def _is_pinned(state: SyncState, key: PublicKey) -> bool:
-    """Whether this very key is pinned already. Raises EntitlementRefused when another one is."""
-    if not state.control_plane_key_pem:
-        return False
-    pinned = PublicKey.from_pem(state.control_plane_key_pem)
-    if pinned != key:
-        raise EntitlementRefused(
-            f"This site has pinned another key of its control plane ({pinned.key_id[:32]}), not"
-            f" {key.key_id[:32]}.",
-            next_step="A site stays with one control plane. If the vendor confirms the new key,"
-            " move the site to it with the vendor's help; nothing was changed.",
-        )
-    return True
-
-
-def _pin(connection: sqlite3.Connection, pem: str) -> None:
-    state = archive.sync_state(connection)
-    archive.set_sync_state(connection, msgspec.structs.replace(state, control_plane_key_pem=pem))

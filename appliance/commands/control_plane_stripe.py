@@ -90,14 +90,14 @@ def list_(invocation: ControlInvocation) -> None:
     if invocation.json:
         print_json([asdict(row) for row in rows])
         return
-    columns = [
-        Column[Held]("ROW", lambda row: row.row_id),
-        Column[Held]("STATE", lambda row: row.state),
-        Column[Held]("CUSTOMER", lambda row: row.customer_id),
-        Column[Held]("METER", lambda row: row.meter),
-        Column[Held]("HOUR", lambda row: iso(row.hour_s * 1_000_000_000)),
-        Column[Held]("TOKENS", lambda row: row.quantity, right=True),
-        Column[Held]("WHY", lambda row: row.note),
+    columns: list[Column[Held]] = [
+        Column("ROW", lambda row: row.row_id),
+        Column("STATE", lambda row: row.state),
+        Column("CUSTOMER", lambda row: row.customer_id),
+        Column("METER", lambda row: row.meter),
+        Column("HOUR", lambda row: iso(row.hour_s * 1_000_000_000)),
+        Column("TOKENS", lambda row: row.quantity, right=True),
+        Column("WHY", lambda row: row.note),
     ]
     print_rows(rows, columns, "Nothing waits for a decision.")
 
@@ -178,11 +178,11 @@ def _print_status(found: StripeStatus) -> None:
             ("events to handle", found.events_open),
         ]
     )
-    columns = [
-        Column[WaitingLane]("CUSTOMER", lambda lane: lane.customer_id),
-        Column[WaitingLane]("METER", lambda lane: lane.meter),
-        Column[WaitingLane]("FAILURES", lambda lane: lane.failures, right=True),
-        Column[WaitingLane]("NEXT TRY", lambda lane: iso(lane.next_try_ns)),
-        Column[WaitingLane]("WHY", lambda lane: lane.note),
+    columns: list[Column[WaitingLane]] = [
+        Column("CUSTOMER", lambda lane: lane.customer_id),
+        Column("METER", lambda lane: lane.meter),
+        Column("FAILURES", lambda lane: lane.failures, right=True),
+        Column("NEXT TRY", lambda lane: iso(lane.next_try_ns)),
+        Column("WHY", lambda lane: lane.note),
     ]
     print_rows(found.lanes, columns, "No meter waits.")

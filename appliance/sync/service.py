@@ -27,6 +27,7 @@ from appliance.sync.inbox import bring, is_pinned
 from appliance.sync.licence import Licence
 from appliance.sync.plans import PlanPort, apply_due
 from appliance.sync.shipper import Exchange, Shipper
+from appliance.sync.states import report
 from appliance.sync.states import status as status_of
 from appliance.sync.store import SyncStore
 from appliance.wire.sync import (
@@ -281,14 +282,7 @@ class Synchronisation:
         await apply_due(self._store, self._plans, self._clock.wall_ns())
 
     async def _report(self, sent: int, outcomes: list[DocumentOutcome]) -> SyncReport:
-        status = await self.status()
-        refused = any(each.outcome == "refused" for each in outcomes)
-        return SyncReport(
-            ok=not refused and not status.alarm and not status.frozen_reason,
-            sent_manifests=sent,
-            documents=[each for each in outcomes if each.outcome != "unchanged"],
-            status=status,
-        )
+        return report(sent, outcomes, await self.status())
 
     async def _change(self, **changes: Any) -> None:
         def run(connection: sqlite3.Connection) -> None:

@@ -1,12 +1,13 @@
 """How a site stands with its control plane, in one word and in figures: pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from appliance.domain.clock import iso
 from appliance.manifests.archive import SyncState
 from appliance.security.signing import PublicKey
-from appliance.wire.sync import SyncStatus, SyncWord
+from appliance.wire.sync import DocumentOutcome, SyncReport, SyncStatus, SyncWord
 
 _SECOND_NS: Final = 1_000_000_000
 # An exchange is late only after this many intervals: one lost packet is no state.
@@ -71,4 +72,15 @@ def status(
         next_step=state.next_step,
         price_book_version=books.price_book_version,
         plans_version=books.plans_version,
+    )
+
+
+def report(sent: int, outcomes: Sequence[DocumentOutcome], after: SyncStatus) -> SyncReport:
+    """What an exchange, or what was carried by hand, did; documents taken before are left out."""
+    refused = any(each.outcome == "refused" for each in outcomes)
+    return SyncReport(
+        ok=not refused and not after.alarm and not after.frozen_reason,
+        sent_manifests=sent,
+        documents=[each for each in outcomes if each.outcome != "unchanged"],
+        status=after,
     )

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from appliance.commands.bundle_import import import_file
 from appliance.commands.client import AdminClient
 from appliance.commands.context import Refused, absolute, require_site
 from appliance.commands.output import Column, print_json, print_rows, progress
@@ -53,6 +54,9 @@ class ManifestPlace(click.ParamType[Place]):
 @click.group()
 def bundle() -> None:
     """What is carried by hand between this site and its control plane."""
+
+
+bundle.add_command(import_file)
 
 
 @bundle.command("export")

@@ -93,12 +93,12 @@ def read_window(
     if record_seq <= chain.record_seq_hi:
         return None
     builder = LineBuilder(salts)
-    hi = _fill(builder, reader, chain.record_seq_hi, record_seq, rest)
+    hi = fill(builder, reader, chain.record_seq_hi, record_seq, rest)
     lines = builder.finish(chain.epoch, chain.seq + 1)
     return Window(chain.record_seq_hi + 1, hi, lines, pack_lines(lines.ndjson))
 
 
-def _fill(
+def fill(
     builder: LineBuilder,
     reader: LedgerReader,
     since: int,

@@ -118,10 +118,11 @@ class Charging:
         rows = []
         owed: dict[tuple[str, str, int], int] = defaultdict(int)
         for key, quantity in self._quantities.items():
-            rate = self._rates[key]
-            amount = amount_micros(quantity, rate)
-            rows.append(_row(key, quantity, rate, amount, self._now_ns))
-            owed[key.source, key.customer_id, key.hour_s] += amount
+            row = outbox_row(
+                **key._asdict(), quantity=quantity, rate=self._rates[key], now_ns=self._now_ns
+            )
+            rows.append(row)
+            owed[key.source, key.customer_id, key.hour_s] += row["amount_micros"]
         insert_rows(self._connection, OUTBOX, rows)
         post(
             self._connection,
@@ -153,23 +154,36 @@ def identity(source: str, customer_id: str, meter: str, hour_s: int) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:40]
 
 
-def _row(key: _RowKey, quantity: int, rate: Rate, amount: int, now_ns: int) -> dict[str, Any]:
-    meter = meter_key(key.kind, key.model, key.region, key.plan)
-    digest = identity(key.source, key.customer_id, meter, key.hour_s)
+def outbox_row(
+    *,
+    source: str,
+    customer_id: str,
+    kind: str,
+    model: str,
+    region: str,
+    plan: str,
+    hour_s: int,
+    quantity: int,
+    rate: Rate,
+    now_ns: int,
+) -> dict[str, Any]:
+    """A row of the outbox that waits for delivery; its amount is rounded here and nowhere else."""
+    meter = meter_key(kind, model, region, plan)
+    digest = identity(source, customer_id, meter, hour_s)
     return {
         "row_id": f"out_{digest}",
-        "customer_id": key.customer_id,
+        "customer_id": customer_id,
         "meter": meter,
-        "kind": key.kind.value,
-        "model": key.model,
-        "region": key.region,
-        "plan": key.plan,
-        "hour_s": key.hour_s,
+        "kind": str(kind),
+        "model": model,
+        "region": region,
+        "plan": plan,
+        "hour_s": hour_s,
         "quantity": quantity,
         "micros_per_million": rate.micros_per_million,
         "multiplier_bp": rate.multiplier_bp,
-        "amount_micros": amount,
-        "source": key.source,
+        "amount_micros": amount_micros(quantity, rate),
+        "source": source,
         "state": OutboxState.PENDING.value,
         "identifier": f"clx-{digest}",
         "created_at_ns": now_ns,

@@ -17,6 +17,7 @@ CUSTOMERS: Final = Table(
     Column("customer_id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("email", Text, nullable=False, default=""),
+    Column("stripe_id", Text, nullable=False, default=""),  # a customer of Stripe's that is there
     Column("created_at_ns", BigInteger, nullable=False),
     Column("created_by", Text, nullable=False),
 )
@@ -27,6 +28,7 @@ class Customer:
     customer_id: str
     name: str
     email: str
+    stripe_id: str
     created_at_ns: int
 
 
@@ -35,6 +37,7 @@ def add(
     name: str,
     *,
     email: str,
+    stripe_id: str = "",
     by: str,
     now_ns: int,
     entropy: Callable[[int], bytes],
@@ -49,12 +52,13 @@ def add(
         raise CustomerExists(
             f"There is a customer {name!r} already.", next_step="Choose another name."
         )
-    made = Customer(f"cst_{entropy(12).hex()}", name, email, now_ns)
+    made = Customer(f"cst_{entropy(12).hex()}", name, email, stripe_id, now_ns)
     connection.execute(
         insert(CUSTOMERS).values(
             customer_id=made.customer_id,
             name=name,
             email=email,
+            stripe_id=stripe_id,
             created_at_ns=now_ns,
             created_by=by,
         )
@@ -84,4 +88,4 @@ def list_customers(connection: Connection) -> list[Customer]:
 
 
 def _customer(row: Any) -> Customer:
-    return Customer(row.customer_id, row.name, row.email, row.created_at_ns)
+    return Customer(row.customer_id, row.name, row.email, row.stripe_id, row.created_at_ns)

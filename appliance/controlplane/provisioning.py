@@ -17,7 +17,9 @@ from typing import Final
 
 from sqlalchemy import Connection, select, tuple_, update
 
+from appliance.controlplane.customers import CUSTOMERS
 from appliance.controlplane.database import Database
+from appliance.controlplane.errors import NotPossible
 from appliance.controlplane.stripe_errors import StripeError, StripeUnavailable
 from appliance.controlplane.stripe_names import Tariff, month_of
 from appliance.controlplane.stripe_objects import (
@@ -32,6 +34,7 @@ from appliance.domain.clock import Clock
 
 ITEMS_MAX: Final = 20
 HOLD_S: Final = 120  # how long one control plane may take over one object
+PAUSE_S: Final = 60  # before what nobody waits for is tried again
 LIVE: Final = frozenset({"active", "past_due", "unpaid", "trialing", "incomplete", "paused"})
 METERED: Final = "metered"
 LOOK_BACK_S: Final = 86_400  # before our intent, when looking for what we may have made
@@ -39,17 +42,41 @@ LOOK_BACK_S: Final = 86_400  # before our intent, when looking for what we may h
 
 @dataclass(frozen=True, slots=True)
 class CustomerCard:
-    """Who is billed. `stripe_id` where a person named an existing customer of Stripe, else ""."""
+    """Who is billed, as Stripe shows them."""
 
     customer_id: str
     name: str
     email: str = ""
-    stripe_id: str = ""
 
 
-def customer_card(_: Connection, customer_id: str) -> CustomerCard:
-    """A customer of whom nothing but the id is known."""
-    return CustomerCard(customer_id, name=customer_id)
+def customer_card(connection: Connection, customer_id: str) -> CustomerCard:
+    """Their name and address; the id in place of a name of whom nothing is known."""
+    row = connection.execute(
+        select(CUSTOMERS.c.name, CUSTOMERS.c.email).where(CUSTOMERS.c.customer_id == customer_id)
+    ).first()
+    if row is None:
+        return CustomerCard(customer_id, name=customer_id)
+    return CustomerCard(customer_id, name=row.name, email=row.email)
+
+
+def link_customer(
+    connection: Connection, customer_id: str, stripe_customer: str, now_ns: int
+) -> None:
+    """Bill a customer as one that Stripe has already. Raises NotPossible once there is another."""
+    facts = {"stripe_id": stripe_customer, "made_at_ns": now_ns}
+    key = {"kind": "customer", "key": customer_id}
+    if insert_new(
+        connection, STRIPE_OBJECTS, key | facts | {"intended_at_ns": now_ns, "tried_at_ns": now_ns}
+    ):
+        return
+    one = (STRIPE_OBJECTS.c.kind == "customer") & (STRIPE_OBJECTS.c.key == customer_id)
+    known = connection.execute(select(STRIPE_OBJECTS.c.stripe_id).where(one)).scalar_one()
+    if known not in {None, stripe_customer}:
+        raise NotPossible(
+            f"Customer {customer_id} is billed as {known} already.",
+            next_step="Subscriptions and usage are there; they cannot move to another.",
+        )
+    connection.execute(update(STRIPE_OBJECTS).where(one).values(**facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +100,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class _Intent:
+class Intent:
     """Our right to make an object: `key` is the idempotency key of this attempt."""
 
     key: str
@@ -124,27 +151,27 @@ class Provisioner:
         )
 
     async def meter(self, tariff: Tariff) -> str:
-        async def find(_: _Intent) -> Made | None:
+        async def find(_: Intent) -> Made | None:
             for meter in await self._api.meters():
                 if meter.event_name == tariff.event_name and meter.active:
                     return Made(meter.meter_id)
             return None
 
-        async def make(intent: _Intent) -> Made:
+        async def make(intent: Intent) -> Made:
             made = await self._api.create_meter(tariff.event_name, tariff.title, intent.key)
             return Made(made.meter_id)
 
-        return (await self._object("meter", tariff.event_name, find, make)).stripe_id
+        return (await self.object("meter", tariff.event_name, find, make)).stripe_id
 
     async def price(self, tariff: Tariff, meter_id: str) -> str:
         lookup_key = tariff.event_name
         product_id = await self._product(tariff)
 
-        async def find(_: _Intent) -> Made | None:
+        async def find(_: Intent) -> Made | None:
             found = await self._api.price(lookup_key)
             return None if found is None else Made(found)
 
-        async def make(intent: _Intent) -> Made:
+        async def make(intent: Intent) -> Made:
             price = NewPrice(
                 lookup_key=lookup_key,
                 product_id=product_id,
@@ -155,34 +182,32 @@ class Provisioner:
             )
             return Made(await self._api.create_price(price, intent.key))
 
-        return (await self._object("price", lookup_key, find, make)).stripe_id
+        return (await self.object("price", lookup_key, find, make)).stripe_id
 
     async def _product(self, tariff: Tariff) -> str:
         product_id = tariff.product_id
 
-        async def find(_: _Intent) -> Made | None:
+        async def find(_: Intent) -> Made | None:
             return Made(product_id) if await self._api.product(product_id) else None
 
-        async def make(intent: _Intent) -> Made:
+        async def make(intent: Intent) -> Made:
             await self._api.create_product(product_id, tariff.title, intent.key)
             return Made(product_id)
 
-        return (await self._object("product", product_id, find, make)).stripe_id
+        return (await self.object("product", product_id, find, make)).stripe_id
 
     async def customer(self, customer_id: str) -> str:
         card = await self._database.arun(lambda connection: self._card(connection, customer_id))
 
-        async def find(intent: _Intent) -> Made | None:
-            if card.stripe_id:
-                return Made(card.stripe_id)
+        async def find(intent: Intent) -> Made | None:
             known = await self._api.customers_since(intent.since_s - LOOK_BACK_S)
             return Made(known[customer_id]) if customer_id in known else None
 
-        async def make(intent: _Intent) -> Made:
+        async def make(intent: Intent) -> Made:
             made = await self._api.create_customer(customer_id, card.name, card.email, intent.key)
             return Made(made)
 
-        return (await self._object("customer", customer_id, find, make)).stripe_id
+        return (await self.object("customer", customer_id, find, make)).stripe_id
 
     async def _item(
         self, customer_id: str, stripe_customer: str, tariff: Tariff, price_id: str
@@ -200,14 +225,14 @@ class Provisioner:
             from_s = subscription.start_s if first else item.created_s
             return Made(item.item_id, subscription.subscription_id, from_s)
 
-        async def find(_: _Intent) -> Made | None:
+        async def find(_: Intent) -> Made | None:
             for subscription in await self._ours(stripe_customer):
                 for item in subscription.items:
                     if subscription.status in LIVE and item.price_id == price_id:
                         return covering(subscription, item)
             return None
 
-        async def make(intent: _Intent) -> Made:
+        async def make(intent: Intent) -> Made:
             ours = await self._ours(stripe_customer)
             for subscription in ours:
                 if subscription.status in LIVE and len(subscription.items) < ITEMS_MAX:
@@ -231,7 +256,7 @@ class Provisioner:
             subscription = await self._api.create_subscription(new, intent.key)
             return covering(subscription, subscription.items[0])
 
-        return await self._object("item", f"{customer_id}/{tariff.event_name}", find, make)
+        return await self.object("item", f"{customer_id}/{tariff.event_name}", find, make)
 
     async def _ours(self, stripe_customer: str) -> list[Subscription]:
         """Subscriptions for metered usage, also ended ones; the oldest first."""
@@ -239,12 +264,12 @@ class Provisioner:
         ours = [one for one in every if one.key.startswith(f"{METERED}/")]
         return sorted(ours, key=lambda one: (one.start_s, one.subscription_id))
 
-    async def _object(
+    async def object(
         self,
         kind: str,
         key: str,
-        find: Callable[[_Intent], Awaitable[Made | None]],
-        make: Callable[[_Intent], Awaitable[Made]],
+        find: Callable[[Intent], Awaitable[Made | None]],
+        make: Callable[[Intent], Awaitable[Made]],
     ) -> Made:
         """The object of that kind and key, found or made. At most one of us makes it at a time."""
         now_ns = self._clock.wall_ns()
@@ -318,7 +343,7 @@ def end_items(connection: Connection, subscription: str, kept: set[str], now_ns:
 
 def _take(
     connection: Connection, kind: str, key: str, holder: str, now_ns: int
-) -> Made | _Intent | None:
+) -> Made | Intent | None:
     """The object if it is made, else the right to make it; None while another has that right."""
     objects = STRIPE_OBJECTS
     insert_new(
@@ -338,7 +363,7 @@ def _take(
     if not taken:
         return None
     digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    return _Intent(
+    return Intent(
         key=f"cl-{kind}-{digest}-{row['intended_at_ns']}-{row['tries']}",
         since_s=row["intended_at_ns"] // 1_000_000_000,
         tried_s=row["tried_at_ns"] // 1_000_000_000,
@@ -351,7 +376,12 @@ def _give_up(
 ) -> None:
     """Let others try. The idempotency key stays while its first call may yet take effect."""
     objects = STRIPE_OBJECTS
-    changes: dict[str, object] = {"holder": "", "held_until_ns": 0, "note": error.message}
+    changes: dict[str, object] = {
+        "holder": "",
+        "held_until_ns": 0,
+        "next_try_ns": now_ns + PAUSE_S * 1_000_000_000,
+        "note": error.message,
+    }
     if not isinstance(error, StripeUnavailable) or error.stored:
         changes |= {"tries": objects.c.tries + 1, "tried_at_ns": now_ns}
     connection.execute(

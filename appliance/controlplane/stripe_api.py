@@ -241,16 +241,11 @@ class StripeSdk:
         )
         return shapes.item(made.to_dict())
 
-    async def set_quantity(self, item_id: str, quantity: int, key: str) -> None:
+    async def cancel_subscription(self, subscription_id: str, key: str) -> None:
         await _asked(
-            self._client.v1.subscription_items.update_async(
-                item_id, {"quantity": quantity}, {"idempotency_key": key}
+            self._client.v1.subscriptions.cancel_async(
+                subscription_id, {"prorate": True, "invoice_now": False}, {"idempotency_key": key}
             )
-        )
-
-    async def remove_item(self, item_id: str, key: str) -> None:
-        await _asked(
-            self._client.v1.subscription_items.delete_async(item_id, {}, {"idempotency_key": key})
         )
 
     # --- invoices and credits

@@ -15,6 +15,8 @@ from appliance.controlplane import sending
 from appliance.controlplane.database import Database
 from appliance.controlplane.deliverer import Deliverer, Round
 from appliance.controlplane.errors import DatabaseUnavailable
+from appliance.controlplane.flat_fees import FlatFees
+from appliance.controlplane.grants import Granter
 from appliance.controlplane.invoices import Invoices
 from appliance.controlplane.late import LateBiller
 from appliance.controlplane.pace import Pace
@@ -39,6 +41,8 @@ class Turn:
     events: int
     delivered: Round
     late_items: int
+    grants: int
+    fees: int
     hours_read: int
 
     @property
@@ -70,6 +74,8 @@ class StripeBilling:
         self.facts = Facts(database, api, clock)
         self.webhooks = Webhooks(database, api, self.invoices, clock, entropy, webhook_secret)
         self.late = LateBiller(database, api, self.provisioner, clock, entropy)
+        self.grants = Granter(database, api, self.provisioner, clock, currency)
+        self.fees = FlatFees(database, api, self.provisioner, clock, currency)
         self.deliverer = Deliverer(
             database,
             api,
@@ -87,8 +93,10 @@ class StripeBilling:
         events = await self.webhooks.round()
         delivered = await self.deliverer.round()
         late_items = await self.late.round()
+        grants = await self.grants.round()
+        fees = await self.fees.round()
         hours_read = await self.facts.round()
-        return Turn(events, delivered, late_items, hours_read)
+        return Turn(events, delivered, late_items, grants, fees, hours_read)
 
     async def provision(self) -> int:
         """Make what waiting usage needs in Stripe; how many customers and meters there are."""

@@ -61,29 +61,46 @@ class Tariff:
 
 def minor_digits(micros_per_million: int, multiplier_bp: int, currency: str) -> str:
     """`150000` micro-units per million tokens at 7,000 basis points in `usd` → `0.0000105`."""
-    unit = Decimal(micros_per_million) * multiplier_bp / Decimal(10) ** 16  # in the main unit
-    amount = (unit * minor_per_main(currency)).normalize()
+    return _digits(Decimal(micros_per_million) * multiplier_bp / Decimal(10) ** 16, currency)
+
+
+def flat_amount(micros: int, currency: str) -> str:
+    """A flat price, from micro-units to the minor unit, in decimal digits, exactly."""
+    return _digits(Decimal(micros) / Decimal(10) ** 6, currency)
+
+
+def _digits(main_units: Decimal, currency: str) -> str:
+    amount = (main_units * _minor_per_main(currency)).normalize()
     exponent = amount.as_tuple().exponent
     if not isinstance(exponent, int) or -exponent > DECIMALS_MAX:
         raise PriceTooFine(
-            f"A token costs {amount:f} of {currency}'s minor unit: more than {DECIMALS_MAX} "
-            "decimal places cannot be billed.",
+            f"{amount:f} of {currency}'s minor unit has more than {DECIMALS_MAX} decimal places "
+            "and cannot be billed.",
             next_step="Set a price that is a multiple of 100 micro-units per million tokens.",
         )
     return f"{amount:f}"
 
 
-def minor_per_main(currency: str) -> int:
+def minor_rounded_up(micros: int, currency: str) -> int:
+    """An amount of money in whole minor units, no less than it is."""
+    return -(-micros * _minor_per_main(currency) // 1_000_000)
+
+
+def _minor_per_main(currency: str) -> int:
     if _NO_DECIMALS.fullmatch(currency):
         return 1
     return 1_000 if _THREE_DECIMALS.fullmatch(currency) else 100
 
 
-def minor_from_micros(micros: int, currency: str) -> int | None:
-    """An amount of money as Stripe takes it, None when it is no whole number of minor units."""
-    per_minor = 1_000_000 // minor_per_main(currency)
-    whole, rest = divmod(micros, per_minor)
-    return whole if rest == 0 else None
+def flat_product(model: str) -> str:
+    return f"cl_capacity_{_digest(model)}"
+
+
+def flat_key(model: str, micros_per_unit_month: int, currency: str) -> str:
+    """The lookup key of the price of one unit of capacity."""
+    return (
+        f"cl_capacity_{_word(model)[:60]}_{_digest(f'{model}|{micros_per_unit_month}|{currency}')}"
+    )
 
 
 def month_of(moment_s: int) -> tuple[int, int]:

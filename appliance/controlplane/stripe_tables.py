@@ -29,6 +29,7 @@ STRIPE_OBJECTS: Final = Table(
     Column("tries", Integer, nullable=False, default=0),  # idempotency keys used up
     Column("holder", Text, nullable=False, default=""),
     Column("held_until_ns", BigInteger, nullable=False, default=0),
+    Column("next_try_ns", BigInteger, nullable=False, default=0),
     Column("note", Text, nullable=False, default=""),  # why it could not be made
     Index("stripe_objects_id", "stripe_id"),
 )

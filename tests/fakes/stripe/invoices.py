@@ -74,7 +74,11 @@ def listed(account: Account, params: Object) -> Object:
 
 def update(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
-    for name in ("auto_advance", "description", "days_until_due"):
+    if "automatically_finalizes_at" in params and found["status"] != "draft":
+        raise invalid(
+            "Finalized invoices can't be updated in this way", "automatically_finalizes_at"
+        )
+    for name in ("auto_advance", "description", "days_until_due", "automatically_finalizes_at"):
         if name in params:
             found[name] = params[name]
     if "metadata" in params:

@@ -3,7 +3,36 @@
 A module that defines tables has a line here, or its tables are never made.
 """
 
-from appliance.controlplane import identity, outbox_table, stripe_tables
+from appliance.controlplane import (
+    adjustments,
+    capacity,
+    customers,
+    free_tier,
+    identity,
+    journal,
+    outbox_table,
+    price_book,
+    site_tables,
+    stripe_tables,
+    tenants,
+    usage_table,
+)
+from appliance.controlplane import credits as credit_tables  # the name is a builtin's
 from appliance.controlplane.schema import METADATA
 
-__all__ = ["METADATA", "identity", "outbox_table", "stripe_tables"]
+__all__ = [
+    "METADATA",
+    "adjustments",
+    "capacity",
+    "credit_tables",
+    "customers",
+    "free_tier",
+    "identity",
+    "journal",
+    "outbox_table",
+    "price_book",
+    "site_tables",
+    "stripe_tables",
+    "tenants",
+    "usage_table",
+]

@@ -27,10 +27,10 @@ def manifest_in_words(checked: Checked) -> Explanation:
         f" on {_count(header.line_count, 'line')}.",
         proven=(
             _signed_by(header),
-            f"The {_count(header.line_count, 'line')} are exactly those that were signed, and add up"
-            " to the totals in the header.",
-            f"It reports the ledger's records {header.event_seq_lo} to {header.event_seq_hi}: one"
-            " request for each number, none twice.",
+            f"The {_count(header.line_count, 'line')} are exactly those that were signed, and add"
+            " up to the totals in the header.",
+            f"It reports the events {header.event_seq_lo} to {header.event_seq_hi}, as many"
+            " requests as numbers; a control plane takes every number once.",
             f"The site had counted {_tokens(checked.cumulative)} in all when it was signed, and"
             f" {_count(header.log_size, 'manifest')} stood before this one.",
         ),
@@ -54,16 +54,15 @@ def proof_in_words(verdict: ProofVerdict) -> Explanation:
         f" {record.status}, settled at {iso(record.settled_at_ns)}.",
         proven=(
             _signed_by(header),
-            f"The record is in manifest {_place(header)}, once, with exactly these figures.",
+            f"The record is in manifest {_place(header)} with exactly these figures.",
             f"It is one of {_count(int(line.requests), 'request')} in the line of"
             f" {line.model} in {line.region} for the hour of {line.hour}, which adds up to"
             f" {line.input_tokens} tokens in and {line.output_tokens} out.",
-            "Whoever is billed by this manifest is billed for this request with these figures and"
-            " no others.",
+            "What is billed by this manifest contains this request with these figures.",
         ),
         not_proven=(
-            "That no other record was made for the same request. Each has an id and an idempotent"
-            " repetition makes none; `GET /v1/usage` lists all of a key.",
+            "That no other record was made for the same request, here or in another manifest:"
+            " compare `GET /v1/usage` with what was asked.",
             "That the engine counted right: the record says how its tokens were measured"
             f" ({record.measured!r}).",
             f"When it happened: {header.wall} is what the site's clock said when it was sealed.",

@@ -21,6 +21,8 @@ from appliance.limits.memory import MemoryLimitStore
 from appliance.metering.ledger import Ledger
 from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import DeploymentView
+from appliance.sync.sealer import Sealer
+from appliance.sync.service import Synchronisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Live:
     ledger: Ledger
     clock: Clock
     address: tuple[str, int]  # where the gateway listens
+    sync: Synchronisation
+    sealer: Sealer
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
         seen = self.fleet.deployment(deployment_id)
@@ -109,6 +113,8 @@ class Live:
             ledger_commits=counters.commits,
             ledger_commit_s=counters.commit_s,
             ledger_failures=counters.failures,
+            sync=self.sync.last_status,
+            entitlement=self.sync.last_entitlement,
         )
 
     def _replicas(

@@ -36,11 +36,14 @@ from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
 from appliance.registry.registry import Registry, open_database
 from appliance.scheduler.scheduler import Scheduler
+from appliance.sealing import make_sealer, manifest_service
 from appliance.security.api_keys import digester
 from appliance.security.seal import Seal
 from appliance.security.secrets import SiteSecrets, load_all
 from appliance.seeding import seed_limits
 from appliance.settings import Settings
+from appliance.sync.identity import establish
+from appliance.synchronising import synchronisation
 from appliance.wire import logs
 from appliance.wire.home import Home
 
@@ -77,6 +80,9 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
             tasks = [
                 background.create_task(_kept("fleet", appliance.fleet.run)),
                 background.create_task(_kept("memory", memory.give_back)),
+                background.create_task(_kept("sealer", appliance.sealer.run)),
+                background.create_task(_kept("lease", appliance.sync.watch)),
+                background.create_task(_kept("sync", appliance.sync.run)),
             ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
@@ -97,10 +103,12 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     """
     secrets = load_all(home.secrets)
     registry = await _registry(stack, home, settings, clock, secrets)
+    identity = await asyncio.to_thread(establish, home.secrets, home.ledger_file)
     ledger = Ledger.open(home.ledger_file, clock, asyncio.get_running_loop())
     stack.callback(ledger.close)
     if ledger.recovered:
         log.warning("requests were cut off by the last stop", extra={"records": ledger.recovered})
+    sealer = await make_sealer(*(home, settings, registry, ledger, identity, clock), engines=tuple)
     reader = LedgerReader(home.ledger_file)
     limits = MemoryLimitStore()
     seed_limits(limits, reader, clock)
@@ -129,8 +137,16 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     )
     stack.push_async_callback(fleet.stop)
     await fleet.start()
+    sync = synchronisation(
+        *(home, settings, registry, ledger, fleet, clock),
+        key=lambda: sealer.identity.key,
+        key_changed=sealer.adopt,
+    )
+    sealer.on_sealed(sync.wake)
+    # Before the first request: a throttle that is in force was in force before the stop, too.
+    await sync.begin()
     address = await _listen(gateway, settings.gateway.listen)
-    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address)
+    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer)
     services = Services(
         site=Site(
             name=settings.site.name,
@@ -143,6 +159,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         usage=LedgerUsage(reader),
         limit_usage=live,
         clock=clock,
+        sync=sync,
+        manifests=manifest_service(home, sealer, clock),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

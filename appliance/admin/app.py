@@ -74,6 +74,8 @@ def _add_health(app: web.Application, services: Services) -> None:
 
 def _endpoint(route: Route, services: Services) -> _Endpoint:
     async def endpoint(request: web.Request) -> web.StreamResponse:
+        if route.grows:
+            services.sync.check_changes()
         call = Call(
             actor=actor(request.transport),
             ref=request.match_info.get("ref", ""),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from appliance.admin.ports import LimitUsage, LiveState, UsageSource
+from appliance.admin.ports import LimitUsage, LiveState, ManifestSource, SyncPort, UsageSource
 from appliance.domain.clock import Clock
 from appliance.registry.registry import Registry
 from appliance.wire.admin import SEQ_MAX
@@ -32,6 +32,8 @@ class Services:
     usage: UsageSource
     limit_usage: LimitUsage
     clock: Clock
+    sync: SyncPort
+    manifests: ManifestSource
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,3 +124,4 @@ class Route:
     body: type[msgspec.Struct] | None = None
     status: int = 200
     lines: bool = False  # NDJSON of `answer`
+    grows: bool = False  # makes something new or larger: refused while the entitlement is frozen

@@ -44,6 +44,7 @@ class Exposition:
         yield from _traffic(figures)
         yield from _replicas(figures)
         yield from _ledger(figures)
+        yield from _sync(figures)
 
 
 def _traffic(figures: Figures) -> Iterator[Metric]:
@@ -139,6 +140,42 @@ def _ledger(figures: Figures) -> Iterator[Metric]:
         "Group commits that were refused.",
         value=figures.ledger_failures,
     )
+
+
+def _sync(figures: Figures) -> Iterator[Metric]:
+    sync, entitlement = figures.sync, figures.entitlement
+    if sync is not None:
+        state = GaugeMetricFamily(
+            "crosslogic_sync_state", "1 for how it stands with the control plane.", labels=["state"]
+        )
+        state.add_metric([sync.state.replace(" ", "_")], 1)
+        yield state
+        alarm = GaugeMetricFamily(
+            "crosslogic_sync_alarm", "1 while a receipt was refused.", labels=["alarm"]
+        )
+        if sync.alarm:
+            alarm.add_metric([sync.alarm], 1)
+        yield alarm
+        yield GaugeMetricFamily(
+            "crosslogic_manifests_unreceipted", "Sealed, not receipted.", value=sync.lag_manifests
+        )
+        yield GaugeMetricFamily(
+            "crosslogic_manifests_unreceipted_age_seconds",
+            "Since the oldest of them was sealed.",
+            value=sync.lag_age_s,
+        )
+    if entitlement is not None:
+        stage = GaugeMetricFamily(
+            "crosslogic_entitlement_stage", "1 for the stage of the lease.", labels=["stage"]
+        )
+        stage.add_metric([entitlement.stage], 1)
+        yield stage
+        if entitlement.days_left is not None:
+            yield GaugeMetricFamily(
+                "crosslogic_entitlement_days_left",
+                "Whole days until the next stage.",
+                value=entitlement.days_left,
+            )
 
 
 def _histogram(name: str, meaning: str, figures: HistogramFigures | None) -> Iterator[Metric]:

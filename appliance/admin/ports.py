@@ -3,7 +3,7 @@
 The registry holds what is wanted; these Protocols tell what is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,14 @@ from appliance.wire.admin import (
     UsageColumn,
     UsageRow,
 )
+from appliance.wire.manifests import (
+    Manifest,
+    ManifestKey,
+    ManifestShown,
+    ManifestVerification,
+    Sealing,
+)
+from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +92,68 @@ class UsageSource(Protocol):
     def records(self) -> int: ...
 
 
+class ManifestSource(Protocol):
+    """Sealed manifests. Called on the event loop; reading happens elsewhere."""
+
+    async def rows(self, epoch: int, seq: int, count_max: int) -> Sequence[Manifest]:
+        """The first `count_max` manifests after that one, in order; empty at the end."""
+        ...
+
+    async def show(self, ref: str, tenant: str | None) -> ManifestShown: ...
+
+    async def key(self) -> ManifestKey: ...
+
+    async def seal(self) -> Sealing:
+        """Seal what is new now."""
+        ...
+
+    async def rotate_key(self) -> ManifestKey: ...
+
+    def verify(self) -> AsyncIterator[ManifestVerification]:
+        """Progress, then the verdict."""
+        ...
+
+
 class LimitUsage(Protocol):
     """What is held or used of a scope's limits in the windows that are open now."""
 
     def used(self, layer: Layer, scope_id: str) -> Limits:
         """None where nothing is counted."""
+        ...
+
+
+class SyncPort(Protocol):
+    """The control plane and the entitlement, as this site has them. Called on the event loop.
+
+    What is refused raises; what is partly refused is in the report.
+    """
+
+    async def status(self) -> SyncStatus: ...
+
+    async def exchange(self) -> SyncReport:
+        """One exchange, now."""
+        ...
+
+    async def enrol(self, url: str, code: str) -> SyncStatus: ...
+
+    async def request(self, *, new_key: bool) -> SignedRequest:
+        """The site's signed introduction, to be carried by hand."""
+        ...
+
+    async def bring(
+        self, envelopes: Sequence[bytes], control_plane_key: str | None = None
+    ) -> SyncReport:
+        """Take signed documents that were carried here by hand."""
+        ...
+
+    async def entitlement(self) -> EntitlementStatus: ...
+
+    async def install(
+        self, envelope: bytes, control_plane_key: str | None = None
+    ) -> EntitlementStatus: ...
+
+    def check_changes(self) -> None:
+        """Raises when the entitlement lets nothing new be made; called before each such route."""
         ...
 
 
@@ -146,6 +211,8 @@ class Figures:
     ledger_commits: int = 0  # groups written in one transaction
     ledger_commit_s: float = 0.0  # spent in them, waiting for the disk included
     ledger_failures: int = 0  # groups that were refused
+    sync: SyncStatus | None = None  # as it was last read; None: not yet
+    entitlement: EntitlementStatus | None = None
 
 
 class MetricsSource(Protocol):

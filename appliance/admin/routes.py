@@ -1,8 +1,13 @@
-"""Every operation of the admin API, once. The server and the OpenAPI description both read this."""
+"""Every operation of the admin API, once. The server and the OpenAPI description both read this.
+
+A route that makes something new or larger says `grows`: it is refused while the entitlement is
+frozen. To read, to delete, to suspend and resume, to rotate a key that leaked, and whatever leads
+out of that state is never refused.
+"""
 
 from typing import Any, Final
 
-from appliance.admin import deployments, keys, nodes, site, tenants
+from appliance.admin import deployments, keys, manifests, nodes, site, sync, tenants
 from appliance.admin.calls import (
     Cascade,
     CascadeInTenant,
@@ -16,6 +21,8 @@ from appliance.admin.calls import (
     UsageQuery,
 )
 from appliance.wire import admin as wire
+from appliance.wire import manifests as sealed
+from appliance.wire import sync as sync_wire
 
 
 def _states(
@@ -33,11 +40,13 @@ _TENANTS: Final = (
         *("POST", "/v1/tenants", "Create a tenant", tenants.create_tenant, wire.Tenant),
         body=wire.TenantCreate,
         status=201,
+        grows=True,
     ),
     Route("GET", "/v1/tenants/{ref}", "Show a tenant", tenants.show_tenant, wire.Tenant),
     Route(
         *("PATCH", "/v1/tenants/{ref}", "Change a tenant", tenants.update_tenant, wire.Tenant),
         body=wire.TenantUpdate,
+        grows=True,
     ),
     Route(
         *("DELETE", "/v1/tenants/{ref}", "Delete a tenant", tenants.delete_tenant, None),
@@ -60,6 +69,7 @@ _ENVIRONMENTS: Final = (
         answer=wire.Environment,
         body=wire.EnvironmentCreate,
         status=201,
+        grows=True,
     ),
     Route(
         *("GET", "/v1/environments/{ref}", "Show an environment", tenants.show_environment),
@@ -71,6 +81,7 @@ _ENVIRONMENTS: Final = (
         answer=wire.Environment,
         query=InTenant,
         body=wire.EnvironmentUpdate,
+        grows=True,
     ),
     Route(
         *("DELETE", "/v1/environments/{ref}", "Delete an environment", tenants.delete_environment),
@@ -92,6 +103,7 @@ _KEYS: Final = (
         answer=wire.KeyCreated,
         body=wire.KeyCreate,
         status=201,
+        grows=True,
     ),
     Route(
         *("GET", "/v1/keys/{ref}", "Show an API key", keys.show_key, wire.Key),
@@ -101,6 +113,7 @@ _KEYS: Final = (
         *("PATCH", "/v1/keys/{ref}", "Change an API key", keys.update_key, wire.Key),
         query=InEnvironment,
         body=wire.KeyUpdate,
+        grows=True,
     ),
     Route(
         *("DELETE", "/v1/keys/{ref}", "Delete an API key", keys.delete_key, None),
@@ -124,11 +137,13 @@ _MODELS: Final = (
         *("POST", "/v1/models", "Register a model's file", deployments.create_model, wire.Model),
         body=wire.ModelCreate,
         status=201,
+        grows=True,
     ),
     Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, wire.Model),
     Route(
         *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, wire.Model),
         body=wire.ModelUpdate,
+        grows=True,
     ),
     Route(
         *("DELETE", "/v1/models/{ref}", "Forget a model; its file stays"),
@@ -150,6 +165,7 @@ _DEPLOYMENTS: Final = (
         answer=wire.Deployment,
         body=wire.DeploymentCreate,
         status=201,
+        grows=True,
     ),
     Route(
         *("GET", "/v1/deployments/{ref}", "Show a deployment and its replicas"),
@@ -159,6 +175,7 @@ _DEPLOYMENTS: Final = (
         *("PATCH", "/v1/deployments/{ref}", "Change a deployment"),
         *(deployments.update_deployment, wire.Deployment),
         body=wire.DeploymentUpdate,
+        grows=True,
     ),
     Route(
         *("DELETE", "/v1/deployments/{ref}", "Delete a deployment"),
@@ -176,11 +193,13 @@ _NODES: Final = (
         *("POST", "/v1/nodes", "Expect a node", nodes.create_node, wire.Node),
         body=wire.NodeCreate,
         status=201,
+        grows=True,
     ),
     Route("GET", "/v1/nodes/{ref}", "Show a node", nodes.show_node, wire.Node),
     Route(
         *("PATCH", "/v1/nodes/{ref}", "Change a node", nodes.update_node, wire.Node),
         body=wire.NodeUpdate,
+        grows=True,
     ),
     Route("DELETE", "/v1/nodes/{ref}", "Forget a node", nodes.delete_node, None),
     *_states(*("/v1/nodes/{ref}", "a node", wire.Node), *(nodes.suspend_node, nodes.resume_node)),
@@ -189,11 +208,13 @@ _NODES: Final = (
         *("POST", "/v1/regions", "Create a region", nodes.create_region, wire.Region),
         body=wire.RegionCreate,
         status=201,
+        grows=True,
     ),
     Route("GET", "/v1/regions/{ref}", "Show a region", nodes.show_region, wire.Region),
     Route(
         *("PATCH", "/v1/regions/{ref}", "Change a region", nodes.update_region, wire.Region),
         body=wire.RegionUpdate,
+        grows=True,
     ),
     Route("DELETE", "/v1/regions/{ref}", "Delete a region", nodes.delete_region, None),
 )
@@ -209,6 +230,7 @@ _SITE: Final = (
         *("PUT", "/v1/limits", "Set limits of one layer", site.set_limits),
         answer=list[wire.LayerReport],
         body=wire.LimitsSet,
+        grows=True,
     ),
     Route(
         *("GET", "/v1/usage", "Sums of the ledger", site.usage, list[wire.UsageRow]),
@@ -234,8 +256,76 @@ _SITE: Final = (
     ),
 )
 
+_SYNC: Final = (
+    Route(
+        *("GET", "/v1/sync", "How the site stands with its control plane", sync.sync_status),
+        answer=sync_wire.SyncStatus,
+    ),
+    Route(
+        *("POST", "/v1/sync/now", "Exchange with the control plane now", sync.sync_now),
+        answer=sync_wire.SyncReport,
+    ),
+    Route(
+        *("POST", "/v1/sync/enrol", "Enrol with a control plane", sync.enrol),
+        answer=sync_wire.SyncStatus,
+        body=sync_wire.Enrol,
+    ),
+    Route(
+        *("POST", "/v1/sync/request", "The site's signed introduction", sync.make_request),
+        answer=sync_wire.SignedRequest,
+        body=sync_wire.RequestMake,
+    ),
+    Route(
+        *("POST", "/v1/documents", "Take signed documents brought by hand", sync.bring),
+        answer=sync_wire.SyncReport,
+        body=sync_wire.DocumentsBring,
+    ),
+    Route(
+        *("GET", "/v1/entitlement", "The entitlement and its countdown", sync.show_entitlement),
+        answer=sync_wire.EntitlementStatus,
+    ),
+    Route(
+        *("POST", "/v1/entitlement", "Install an entitlement", sync.install_entitlement),
+        answer=sync_wire.EntitlementStatus,
+        body=sync_wire.EntitlementInstall,
+    ),
+)
+
+_MANIFESTS: Final = (
+    Route(
+        *("GET", "/v1/manifests", "Sealed manifests, one a line", manifests.list_manifests),
+        answer=sealed.Manifest,
+        query=manifests.AfterManifest,
+        lines=True,
+    ),
+    Route(
+        *("POST", "/v1/manifests/seal", "Seal what is new", manifests.seal),
+        answer=sealed.Sealing,
+    ),
+    Route(
+        *("GET", "/v1/manifests/verify", "Verify every manifest and the records under it"),
+        *(manifests.verify_manifests, sealed.ManifestVerification),
+        lines=True,
+    ),
+    Route(
+        *("GET", "/v1/manifests/key", "The key that signs manifests", manifests.show_key),
+        answer=sealed.ManifestKey,
+    ),
+    Route(
+        *("POST", "/v1/manifests/key/rotate", "Sign with a new key from the next manifest on"),
+        *(manifests.rotate_key, sealed.ManifestKey),
+    ),
+    Route(
+        *("GET", "/v1/manifests/{ref}", "Show a manifest", manifests.show_manifest),
+        answer=sealed.ManifestShown,
+        query=manifests.ForTenant,
+    ),
+)
+
 ROUTES: Final = (
     *_SITE,
+    *_MANIFESTS,
+    *_SYNC,
     *_TENANTS,
     *_ENVIRONMENTS,
     *_KEYS,

@@ -51,6 +51,8 @@ async def status(services: Services, _call: Call[NoQuery, None]) -> SiteStatus:
         requests_running=live.requests_running(),
         requests_queued=live.requests_queued(),
         records=await asyncio.to_thread(services.usage.records),
+        sync=await services.sync.status(),
+        entitlement=await services.sync.entitlement(),
         deployments=await list_deployments(services, nothing),
         nodes=await list_nodes(services, nothing),
     )
@@ -62,6 +64,8 @@ def layer_view(services: Services, row: LayerRow) -> LayerReport:
     sources = [row.base_source] if row.base != UNLIMITED else []
     if row.set != UNLIMITED:
         sources.append("set")
+    if row.bounded:
+        sources.append("entitlement")
     shown = {
         name: getattr(used, name)
         for name in _LIMIT_NAMES

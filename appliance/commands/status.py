@@ -6,6 +6,7 @@ from appliance.commands.client import AdminClient
 from appliance.commands.models import DEPLOYMENT
 from appliance.commands.nodes import NODE
 from appliance.commands.output import fields_of, print_fields, print_json, print_rows
+from appliance.commands.standing import print_licence, print_standing
 from appliance.wire.admin import SiteStatus
 from appliance.wire.command import Invocation
 
@@ -19,7 +20,11 @@ def status(invocation: Invocation) -> None:
     if invocation.json:
         print_json(site)
         return
-    print_fields(fields_of(site, omit=("deployments", "nodes")))
+    print_fields(fields_of(site, omit=("sync", "entitlement", "deployments", "nodes")))
+    click.echo()
+    print_standing(site.sync)
+    click.echo()
+    print_licence(site.entitlement)
     click.echo()
     print_rows(site.deployments, DEPLOYMENT.columns, "No deployments yet.")
     click.echo()

@@ -1,11 +1,14 @@
 """The audit as it is read: entries, and whether their chain holds."""
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from appliance.registry.chain import GENESIS, Entry, link
 from appliance.registry.store import Store
+from appliance.storage.database import connect
 
 PROBLEMS_MAX: Final = 100
 _FIELDS: Final = "seq, at_ns, actor, action, object_kind, object_id, object_name, before, after"
@@ -45,9 +48,36 @@ class Audit:
         """Entries with seq > since, oldest first."""
         return await self._store.read(lambda connection: entries(connection, since, count_max))
 
+    async def head(self) -> str:
+        """The hash of the newest entry, as hex."""
+        return await self._store.read(
+            lambda connection: bytes(
+                connection.execute("SELECT audit_head FROM state").fetchone()[0]
+            ).hex()
+        )
+
     async def verify(self) -> AuditVerdict:
         """Recompute the whole chain, and compare its end with what the site remembers."""
         return await self._store.read(verify_chain)
+
+
+class AuditHeads:
+    """Answers whether the audit in a registry's file ever ended with a hash, blocking for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = {GENESIS.hex()}
+
+    def __call__(self, head: str) -> bool:
+        if head not in self._known:
+            with closing(connect(self._path, read_only=True)) as connection:
+                row = connection.execute(
+                    "SELECT 1 FROM audit WHERE sha256 = ?", [bytes.fromhex(head)]
+                ).fetchone()
+            if row is None:
+                return False
+            self._known.add(head)
+        return True
 
 
 def entries(connection: sqlite3.Connection, since: int, count_max: int) -> list[AuditRow]:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from appliance.domain.limits import PLAN_LIMITS, UNLIMITED, Layer, Limits
 from appliance.registry.api_keys import find_key
+from appliance.registry.ceiling import Ceiling
 from appliance.registry.environments import find_environment
 from appliance.registry.errors import InvalidValue
 from appliance.registry.limit_rows import GLOBAL_SCOPE, read_limits, write_limits
@@ -28,15 +29,17 @@ class LayerRow:
     base_source: str  # "settings", "plan free", …; "" where nothing gives a base
     set: Limits
     in_force: Limits
+    bounded: bool = False  # by an entitlement that ran out
 
 
 class LayerLimitsTable:
     """`tenant`, `environment` and `key` are ids or names, as everywhere."""
 
-    __slots__ = ("_global", "_store")
+    __slots__ = ("_ceiling", "_global", "_store")
 
-    def __init__(self, store: Store, global_limits: Limits) -> None:
-        """`global_limits` come from the settings."""
+    def __init__(self, store: Store, global_limits: Limits, ceiling: Ceiling) -> None:
+        """`global_limits` come from the settings; `ceiling` bounds the global layer."""
+        self._ceiling = ceiling
         self._store = store
         self._global = global_limits
 
@@ -83,9 +86,9 @@ class LayerLimitsTable:
     ) -> list[LayerRow]:
         set_globally = read_limits(connection, Layer.GLOBAL, GLOBAL_SCOPE)
         source = "" if self._global.unlimited else "settings"
-        layers = [
-            _row(Layer.GLOBAL, GLOBAL_SCOPE, GLOBAL_SCOPE, self._global, source, set_globally)
-        ]
+        whole = _row(Layer.GLOBAL, GLOBAL_SCOPE, GLOBAL_SCOPE, self._global, source, set_globally)
+        bounded = self._ceiling.over(whole.in_force)
+        layers = [replace(whole, in_force=bounded, bounded=bounded != whole.in_force)]
         if key is not None:
             of_key = find_key(connection, key, tenant=tenant, environment=environment)
             scope = find_environment(connection, of_key.environment_id, tenant=None)

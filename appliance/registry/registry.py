@@ -11,6 +11,7 @@ from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.api_keys import APIKeys
 from appliance.registry.audit import Audit
 from appliance.registry.cascade import empty_environment, empty_tenant
+from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
 from appliance.registry.errors import OtherSecrets
@@ -54,14 +55,16 @@ class Registry:
 
         `site_region` and `global_limits` come from the settings.
         """
-        source = SnapshotSource(pepper=pepper, global_limits=global_limits)
+        self._ceiling = Ceiling()
+        source = SnapshotSource(pepper=pepper, global_limits=global_limits, ceiling=self._ceiling)
+        self._source = source
         store = Store(database, clock, entropy, source.load)
         self._store = store
         self._pepper = pepper
         self.tenants = Tenants(store, empty_tenant)
         self.environments = Environments(store, site_region, empty_environment)
         self.keys = APIKeys(store, pepper, entropy)
-        self.limits = LayerLimitsTable(store, global_limits)
+        self.limits = LayerLimitsTable(store, global_limits, self._ceiling)
         self.regions = Regions(store)
         self.models = Models(store)
         self.deployments = Deployments(store, site_region, seal)
@@ -85,6 +88,15 @@ class Registry:
                 "The site's secrets do not belong to its registry: no API key would be accepted.",
                 next_step="Restore secrets/ and registry.db from the same backup.",
             )
+
+    async def bound_tokens(self, tokens_per_min: int | None) -> None:
+        """Bound the global layer beneath what is set there; None takes the bound away.
+
+        It is not written: whoever sets it sets it again after a start.
+        """
+        if tokens_per_min != self._ceiling.tokens_per_min:
+            self._ceiling.tokens_per_min = tokens_per_min
+            await self._store.refresh(self._source.forget)
 
     async def snapshot(self) -> Snapshot:
         """The tables of now, loaded in a thread and cached by version."""

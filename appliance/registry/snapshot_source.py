@@ -12,6 +12,7 @@ from typing import Final
 
 from appliance.domain.ids import EnvironmentId, ModelId, TenantId
 from appliance.domain.limits import PLAN_LIMITS, UNLIMITED, Layer, LayerLimits, Limits, Plan
+from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import operations_of
 from appliance.registry.limit_rows import GLOBAL_SCOPE, limits_of
 from appliance.registry.snapshot import Credential, DeploymentEntry, Role, Snapshot
@@ -80,13 +81,20 @@ class _Tables:
 class SnapshotSource:
     """Makes snapshots, each from the one before where it can. One thread at a time."""
 
-    __slots__ = ("_global_limits", "_pepper", "_tables")
+    __slots__ = ("_ceiling", "_global_limits", "_pepper", "_tables")
 
-    def __init__(self, *, pepper: bytes, global_limits: Limits) -> None:
-        """`global_limits` come from the settings; what the registry has set lies over them."""
+    def __init__(self, *, pepper: bytes, global_limits: Limits, ceiling: Ceiling) -> None:
+        """`global_limits` come from the settings; what the registry has set lies over them, and
+        `ceiling` bounds both.
+        """
+        self._ceiling = ceiling
         self._pepper = pepper
         self._global_limits = global_limits
         self._tables: _Tables | None = None
+
+    def forget(self) -> None:
+        """Read everything anew the next time, though the registry has not changed."""
+        self._tables = None
 
     def load(self, connection: sqlite3.Connection, now_ns: int) -> Snapshot:
         """The tables as they are in the connection's transaction.
@@ -115,7 +123,8 @@ class SnapshotSource:
             for row in connection.execute("SELECT * FROM limits WHERE layer <> 'key'")
         }
         set_globally = limits.get((Layer.GLOBAL, GLOBAL_SCOPE), UNLIMITED)
-        layers = _with((), Layer.GLOBAL, GLOBAL_SCOPE, set_globally.over(self._global_limits))
+        whole = self._ceiling.over(set_globally.over(self._global_limits))
+        layers = _with((), Layer.GLOBAL, GLOBAL_SCOPE, whole)
         tenants = _tenants(connection, limits, layers, self._pepper)
         return _environments(connection, limits, tenants)
 

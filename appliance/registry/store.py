@@ -165,6 +165,16 @@ class Store:
         async with self._loading:
             return await self._newest()
 
+    async def refresh(self, forget: Callable[[], None]) -> None:
+        """Give every subscriber the tables anew, after `forget`, though nothing was written."""
+        async with self._loading:
+            forget()
+            if self._subscribers:
+                snapshot = await self._newest()
+                self._told_version = snapshot.version
+                for callback in self._subscribers:
+                    callback(snapshot)
+
     async def close(self) -> None:
         """Wait for the changes under way."""
         await asyncio.gather(*self._changes, return_exceptions=True)

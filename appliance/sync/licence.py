@@ -28,13 +28,14 @@ class Licence:
         self,
         store: SyncStore,
         clock: Clock,
-        size: Callable[[], SiteSize],
+        size: Callable[[], Awaitable[SiteSize]],
         throttle: Callable[[int | None], Awaitable[None]],
     ) -> None:
         """`throttle(tokens_per_s)` bounds the whole site; None takes the bound away."""
         self._store = store
         self._clock = clock
-        self._size = size
+        self._measure = size
+        self._size = SiteSize()
         self._throttle = throttle
         self._installed: Sequence[Entitlement] = ()
         self._basis = Basis()
@@ -45,6 +46,7 @@ class Licence:
         """Read the books, remember the clock, and let the throttle follow."""
         wall_ns = self._clock.wall_ns()
         self._installed, self._basis = await self._store.read(_read)
+        self._size = await self._measure()
         standing = assess(self._installed, self._basis, wall_ns)
         if self._worth_keeping(remember(standing, self._basis, wall_ns)):
             self._basis = await self._store.write(
@@ -72,7 +74,7 @@ class Licence:
             )
 
     def status(self) -> EntitlementStatus:
-        standing, size = self.standing(), self._size()
+        standing, size = self.standing(), self._size
         entitlement = standing.entitlement
         message, next_step = words(standing)
         found = [] if entitlement is None else excesses(entitlement, size)

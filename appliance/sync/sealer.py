@@ -27,6 +27,7 @@ from appliance.manifests.seal import Moment, SealContext
 from appliance.metering.reader import LedgerReader
 from appliance.security.signing import PublicKey
 from appliance.sync.errors import KeyUnused
+from appliance.sync.head_note import Note, write_note
 from appliance.sync.identity import Identity, current, prepare_key, signing_key_now
 from appliance.sync.windows import Standing, make, read_window, standing
 
@@ -75,7 +76,9 @@ class Sealer:
         clock: Clock,
         *,
         window_s: float,
+        note_file: Path,
     ) -> None:
+        """`note_file` keeps the number of the newest manifest."""
         self._reader = LedgerReader(ledger_file)
         self._writer = writer
         self._secrets = secrets
@@ -84,12 +87,18 @@ class Sealer:
         self._surroundings = surroundings
         self._clock = clock
         self._window_s = window_s
+        self._note_file = note_file
+        self._listeners: list[Callable[[], None]] = []
         self._lock = asyncio.Lock()
         self.last_error = ""  # of the last attempt; "" when it succeeded
 
     @property
     def identity(self) -> Identity:
         return self._identity
+
+    def on_sealed(self, listener: Callable[[], None]) -> None:
+        """Call this after each manifest, on the event loop."""
+        self._listeners.append(listener)
 
     async def run(self) -> None:
         """Seal what the last run left, then at the end of every window. Ends with its task."""
@@ -160,6 +169,16 @@ class Sealer:
             log.info("manifest_key_rotated", extra={"old": old.key_id, "new": new.key_id})
             return new.public
 
+    async def adopt(self) -> None:
+        """Sign with the key that the documents name now, after a grant of the control plane."""
+        async with self._lock:
+            await asyncio.to_thread(self._adopt)
+
+    async def adopt(self) -> None:
+        """Take over the key that a document of the control plane made the signing one."""
+        async with self._lock:
+            await asyncio.to_thread(self._adopt)
+
     def _adopt(self) -> None:
         self._identity = self._reader.query(lambda connection: current(self._secrets, connection))
 
@@ -206,7 +225,17 @@ class Sealer:
             store_counts(connection, engines, readings)
 
         await self._transact(store)
+        await asyncio.to_thread(self._write_note, made.row)
+        for listener in self._listeners:
+            listener()
         return made.row
+
+    def _write_note(self, row: ManifestRow) -> None:
+        try:
+            write_note(self._note_file, Note(row.epoch, row.seq, row.sha256))
+        except OSError as error:
+            # The manifest is stored; only a replaced ledger would be found one later.
+            log.warning("manifest_note_failed", extra={"reason": str(error)})
 
     async def _transact(self, run: Callable[[sqlite3.Connection], R]) -> R:
         return await asyncio.wrap_future(self._writer.transact(run))

@@ -5,7 +5,7 @@ asks for, and the lease that is watched.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Synchronisation:
         plans: PlanPort,
         key: Callable[[], SigningKey],
         held_key_ids: Callable[[], Sequence[str]],
-        key_changed: Callable[[], None],
+        key_changed: Callable[[], Awaitable[None]],
         clock: Clock,
         entropy: Callable[[int], bytes],
     ) -> None:
@@ -93,6 +93,7 @@ class Synchronisation:
             return
         failures = 0
         while True:
+            self._wanted.clear()  # before the books are read: what is sealed meanwhile wakes again
             try:
                 await self._exchange()
                 failures = 0
@@ -109,13 +110,17 @@ class Synchronisation:
             except TimeoutError:
                 pass
 
+    async def begin(self) -> None:
+        """Look once: before the first request is served, and then with every `watch`."""
+        await self._licence.look()
+        await self._plans_due()
+        await self.status()
+
     async def watch(self) -> None:
         """Look at the lease now and then: its countdown, the throttle, plans that become due."""
         while True:
-            await self._licence.look()
-            await self._plans_due()
-            await self.status()
             await asyncio.sleep(WATCH_S)
+            await self.begin()
 
     def wake(self) -> None:
         """Something was sealed, or a site was enrolled: exchange soon."""
@@ -133,6 +138,15 @@ class Synchronisation:
             now_ns=self._clock.wall_ns(),
         )
         return self._last
+
+    def check_changes(self) -> None:
+        """Raises ManagementFrozen when nothing new may be made on this site."""
+        self._licence.check_changes()
+
+    @property
+    def last_entitlement(self) -> EntitlementStatus:
+        """By the clock of now; what it says of the site's size is of the last look."""
+        return self._licence.status()
 
     @property
     def last_status(self) -> SyncStatus | None:
@@ -273,7 +287,7 @@ class Synchronisation:
                     extra={"kind": each.kind, "id": each.document_id, "outcome": each.outcome},
                 )
         if applied & {"epoch-grant"}:
-            self._key_changed()
+            await self._key_changed()
         if applied:
             await self._licence.look()
             await self._plans_due()

@@ -29,6 +29,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from appliance.wire.sync import EntitlementStatus, SyncStatus
+
 State = Literal["active", "suspended"]
 PlanName = Literal["free", "developer", "business", "enterprise"]
 RoleName = Literal["admin", "developer", "read-only"]
@@ -301,7 +303,7 @@ class LayerReport(_Message, frozen=True):
 
     layer: Literal["global", "tenant", "environment", "key"]
     name: str
-    source: str  # "settings", "plan free", "set", "plan free + set", "none"
+    source: str  # "settings", "plan free", "set", "plan free + set", "entitlement", "none"
     limits: LimitValues
     used: LimitValues  # null where nothing is limited
 
@@ -392,5 +394,7 @@ class SiteStatus(_Message, frozen=True):
     requests_running: int
     requests_queued: int
     records: int
+    sync: SyncStatus
+    entitlement: EntitlementStatus
     deployments: list[Deployment]
     nodes: list[Node]

@@ -27,6 +27,7 @@ from appliance.security.seal import Seal
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
 from appliance.wire.unix import socket_address
+from tests.fakes.sync_port import FixedSync
 
 T = TypeVar("T")
 WAIT_S = 20.0
@@ -125,6 +126,7 @@ class AdminSite:
     live: Live
     records: Records
     metrics: FixedFigures
+    sync: FixedSync
     server: AdminServer
     loop: asyncio.AbstractEventLoop
     client: httpx.Client
@@ -215,7 +217,7 @@ def _serve(
         clock=clock,
         global_limits=global_limits,
     )
-    live, records, metrics = Live(), Records(), FixedFigures()
+    live, records, metrics, sync = Live(), Records(), FixedFigures(), FixedSync()
     services = Services(
         site=Site("test", "local", "0.1.0", clock.wall_ns()),
         registry=registry,
@@ -223,13 +225,16 @@ def _serve(
         usage=records,
         limit_usage=Used(),
         clock=clock,
+        sync=sync,
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:
         loop.run_until_complete(server.start())
         transport = httpx.HTTPTransport(uds=socket_address(home.admin_socket))
         client = httpx.Client(transport=transport, base_url="http://appliance", timeout=WAIT_S)
-        started.append(AdminSite(home, services, live, records, metrics, server, loop, client))
+        started.append(
+            AdminSite(home, services, live, records, metrics, sync, server, loop, client)
+        )
         begun.set()
         loop.run_forever()
         loop.run_until_complete(server.stop())

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.limits import UNLIMITED, Layer, Plan
+from appliance.registry.ceiling import Ceiling
 from appliance.registry.errors import RegistryError
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Snapshot
@@ -116,7 +117,7 @@ async def check_snapshot(site: Site, told: list[Snapshot]) -> None:
     """What was read step by step is what is read at once, and what subscribers have."""
     registry = site.registry
     stepwise = await registry.snapshot()
-    source = SnapshotSource(pepper=PEPPER, global_limits=UNLIMITED)
+    source = SnapshotSource(pepper=PEPPER, global_limits=UNLIMITED, ceiling=Ceiling())
     now_ns = site.clock.wall_ns()
     at_once = await site.database.read_async(
         lambda connection: consistently(connection, lambda c: source.load(c, now_ns))

@@ -11,6 +11,7 @@ import pytest
 from appliance.domain.limits import Layer, LayerLimits, Limits, Plan
 from appliance.domain.usage import Operation
 from appliance.registry.api_keys import NewKey
+from appliance.registry.ceiling import Ceiling
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Credential, Role, Snapshot
 from appliance.registry.snapshot_source import SnapshotSource
@@ -265,7 +266,7 @@ async def test_ten_thousand_keys(registry: Registry, site: Site) -> None:
     await registry.tenants.create(ACTOR, "acme", Plan.FREE)
     await registry.environments.create(ACTOR, "prod", tenant="acme")
     await site.database.write(insert_ten_thousand_keys)
-    source = SnapshotSource(pepper=PEPPER, global_limits=Limits())
+    source = SnapshotSource(pepper=PEPPER, global_limits=Limits(), ceiling=Ceiling())
     began = time.perf_counter()
     snapshot = await site.database.read_async(
         partial(consistently, query=lambda c: source.load(c, site.clock.wall_ns()))

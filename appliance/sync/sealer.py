@@ -174,11 +174,6 @@ class Sealer:
         async with self._lock:
             await asyncio.to_thread(self._adopt)
 
-    async def adopt(self) -> None:
-        """Take over the key that a document of the control plane made the signing one."""
-        async with self._lock:
-            await asyncio.to_thread(self._adopt)
-
     def _adopt(self) -> None:
         self._identity = self._reader.query(lambda connection: current(self._secrets, connection))
 

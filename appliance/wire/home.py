@@ -42,6 +42,11 @@ class Home:
         return self.state / "ledger.db"
 
     @property
+    def manifest_note(self) -> Path:
+        """The number and hash of the newest manifest, beside the ledger that holds it."""
+        return self.state / "manifest-head.json"
+
+    @property
     def secrets(self) -> Path:
         return self.state / "secrets"
 

@@ -27,6 +27,8 @@ from appliance.security.seal import Seal
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
 from appliance.wire.unix import socket_address
+from tests.fakes.manifest_port import SealedPort
+from tests.fakes.sealed_site import site_in
 from tests.fakes.sync_port import FixedSync
 
 T = TypeVar("T")
@@ -127,6 +129,7 @@ class AdminSite:
     records: Records
     metrics: FixedFigures
     sync: FixedSync
+    manifests: SealedPort
     server: AdminServer
     loop: asyncio.AbstractEventLoop
     client: httpx.Client
@@ -218,6 +221,7 @@ def _serve(
         global_limits=global_limits,
     )
     live, records, metrics, sync = Live(), Records(), FixedFigures(), FixedSync()
+    manifests = SealedPort(site_in(home))
     services = Services(
         site=Site("test", "local", "0.1.0", clock.wall_ns()),
         registry=registry,
@@ -226,6 +230,7 @@ def _serve(
         limit_usage=Used(),
         clock=clock,
         sync=sync,
+        manifests=manifests,
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:
@@ -233,7 +238,7 @@ def _serve(
         transport = httpx.HTTPTransport(uds=socket_address(home.admin_socket))
         client = httpx.Client(transport=transport, base_url="http://appliance", timeout=WAIT_S)
         started.append(
-            AdminSite(home, services, live, records, metrics, sync, server, loop, client)
+            AdminSite(home, services, live, records, metrics, sync, manifests, server, loop, client)
         )
         begun.set()
         loop.run_forever()

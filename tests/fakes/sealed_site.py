@@ -124,14 +124,20 @@ def sealed_site(
     `seed` tells one site's secrets from another's.
     """
     home = find_home(str(folder / "home"))
-    home.secrets.mkdir(parents=True, mode=0o700)
+    home.state.mkdir(parents=True)
     home.config_file.write_text('[site]\nname = "factory-7"\n')  # so that commands take it for one
-    identity = establish(home.secrets, home.ledger_file, SeededEntropy(seed))
-    site = SealedSite(home, identity, start_ns, step_s)
+    site = site_in(home, seed=seed, start_ns=start_ns, step_s=step_s)
     for _ in range(manifests):
         site.record(records)
         site.seal()
     return site
+
+
+def site_in(home: Home, *, seed: int = 1, start_ns: int = NOON_NS, step_s: int = 20) -> SealedSite:
+    """A site without records in a home that is there already."""
+    home.secrets.mkdir(mode=0o700, exist_ok=True)
+    identity = establish(home.secrets, home.ledger_file, SeededEntropy(seed))
+    return SealedSite(home, identity, start_ns, step_s)
 
 
 def _tenant(number: int) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""Sealed manifests, as the admin API shows and makes them."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+import msgspec
+
+from appliance.admin.calls import Call, Lines, NoQuery, Services
+from appliance.wire.admin import SEQ_MAX
+from appliance.wire.manifests import Manifest, ManifestKey, ManifestShown, Sealing
+
+_PAGE_ROWS: Final = 500
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
+
+
+class AfterManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only manifests after this one; `seq` is of that epoch."""
+
+    epoch: Number = 0
+    seq: Number = 0
+
+
+class ForTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`tenant`, an id or a name: the lines of all others are left out."""
+
+    tenant: str | None = None
+
+
+async def list_manifests(services: Services, call: Call[AfterManifest, None]) -> Lines:
+    return Lines(_rows(services, call.query.epoch, call.query.seq))
+
+
+async def _rows(services: Services, epoch: int, seq: int) -> AsyncIterator[Manifest]:
+    while page := await services.manifests.rows(epoch, seq, _PAGE_ROWS):
+        for row in page:
+            yield row
+        epoch, seq = page[-1].epoch, page[-1].seq
+
+
+async def show_manifest(services: Services, call: Call[ForTenant, None]) -> ManifestShown:
+    return await services.manifests.show(call.ref, call.query.tenant)
+
+
+async def seal(services: Services, _call: Call[NoQuery, None]) -> Sealing:
+    return await services.manifests.seal()
+
+
+async def verify_manifests(services: Services, _call: Call[NoQuery, None]) -> Lines:
+    return Lines(services.manifests.verify())
+
+
+async def show_key(services: Services, _call: Call[NoQuery, None]) -> ManifestKey:
+    return await services.manifests.key()
+
+
+async def rotate_key(services: Services, _call: Call[NoQuery, None]) -> ManifestKey:
+    return await services.manifests.rotate_key()

@@ -24,7 +24,7 @@ from appliance.sync.bundles import Facts, Part, UsageExport
 from appliance.sync.carrier import Carrier
 from appliance.sync.checkpoints import site_checkpoint
 from appliance.sync.identity import KEY_FILE
-from appliance.sync.site_keys import key_chain
+from appliance.sync.site_keys import key_chain, known_keys
 from appliance.wire.command import Invocation
 from appliance.wire.home import Home
 
@@ -136,7 +136,7 @@ def _read(
     connection.execute("BEGIN")
     try:
         state, chain = archive.sync_state(connection), archive.chain_state(connection)
-        keys = key_chain(connection)
+        keys, trusted = key_chain(connection), known_keys(connection)
         checkpoint = site_checkpoint(connection, state.appliance_id, key)
     finally:
         connection.execute("ROLLBACK")
@@ -145,10 +145,9 @@ def _read(
     else:
         after = (0, 0) if wish.everything else (state.epoch, state.accepted_through)
     last = (chain.epoch, chain.seq)
-    pems = (state.first_key_pem, state.control_plane_key_pem)
     return (
         Facts(state.appliance_id, name, keys, checkpoint),
-        [PublicKey.from_pem(pem) for pem in pems if pem],
+        trusted,
         _Range(after, last if wish.through is None else min(wish.through, last)),
     )
 

@@ -17,7 +17,7 @@ from appliance.manifests.archive import SyncState, sync_state
 from appliance.security.signing import PublicKey
 from appliance.settings import load
 from appliance.storage.database import connect
-from appliance.sync.bundles import Brought, opened, read_brought
+from appliance.sync.bundles import Brought, read_brought, read_key
 from appliance.sync.errors import DocumentRefused
 from appliance.sync.inbox import is_pinned, open_signed, pinned_key
 from appliance.sync.stopped import bring_stopped
@@ -26,7 +26,6 @@ from appliance.wire.home import Home
 from appliance.wire.sync import DocumentOutcome, DocumentsBring, SyncReport
 
 _TIMEOUT_S: Final = 600.0  # answers of a year are judged one by one
-_PEM_BYTES_MAX: Final = 4_096
 
 
 @click.command("import")
@@ -47,7 +46,7 @@ def import_file(ctx: click.Context, file: str, key_file: str | None) -> None:
     home = invocation.home
     require_site(home)
     brought = read_brought(Path(absolute(file)))
-    key = None if key_file is None else read_key(key_file)
+    key = None if key_file is None else read_key(Path(absolute(key_file)))
     with closing(connect(home.ledger_file, read_only=True)) as connection:
         connection.row_factory = None
         check_whole(brought, sync_state(connection), key)
@@ -81,12 +80,6 @@ def check_whole(brought: Brought, state: SyncState, key: PublicKey | None) -> No
                 f"A document in it is for the appliance {named}, this is {state.appliance_id}.",
                 next_step="Bring what is for this site. Nothing was changed.",
             )
-
-
-def read_key(path: str) -> PublicKey:
-    """The public key in a PEM file. Raises BundleUnreadable or BadPublicKey."""
-    with opened(Path(absolute(path))) as file:
-        return PublicKey.from_pem(file.read(_PEM_BYTES_MAX))
 
 
 def _bring(home: Home, envelopes: Sequence[bytes], key: PublicKey | None) -> SyncReport:

@@ -48,6 +48,7 @@ class UsageSummary:
     event_seq_hi: int
     totals: Sums  # of the manifests in the bundle
     log: LogState
+    key_ids: tuple[str, ...]  # of the site, from its first key on
     epochs_unproven: tuple[int, ...]  # begun by a grant that none of the given keys could check
 
 
@@ -103,6 +104,7 @@ class UsageAudit:
             event_seq_hi=last.event_seq_hi,
             totals=self._totals,
             log=self._compared(checkpoint, last.log_size + 1),
+            key_ids=tuple(known.key.key_id for known in self._site.keys),
             epochs_unproven=tuple(self._unproven),
         )
 

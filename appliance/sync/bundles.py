@@ -26,6 +26,7 @@ from appliance.manifests.bundle import (
 from appliance.manifests.container import container_format
 from appliance.manifests.envelope import ENVELOPE_BYTES_MAX
 from appliance.manifests.errors import BadBundle
+from appliance.security.signing import PEM_BYTES_MAX, PublicKey
 from appliance.sync.carrier import Carrier
 from appliance.sync.errors import (
     BundleExists,
@@ -226,6 +227,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             f"{path} cannot be read: {error.strerror or error}.",
             next_step="Check its name, and that the stick is mounted and sound.",
         ) from error
+
+
+def read_key(path: Path) -> PublicKey:
+    """The public key in a PEM file. Raises BundleUnreadable or BadPublicKey."""
+    with opened(path) as file:
+        return PublicKey.from_pem(file.read(PEM_BYTES_MAX))
 
 
 def _single(path: Path, file: BinaryIO) -> bytes:

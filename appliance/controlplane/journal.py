@@ -105,6 +105,15 @@ def post(connection: Connection, entries: Sequence[Entry]) -> None:
     insert_rows(connection, LINES, lines)
 
 
+def cancel(
+    connection: Connection, row_id: str, customer_id: str, hour_s: int, micros: int, now_ns: int
+) -> None:
+    """Take back what a row of the outbox was booked as, because a person decided not to bill it."""
+    if micros:
+        lines = ((USAGE_REVENUE, micros), (receivable(customer_id), -micros))
+        post(connection, [Entry(f"cancelled:{row_id}", customer_id, hour_s, now_ns, lines)])
+
+
 def balance_micros(connection: Connection, account: str) -> int:
     total = connection.execute(
         select(func.coalesce(func.sum(LINES.c.amount_micros), 0)).where(LINES.c.account == account)

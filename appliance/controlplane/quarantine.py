@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection, RowMapping, select, update
 
+from appliance.controlplane import journal
 from appliance.controlplane.errors import NotPossible
 from appliance.controlplane.lanes import wake
 from appliance.controlplane.outbox_table import OUTBOX, OutboxState
@@ -94,6 +95,14 @@ def cancel(connection: Connection, row_ids: Sequence[str], by: str, now_ns: int)
     """They are not billed. Raises NotPossible, and then changes nothing."""
     for row in _to_decide(connection, row_ids):
         _settle(connection, row["row_id"], OutboxState.CANCELLED, f"cancelled by {by}", now_ns)
+        journal.cancel(
+            connection,
+            row["row_id"],
+            row["customer_id"],
+            row["hour_s"],
+            row["amount_micros"],
+            now_ns,
+        )
     return len(row_ids)
 
 

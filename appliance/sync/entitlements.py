@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.manifests.documents import Entitlement
 from appliance.sync.errors import EntitlementRefused
 from appliance.sync.moments import moment_ns
 
-_KEEPS = "What is installed stays in force."
+_KEEPS: Final = "What is installed stays in force."
+_GRACE_DAYS_MAX: Final = 3_650
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ def check_acceptable(
     """
     for text in (new.not_before, new.expires, new.issued_at, new.lease_until or new.expires):
         moment_ns(text)
+    if new.grace_days > _GRACE_DAYS_MAX:
+        raise EntitlementRefused(
+            f"The entitlement has a grace of {new.grace_days} days.",
+            next_step=f"Ask the vendor for a sound one. {_KEEPS}",
+        )
     if new.appliance_id != appliance_id:
         raise EntitlementRefused(
             f"The entitlement is for the appliance {new.appliance_id}, this is {appliance_id}.",

@@ -35,6 +35,7 @@ from appliance.controlplane.stripe_errors import (
 )
 from appliance.controlplane.stripe_names import Tariff, month_of
 from appliance.controlplane.stripe_objects import StripeApi
+from appliance.controlplane.tariffs import open_hours
 from appliance.domain.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -192,8 +193,8 @@ class Deliverer:
             lambda connection: sending.split_large(connection, lane.customer_id, lane.meter)
         )
         hours = await self._database.aread(
-            lambda connection: sending.open_hours(
-                connection, lane.customer_id, lane.meter, self._currency
+            lambda connection: open_hours(
+                connection, sending.open_in(lane.customer_id, lane.meter), self._currency
             )
         )
         routes: dict[Tariff, Route] = {}

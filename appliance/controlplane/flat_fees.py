@@ -99,7 +99,7 @@ class FlatFees:
             new = NewSubscription(
                 stripe_customer=customer,
                 prices=(price,),
-                quantities=(units.units,),
+                quantity=units.units,
                 key=key,
                 backdate_s=units.since_s,
                 anchor_s=following_s,

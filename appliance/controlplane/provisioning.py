@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select, tuple_, update
 from appliance.controlplane.customers import CUSTOMERS
 from appliance.controlplane.database import Database
 from appliance.controlplane.errors import NotPossible
-from appliance.controlplane.stripe_errors import StripeError, StripeUnavailable
+from appliance.controlplane.stripe_errors import PriceTooFine, StripeError, StripeUnavailable
 from appliance.controlplane.stripe_names import Tariff, month_of
 from appliance.controlplane.stripe_objects import (
     NewPrice,
@@ -30,6 +30,7 @@ from appliance.controlplane.stripe_objects import (
     SubscriptionItem,
 )
 from appliance.controlplane.stripe_tables import STRIPE_OBJECTS, insert_new
+from appliance.controlplane.tariffs import open_tariffs
 from appliance.domain.clock import Clock
 
 ITEMS_MAX: Final = 20
@@ -214,22 +215,15 @@ class Provisioner:
     ) -> Made:
         """The subscription item that bills the tariff: on a subscription with room, or a new one.
 
-        A new subscription begins with the month it is made in; an item that is added to one later
-        bills usage from then on, which `covered_from_s` says.
+        A new subscription begins with the month it is made in, and with every meter the customer
+        has waiting; an item added to one later bills from then on, which `covered_from_s` says.
         """
-
-        ours_key = f"{METERED}/{customer_id}/{tariff.event_name}"
-
-        def covering(subscription: Subscription, item: SubscriptionItem) -> Made:
-            first = subscription.key == ours_key
-            from_s = subscription.start_s if first else item.created_s
-            return Made(item.item_id, subscription.subscription_id, from_s)
 
         async def find(_: Intent) -> Made | None:
             for subscription in await self._ours(stripe_customer):
                 for item in subscription.items:
                     if subscription.status in LIVE and item.price_id == price_id:
-                        return covering(subscription, item)
+                        return _item_of(subscription, item)
             return None
 
         async def make(intent: Intent) -> Made:
@@ -237,26 +231,51 @@ class Provisioner:
             for subscription in ours:
                 if subscription.status in LIVE and len(subscription.items) < ITEMS_MAX:
                     item = await self._api.add_item(
-                        subscription.subscription_id, price_id, None, intent.key
+                        subscription.subscription_id, price_id, intent.key
                     )
-                    return covering(subscription, item)
-            billed_before = intent.ended or any(
-                item.price_id == price_id for one in ours for item in one.items
-            )
+                    return _item_of(subscription, item)
+            known = {item.price_id for one in ours for item in one.items}
+            first = not intent.ended and price_id not in known
+            prices = [price_id]
+            if first:
+                prices += await self._others(customer_id, tariff, known)
             start_s, following_s = month_of(intent.tried_s)
             new = NewSubscription(
                 stripe_customer=stripe_customer,
-                prices=(price_id,),
-                quantities=(None,),
-                key=ours_key,
-                backdate_s=None if billed_before else start_s,
+                prices=tuple(prices),
+                quantity=None,
+                key=f"{METERED}/{customer_id}",
+                backdate_s=start_s if first else None,
                 anchor_s=following_s,
                 days_until_due=self._days_until_due,
             )
             subscription = await self._api.create_subscription(new, intent.key)
-            return covering(subscription, subscription.items[0])
+            [item] = [one for one in subscription.items if one.price_id == price_id]
+            return _item_of(subscription, item)
 
         return await self.object("item", f"{customer_id}/{tariff.event_name}", find, make)
+
+    async def _others(self, customer_id: str, tariff: Tariff, known: set[str]) -> list[str]:
+        """Prices of what else waits for this customer and was never billed: they begin together.
+
+        An item that is added later bills usage from then on only.
+        """
+        waiting = await self._database.aread(
+            lambda connection: [
+                other
+                for _, other in open_tariffs(connection, tariff.currency, customer_id)
+                if other != tariff and not _was_intended(connection, customer_id, other)
+            ]
+        )
+        prices: list[str] = []
+        for other in waiting[: ITEMS_MAX - 1]:
+            try:
+                price_id = await self.price(other, await self.meter(other))
+            except PriceTooFine:
+                continue  # it says so when its own turn comes
+            if price_id not in known:
+                prices.append(price_id)
+        return prices
 
     async def _ours(self, stripe_customer: str) -> list[Subscription]:
         """Subscriptions for metered usage, also ended ones; the oldest first."""
@@ -295,6 +314,21 @@ class Provisioner:
             lambda connection: _store(connection, kind, key, made, self._clock.wall_ns())
         )
         return made
+
+
+def _item_of(subscription: Subscription, item: SubscriptionItem) -> Made:
+    return Made(item.item_id, subscription.subscription_id, item.covered_from_s)
+
+
+def _was_intended(connection: Connection, customer_id: str, tariff: Tariff) -> bool:
+    """Whether the customer has, or had, an item of that tariff."""
+    key = f"{customer_id}/{tariff.event_name}"
+    row = connection.execute(
+        select(STRIPE_OBJECTS.c.key).where(
+            STRIPE_OBJECTS.c.kind == "item", STRIPE_OBJECTS.c.key == key
+        )
+    ).first()
+    return row is not None
 
 
 def route_of(connection: Connection, customer_id: str, tariff: Tariff) -> Route | None:

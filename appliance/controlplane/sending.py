@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Select, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from appliance.controlplane.delivery import (
     VALUE_MAX,
@@ -34,17 +45,6 @@ SECOND_NS: Final = 1_000_000_000
 SENDING_MAX: Final = 500  # rows of one lane in doubt that are looked at together
 
 HourOf = tuple[Tariff, int]
-
-# The columns a tariff is made of, in its order, but for the currency.
-_TARIFF: Final = (
-    OUTBOX.c.meter,
-    OUTBOX.c.kind,
-    OUTBOX.c.model,
-    OUTBOX.c.region,
-    OUTBOX.c.plan,
-    OUTBOX.c.micros_per_million,
-    OUTBOX.c.multiplier_bp,
-)
 
 
 class Outcome(StrEnum):
@@ -86,33 +86,6 @@ class Batch:
     events: tuple[Sending, ...] = ()
     look_up: tuple[HourOf, ...] = ()
     waiting: int = 0
-
-
-def open_hours(
-    connection: Connection, customer_id: str, meter: str, currency: str
-) -> dict[Tariff, list[int]]:
-    """The hours of a lane that have something to deliver, by tariff."""
-    rows = connection.execute(
-        select(*_TARIFF, OUTBOX.c.hour_s)
-        .where(_open_in(customer_id, meter))
-        .distinct()
-        .order_by(OUTBOX.c.hour_s)
-    )
-    found: dict[Tariff, list[int]] = {}
-    for *parts, hour_s in rows:
-        found.setdefault(Tariff(*parts, currency), []).append(hour_s)
-    return found
-
-
-def open_tariffs(connection: Connection, currency: str) -> list[tuple[str, Tariff]]:
-    """Every customer and tariff that has something to deliver."""
-    rows = connection.execute(
-        select(OUTBOX.c.customer_id, *_TARIFF)
-        .where(OUTBOX.c.state.in_(OPEN_STATES))
-        .distinct()
-        .order_by(OUTBOX.c.customer_id, OUTBOX.c.meter)
-    )
-    return [(customer_id, Tariff(*parts, currency)) for customer_id, *parts in rows]
 
 
 def claim(
@@ -177,6 +150,12 @@ def finish(connection: Connection, attempts: Iterable[Attempt], now_ns: int) -> 
             settle(connection, [row_id], OutboxState.QUARANTINED, now_ns, attempt.message)
         elif outcome in ABSENT and not attempt.sending.doubted:
             clear_doubt(connection, [row_id])
+        if outcome is Outcome.NOT_MADE:  # others were in its way: it is first next time
+            connection.execute(
+                update(STRIPE_DELIVERIES)
+                .where(STRIPE_DELIVERIES.c.row_id == row_id)
+                .values(attempts=STRIPE_DELIVERIES.c.attempts - 1)
+            )
 
 
 def settle(
@@ -241,7 +220,8 @@ def _split(row: RowMapping) -> list[dict[str, Any]]:
     return split
 
 
-def _open_in(customer_id: str, meter: str) -> Any:
+def open_in(customer_id: str, meter: str) -> ColumnElement[bool]:
+    """Rows of a lane that are to be delivered."""
     return and_(
         OUTBOX.c.customer_id == customer_id,
         OUTBOX.c.meter == meter,
@@ -273,7 +253,7 @@ def _sending_rows(lane: Lane) -> Select[Any]:
             STRIPE_DELIVERIES.c.attempts,
         )
         .join(STRIPE_DELIVERIES, STRIPE_DELIVERIES.c.row_id == OUTBOX.c.row_id)
-        .where(_open_in(lane.customer_id, lane.meter), OUTBOX.c.state == OutboxState.SENDING)
+        .where(open_in(lane.customer_id, lane.meter), OUTBOX.c.state == OutboxState.SENDING)
         .order_by(STRIPE_DELIVERIES.c.attempts, OUTBOX.c.hour_s, OUTBOX.c.row_id)
         .limit(SENDING_MAX)
     )
@@ -318,7 +298,7 @@ def _fresh_rows(
         connection.execute(
             select(OUTBOX)
             .where(
-                _open_in(lane.customer_id, lane.meter),
+                open_in(lane.customer_id, lane.meter),
                 OUTBOX.c.state == OutboxState.PENDING,
                 of_hours,
             )
@@ -335,7 +315,7 @@ def _waiting_fresh(connection: Connection, lane: Lane) -> int:
     return connection.execute(
         select(func.count())
         .select_from(OUTBOX)
-        .where(_open_in(lane.customer_id, lane.meter), OUTBOX.c.state == OutboxState.PENDING)
+        .where(open_in(lane.customer_id, lane.meter), OUTBOX.c.state == OutboxState.PENDING)
     ).scalar_one()
 
 

@@ -25,6 +25,7 @@ from appliance.controlplane.stripe_errors import (
     StripeUnavailable,
 )
 from appliance.controlplane.stripe_objects import (
+    FROM_KEY,
     LATE_KEY,
     OUR_KEY,
     ErrorReport,
@@ -206,10 +207,12 @@ class StripeSdk:
         return shapes.subscription(found.to_dict())
 
     async def create_subscription(self, new: NewSubscription, key: str) -> Subscription:
-        items = [
-            {"price": price} | ({} if quantity is None else {"quantity": quantity})
-            for price, quantity in zip(new.prices, new.quantities, strict=True)
-        ]
+        about: dict[str, Any] = {}
+        if new.backdate_s is not None:
+            about = {"metadata": {FROM_KEY: str(new.backdate_s)}}
+        if new.quantity is not None:
+            about |= {"quantity": new.quantity}
+        items = [{"price": price, **about} for price in new.prices]
         params: dict[str, Any] = {
             "customer": new.stripe_customer,
             "items": items,
@@ -228,15 +231,10 @@ class StripeSdk:
         )
         return shapes.subscription(made.to_dict())
 
-    async def add_item(
-        self, subscription: str, price_id: str, quantity: int | None, key: str
-    ) -> SubscriptionItem:
-        params: dict[str, Any] = {"subscription": subscription, "price": price_id}
-        if quantity is not None:
-            params["quantity"] = quantity
+    async def add_item(self, subscription: str, price_id: str, key: str) -> SubscriptionItem:
         made = await _asked(
             self._client.v1.subscription_items.create_async(
-                cast("Any", params), {"idempotency_key": key}
+                {"subscription": subscription, "price": price_id}, {"idempotency_key": key}
             )
         )
         return shapes.item(made.to_dict())

@@ -11,7 +11,6 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from appliance.controlplane import sending
 from appliance.controlplane.database import Database
 from appliance.controlplane.deliverer import Deliverer, Round
 from appliance.controlplane.errors import DatabaseUnavailable
@@ -26,6 +25,7 @@ from appliance.controlplane.stripe_api import StripeSdk
 from appliance.controlplane.stripe_errors import StripeError
 from appliance.controlplane.stripe_facts import Facts
 from appliance.controlplane.stripe_objects import StripeApi
+from appliance.controlplane.tariffs import open_tariffs
 from appliance.controlplane.webhooks import Webhooks
 from appliance.domain.clock import Clock
 
@@ -101,7 +101,7 @@ class StripeBilling:
     async def provision(self) -> int:
         """Make what waiting usage needs in Stripe; how many customers and meters there are."""
         wanted = await self._database.aread(
-            lambda connection: sending.open_tariffs(connection, self._currency)
+            lambda connection: open_tariffs(connection, self._currency)
         )
         for customer_id, tariff in wanted:
             await self.provisioner.route(customer_id, tariff)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 OUR_KEY: Final = "crosslogic_key"  # the member of an object's metadata that names it as ours
+FROM_KEY: Final = "crosslogic_from"  # of a subscription item: the moment it bills usage from
 LATE_KEY: Final = "late_key"  # the same for an invoice item of late usage
 
 
@@ -47,7 +48,7 @@ class NewSubscription:
 
     stripe_customer: str
     prices: Sequence[str]
-    quantities: Sequence[int | None]
+    quantity: int | None  # of each; None where it is metered
     key: str  # our key, in its metadata
     backdate_s: int | None
     anchor_s: int
@@ -58,7 +59,7 @@ class NewSubscription:
 class SubscriptionItem:
     item_id: str
     price_id: str
-    created_s: int
+    covered_from_s: int  # usage from here on is billed by it
     quantity: int | None
 
 
@@ -192,9 +193,7 @@ class StripeApi(Protocol):
         """End it now; what was paid ahead is given back on the next invoice."""
         ...
 
-    async def add_item(
-        self, subscription: str, price_id: str, quantity: int | None, key: str
-    ) -> SubscriptionItem: ...
+    async def add_item(self, subscription: str, price_id: str, key: str) -> SubscriptionItem: ...
 
     async def invoice_items(self, stripe_customer: str, since_s: int) -> list[InvoiceItem]: ...
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from appliance.controlplane.stripe_errors import StripeUnavailable
 from appliance.controlplane.stripe_objects import (
+    FROM_KEY,
     LATE_KEY,
     OUR_KEY,
     ErrorReport,
@@ -58,7 +59,7 @@ def item(found: Json) -> SubscriptionItem:
     return SubscriptionItem(
         item_id=str(found["id"]),
         price_id=_id(found["price"]),
-        created_s=int(found["created"]),
+        covered_from_s=int(_ours(found, FROM_KEY) or found["created"]),
         quantity=None if quantity is None else int(quantity),
     )
 

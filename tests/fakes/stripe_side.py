@@ -13,6 +13,7 @@ from appliance.controlplane.outbox_table import OUTBOX
 from appliance.controlplane.pace import Pace
 from appliance.controlplane.provisioning import CustomerCard, Provisioner
 from appliance.controlplane.stripe_api import StripeSdk
+from appliance.controlplane.stripe_facts import Facts
 from appliance.controlplane.stripe_objects import StripeApi
 from appliance.domain.clock import Clock
 from tests.fakes.entropy import SeededEntropy
@@ -60,6 +61,7 @@ class StripeSide:
             currency="usd",
             late_quiet_s=late_quiet_s,
         )
+        self.facts = Facts(database, api, clock)
         self.late = LateBiller(database, api, self.provisioner, clock, entropy)
 
     async def round(self) -> Round:

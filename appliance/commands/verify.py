@@ -13,7 +13,6 @@ from appliance.commands.context import Refused, absolute
 from appliance.commands.output import print_fields, print_json
 from appliance.manifests.errors import ManifestError
 from appliance.manifests.inspection import Inspection, inspect, own_keys
-from appliance.manifests.meanings import MEANINGS, Meaning
 from appliance.manifests.verify import LIMITS
 from appliance.sync.bundles import opened, read_key
 from appliance.wire.command import ExitCode, Invocation
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 
 _ENVELOPE_SUFFIX: Final = ".dsse.json"
 _LINES_SUFFIX: Final = ".ndjson"
+_WHOSE_KEY: Final = (
+    "That the key is really the site's or the control plane's: compare its fingerprint with them"
+    " by another way."
+)
 
 
 @click.command()
@@ -94,15 +97,15 @@ def _read_lines(path: Path, lines: str | None) -> bytes | None:
 
 
 def _print_found(invocation: Invocation, file: str, found: Inspection) -> None:
-    meaning = MEANINGS[found.kind]
     if invocation.json:
-        print_json({"ok": True, "file": file, **_object(found, meaning)})
+        proven = {"proves": list(found.words.proven)}
+        print_json({"ok": True, "file": file, **_object(found), **proven})
         return
-    click.echo(f"VERIFIED: {file} is {_a(found.kind)}.\n")
+    click.echo(f"VERIFIED: {file} is {_a(found.kind)}. {found.words.summary}\n")
     print_fields([*found.facts, ("signed_by", list(found.signed_by))])
     for title, sentences in (
-        ("What this proves", meaning.proves),
-        ("What it does not prove", meaning.does_not_prove),
+        ("What this proves", found.words.proven),
+        ("What it does not prove", (*found.words.not_proven, _WHOSE_KEY)),
     ):
         click.echo(f"\n{title}:")
         for sentence in sentences:
@@ -117,8 +120,9 @@ def _print_unproven(invocation: Invocation, file: str, found: Inspection) -> Non
     step = "Give the site's public key with --key PUB to know who signed it."
     if invocation.json:
         error = {"code": "no_key", "message": message, "next_step": step}
-        inside = _object(found, Meaning((), MEANINGS[found.kind].proves))
-        print_json({"ok": False, "consistent": True, "file": file, **inside, "error": error})
+        print_json(
+            {"ok": False, "consistent": True, "file": file, **_object(found), "error": error}
+        )
         return
     click.echo(f"NOT VERIFIED: {file} is {_a(found.kind)}. {message} {step}\n")
     print_fields(found.facts)
@@ -136,11 +140,11 @@ def _a(kind: str) -> str:
     return kind if kind == "plans" else f"{'an' if kind[0] in 'aeio' else 'a'} {kind}"
 
 
-def _object(found: Inspection, meaning: Meaning) -> dict[str, Any]:
+def _object(found: Inspection) -> dict[str, Any]:
     return {
         "kind": found.kind,
+        "summary": found.words.summary,
         "signed_by": list(found.signed_by),
         "facts": dict(found.facts),
-        "proves": list(meaning.proves),
-        "does_not_prove": list(meaning.does_not_prove),
+        "does_not_prove": [*found.words.not_proven, _WHOSE_KEY],
     }

@@ -1,7 +1,8 @@
 """What a file is, and whether it is what it claims to be: with public keys and nothing else.
 
 One function for every signed thing that leaves a site or a control plane. It finds out the kind by
-itself, verifies, and tells what it found; `meanings.py` has the words for what that proves.
+itself, verifies, and tells what it found; `explain.py` and `meanings.py` have the words for what
+that proves.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,16 @@ from appliance.manifests.document_facts import DOCUMENTS, Facts, tell_rotation
 from appliance.manifests.documents import ENROLMENT_TYPE, KEY_ROTATION_TYPE, MANIFEST_TYPE, Header
 from appliance.manifests.envelope import ENVELOPE_BYTES_MAX, Envelope, parse, verify
 from appliance.manifests.errors import BadCheckpoint, BadDocument, BadManifest, UnknownKey
+from appliance.manifests.explain import (
+    Explanation,
+    manifest_in_words,
+    proof_in_words,
+    redacted_in_words,
+)
 from appliance.manifests.keys import KnownKey, KnownSite, open_enrolment, open_rotation
+from appliance.manifests.meanings import document_in_words, meaning_of
 from appliance.manifests.proof import PROOF_BYTES_MAX, verify_proof
+from appliance.manifests.redaction import HIDDEN_LINE, open_redacted
 from appliance.manifests.usage_audit import LogState, UsageSummary, audit_usage
 from appliance.manifests.verify import Finding, check_bytes
 from appliance.security.errors import BadPublicKey
@@ -39,11 +48,12 @@ _PROOF_BEGINS: Final = b'{"object":"usage.proof"'
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Something that was found right. `kind` is a word of `meanings.MEANINGS`."""
+    """Something that was found right."""
 
     kind: str
     signed_by: tuple[str, ...]  # ids of the given keys that it was verified with
-    facts: Facts  # names are snake_case; values are texts, numbers, or lists of texts
+    facts: Facts
+    words: Explanation
 
 
 def inspect(file: BinaryIO, keys: Sequence[PublicKey], lines: bytes | None = None) -> Inspection:
@@ -121,6 +131,7 @@ def _inspect_proof(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
             ("measured", record.measured),
             ("hour", verdict.line.hour),
         ),
+        proof_in_words(verdict),
     )
 
 
@@ -130,32 +141,42 @@ def _inspect_manifest(
     """With the lines all that one manifest can tell, without them the signature alone."""
     signer = verify(envelope, MANIFEST_TYPE, _by_id(keys))
     header = decode(envelope.payload, Header)
-    if lines is not None:
-        site = KnownSite(header.appliance_id, tuple(KnownKey(key) for key in keys))
-        checked = check_bytes(raw, lines, site)
-        if isinstance(checked, Finding):
-            raise BadManifest(
-                f"Manifest {header.epoch}-{header.seq} is not right: {checked.code}:"
-                f" {checked.detail}.",
-                next_step="Ask the site for it again; keep this copy as evidence.",
-            )
+    told = _of_header(header)
+    if lines is None:
+        words = meaning_of("manifest header", f"The header of manifest {_place(header)}.")
+        return Inspection("manifest header", (signer,), told, words)
+    if HIDDEN_LINE in lines:
+        window = open_redacted(raw, lines, _by_id(keys))
+        shown = (("lines_shown", len(window.lines)), ("lines_hidden", window.hidden))
+        return Inspection("redacted manifest", (signer,), told + shown, redacted_in_words(window))
+    site = KnownSite(header.appliance_id, tuple(KnownKey(key) for key in keys))
+    checked = check_bytes(raw, lines, site)
+    if isinstance(checked, Finding):
+        raise BadManifest(
+            f"Manifest {_place(header)} is not right: {checked.code}: {checked.detail}.",
+            next_step="Ask the site for it again; keep this copy as evidence.",
+        )
+    return Inspection("manifest", (signer,), told, manifest_in_words(checked))
+
+
+def _of_header(header: Header) -> Facts:
     totals = header.totals
-    return Inspection(
-        "manifest" if lines is not None else "manifest header",
-        (signer,),
-        (
-            ("appliance_id", header.appliance_id),
-            ("manifest", f"{header.epoch}-{header.seq}"),
-            ("sealed_at", header.wall),
-            ("records", f"{header.event_seq_lo} to {header.event_seq_hi}"),
-            ("lines", header.line_count),
-            ("requests", int(totals.requests)),
-            ("input_tokens", int(totals.input_tokens)),
-            ("cached_tokens", int(totals.cached_tokens)),
-            ("output_tokens", int(totals.output_tokens)),
-            ("continues", header.prev_sha256),
-        ),
+    return (
+        ("appliance_id", header.appliance_id),
+        ("manifest", _place(header)),
+        ("sealed_at", header.wall),
+        ("records", f"{header.event_seq_lo} to {header.event_seq_hi}"),
+        ("lines", header.line_count),
+        ("requests", int(totals.requests)),
+        ("input_tokens", int(totals.input_tokens)),
+        ("cached_tokens", int(totals.cached_tokens)),
+        ("output_tokens", int(totals.output_tokens)),
+        ("continues", header.prev_sha256),
     )
+
+
+def _place(header: Header) -> str:
+    return f"{header.epoch}-{header.seq}"
 
 
 def _inspect_checkpoint(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
@@ -179,13 +200,15 @@ def _inspect_checkpoint(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
             ("log_root", checkpoint.root.hex()),
             ("signatures", len(checkpoint.signatures)),
         ),
+        meaning_of("checkpoint", f"The log of {appliance_id} with {checkpoint.size} manifests."),
     )
 
 
 def _of_summary(summary: UsageSummary, keys: Sequence[PublicKey]) -> Inspection:
     totals = summary.totals
+    kind = "usage bundle" if summary.log is LogState.WHOLE else "part of a usage log"
     return Inspection(
-        "usage bundle" if summary.log is LogState.WHOLE else "part of a usage log",
+        kind,
         tuple(key.key_id for key in keys if key.key_id in summary.key_ids),
         (
             ("appliance_id", summary.appliance_id),
@@ -201,6 +224,11 @@ def _of_summary(summary: UsageSummary, keys: Sequence[PublicKey]) -> Inspection:
             ("output_tokens", totals.output_tokens),
             ("checkpoint", summary.log.value),
             ("epochs_unproven", [str(epoch) for epoch in summary.epochs_unproven]),
+        ),
+        meaning_of(
+            kind,
+            f"{summary.manifests} manifests of {summary.appliance_id} with {totals.requests}"
+            " requests.",
         ),
     )
 
@@ -221,6 +249,7 @@ def _inspect_receipts(file: BinaryIO, keys: Sequence[PublicKey]) -> Inspection:
         "receipt bundle",
         tuple(signers),
         (("appliance_id", receipts.appliance_id), ("documents", told)),
+        meaning_of("receipt bundle", f"{len(told)} documents for {receipts.appliance_id}."),
     )
 
 
@@ -239,11 +268,14 @@ def _inspect_document(raw: bytes, envelope: Envelope, keys: Sequence[PublicKey])
                 f"The site introduces itself with the key {shown.key_id}, which was not given.",
                 next_step="Compare that fingerprint with the site's by another way.",
             )
-        return Inspection(kind, (shown.key_id,), tell(enrolment))
+        told, words = tell(enrolment), meaning_of(kind, f"{enrolment.name} introduces itself.")
+        return Inspection(kind, (shown.key_id,), told, words)
     if envelope.payload_type == KEY_ROTATION_TYPE:
         return _inspect_rotation(raw, keys)
     signer = verify(envelope, envelope.payload_type, _by_id(keys))
-    return Inspection(kind, (signer,), tell(decode(envelope.payload, cls)))
+    document = decode(envelope.payload, cls)
+    words = document_in_words(kind, document, f"A signed {kind}.")
+    return Inspection(kind, (signer,), tell(document), words)
 
 
 def _inspect_rotation(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
@@ -251,7 +283,8 @@ def _inspect_rotation(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
     for key in keys:
         with suppress(UnknownKey):
             rotation, _ = open_rotation(raw, key)
-            return Inspection("key rotation", (key.key_id,), tell_rotation(rotation))
+            words = meaning_of("key rotation", f"{rotation.appliance_id} changes its key.")
+            return Inspection("key rotation", (key.key_id,), tell_rotation(rotation), words)
     raise UnknownKey(
         "The key rotation leads away from a key that was not given.",
         next_step="Give the site's public key of before it.",

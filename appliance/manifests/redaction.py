@@ -6,6 +6,7 @@ in every line: from the hash of a hidden one nothing can be guessed.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.manifests.canonical import Reader, decode, encode
 from appliance.manifests.documents import MANIFEST_TYPE, Document, Hash, Header, Line
@@ -15,7 +16,7 @@ from appliance.manifests.lines import Sums, split_lines
 from appliance.manifests.merkle import leaf_hash, root
 from appliance.security.signing import PublicKey
 
-_PREFIX = b'{"redacted":'
+HIDDEN_LINE: Final = b'{"redacted":'  # begins what stands for a hidden line
 
 
 class Redacted(Document, frozen=True):
@@ -68,19 +69,19 @@ def open_redacted(
     if len(hashes) != header.line_count or root(hashes).hex() != header.lines_root:
         raise BadDocument("The lines are not those that were signed.")
     reader = Reader(Line)
-    shown = tuple(reader.read(raw) for raw in raw_lines if not raw.startswith(_PREFIX))
+    shown = tuple(reader.read(raw) for raw in raw_lines if not raw.startswith(HIDDEN_LINE))
     return RedactedWindow(header, shown, len(raw_lines) - len(shown), key_id)
 
 
 def _is_shown(raw: bytes, tenant_ids: Collection[str]) -> bool:
-    return not raw.startswith(_PREFIX) and decode(raw, Line).tenant_id in tenant_ids
+    return not raw.startswith(HIDDEN_LINE) and decode(raw, Line).tenant_id in tenant_ids
 
 
 def _hidden(raw: bytes) -> bytes:
-    return raw if raw.startswith(_PREFIX) else encode(Redacted(redacted=leaf_hash(raw).hex()))
+    return raw if raw.startswith(HIDDEN_LINE) else encode(Redacted(redacted=leaf_hash(raw).hex()))
 
 
 def _leaf(raw: bytes) -> bytes:
-    if raw.startswith(_PREFIX):
+    if raw.startswith(HIDDEN_LINE):
         return bytes.fromhex(decode(raw, Redacted).redacted)
     return leaf_hash(raw)

@@ -76,6 +76,8 @@ def _endpoint(route: Route, services: Services) -> _Endpoint:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         if route.grows:
             services.sync.check_changes()
+        if route.body_bytes_max is not None:
+            request = request.clone(client_max_size=route.body_bytes_max)
         call = Call(
             actor=actor(request.transport),
             ref=request.match_info.get("ref", ""),
@@ -151,10 +153,8 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("admin request failed", extra={"path": request.path, "code": error.code})
         return _error_response(body_of(error), status)
-    except web.HTTPRequestEntityTooLarge:
-        body = ErrorBody(
-            code="body_too_large", message=f"The body is larger than {BODY_BYTES_MAX} bytes."
-        )
+    except web.HTTPRequestEntityTooLarge as error:
+        body = ErrorBody(code="body_too_large", message=f"The body is too large: {error.text}.")
         return _error_response(body, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     except web.HTTPException as error:
         nothing = NoSuchRoute(

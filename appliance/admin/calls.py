@@ -124,4 +124,5 @@ class Route:
     body: type[msgspec.Struct] | None = None
     status: int = 200
     lines: bool = False  # NDJSON of `answer`
+    body_bytes_max: int | None = None  # None: the API's own limit
     grows: bool = False  # makes something new or larger: refused while the entitlement is frozen

@@ -24,6 +24,8 @@ from appliance.wire import admin as wire
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
 
+_DOCUMENTS_BYTES_MAX: Final = 96 * 1024 * 1024  # the largest `.receipt`, as JSON
+
 
 def _states(
     path: str, noun: str, answer: Any, suspend: Handler, resume: Handler, query: type = NoQuery
@@ -279,6 +281,7 @@ _SYNC: Final = (
         *("POST", "/v1/documents", "Take signed documents brought by hand", sync.bring),
         answer=sync_wire.SyncReport,
         body=sync_wire.DocumentsBring,
+        body_bytes_max=_DOCUMENTS_BYTES_MAX,
     ),
     Route(
         *("GET", "/v1/entitlement", "The entitlement and its countdown", sync.show_entitlement),

@@ -44,7 +44,7 @@ KEYS_BYTES_MAX: Final = 1024 * 1024
 CHECKPOINT_BYTES_MAX: Final = 16 * 1024
 DOCUMENT_BYTES_MAX: Final = 32 * 1024 * 1024
 DOCUMENTS_MAX: Final = 10_000
-RECEIPT_BYTES_MAX: Final = 256 * 1024 * 1024
+RECEIPT_BYTES_MAX: Final = 64 * 1024 * 1024  # it is read whole
 
 _NUMBER: Final = "[1-9][0-9]{0,14}"
 _KEYS: Final = "keys.json"

@@ -36,6 +36,15 @@ POINTS: tuple[Point, ...] = (
     Point(SITE, "shipper pulls receipts", "appliance.sync.client:ControlPlane.pull"),
     Point(SITE, "shipper takes documents", "appliance.sync.shipper:take"),
     Point(SITE, "shipper exchanges", "appliance.sync.shipper:Shipper.exchange"),
+    # The control plane's ingest.
+    Point(CONTROL, "ingest takes a batch", "appliance.controlplane.ingest:Ingest._batch"),
+    Point(CONTROL, "ingest verifies", "appliance.controlplane.ingest:Ingest.examine"),
+    Point(CONTROL, "ingest settles", "appliance.controlplane.ingest:Ingest._settle"),
+    Point(CONTROL, "ingest saves the chain", "appliance.controlplane.chain:Chain.save"),
+    Point(CONTROL, "ingest keeps a receipt", "appliance.controlplane.receipts:keep"),
+    Point(CONTROL, "billing posts a manifest", "appliance.controlplane.posting:Posting.add"),
+    Point(CONTROL, "billing saves postings", "appliance.controlplane.posting:Posting.save"),
+    Point(CONTROL, "database commits", "appliance.controlplane.database:Database._attempt"),
     # Billing: delivery to Stripe.
     Point(CONTROL, "delivery claims a batch", "appliance.controlplane.sending:claim"),
     Point(

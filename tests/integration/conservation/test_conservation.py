@@ -1,0 +1,103 @@
+"""The law of conservation over real processes that are killed with SIGKILL at named points.
+
+CONSERVATION_KILLS says how often (`make conservation`: 1,000), CONSERVATION_SEED repeats a run. All
+kills are of whole processes: `cic serve` (gateway, ledger, sealer, shipper) and `cic control-plane
+serve` (ingest, billing, delivery). Between kills the clocks jump, so that the double has forgotten
+identifiers of what was being sent, and Stripe's answers get lost at random.
+"""
+
+import logging
+import os
+import random
+
+import pytest
+
+from tests.fakes.stripe.faults import FAULTS
+from tests.integration.conservation.balance import TAKEN
+from tests.integration.conservation.points import CONTROL, SITE, names
+from tests.integration.conservation.world import HOUR_S, World, world
+
+KILLS = int(os.environ.get("CONSERVATION_KILLS", "100"))
+SEED = int(os.environ.get("CONSERVATION_SEED", "1"))
+ROUND_S = 6.0
+CHECK_EVERY = 250  # kills, after which everything is brought to rest and added up
+EVENTS = "/v1/billing/meter_events"
+STRIPE_FAULTS = tuple(fault for fault in FAULTS if fault not in ("slow", "rate_limited"))
+_log = logging.getLogger(__name__)
+
+JUMPS_S = (0, 0, 0, HOUR_S, 13 * HOUR_S, 25 * HOUR_S)
+
+
+def kills(made: World, chance: random.Random, count: int) -> None:
+    """So many kills, every point in turn in an order of the seed's."""
+    waiting: list[str] = []
+    missed: dict[str, int] = {}
+    done = 0
+    while done < count:
+        if not waiting:
+            waiting = [*names(SITE), *names(CONTROL)]
+            chance.shuffle(waiting)
+        point = waiting.pop()
+        made.arrange(point)
+        if made.round(chance, point, chance.choice((1, 1, 2, 3)), deadline_s=ROUND_S):
+            done += 1
+        else:
+            missed[point] = missed.get(point, 0) + 1
+            assert missed[point] < 5, f"{point} is never reached"
+        made.advance(chance.choice(JUMPS_S))
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(240 + 3 * KILLS)
+def test_every_token_is_billed_once_or_explained_whatever_is_killed() -> None:
+    chance = random.Random(SEED)
+    with world() as made:
+        made.stripe.double.faults.at_random(SEED, 0.05, STRIPE_FAULTS, EVENTS)
+        done = 0
+        while done < KILLS:
+            count = min(CHECK_EVERY, KILLS - done)
+            kills(made, chance, count)
+            done += count
+            sheet = made.settled()
+            _log.info("after %s kills:\n%s", done, sheet)
+            assert sheet.wrong == []
+            made.stripe.double.faults.at_random(SEED + done, 0.05, STRIPE_FAULTS, EVENTS)
+        every = {*names(SITE), *names(CONTROL)}
+        if len(every) <= KILLS:
+            assert made.kills.keys() == every
+        lines = dict(sheet.lines)
+        assert lines["held"] > 0  # of the tenant that is mapped to nobody
+        assert lines["free"] > 0
+        assert lines["Stripe: meter events"] > 0
+        assert lines["Stripe: late invoice items"] > 0
+        assert made.stripe.double.limits.overlaps == []
+
+
+def killed_while_sending(made: World) -> None:
+    """A process dies after Stripe took its events and before it wrote that down."""
+    chance = random.Random(SEED)
+    assert made.round(chance, "delivery sends an event after", 2, deadline_s=20)
+    made.advance(25 * HOUR_S)  # the identifiers are forgotten
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(240)
+def test_the_real_delivery_survives_what_the_naive_ones_do_not() -> None:
+    with world() as made:
+        killed_while_sending(made)
+        sheet = made.settled()
+    assert sheet.wrong == []
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("naive", ["blindly", "anew"])
+def test_a_naive_resend_bills_twice_and_is_caught(naive: str) -> None:
+    with world(naive=naive) as made:
+        killed_while_sending(made)
+        sheet = made.settled()
+        books = made.books()
+    assert any("billed twice" in one for one in sheet.wrong), sheet
+    assert all("not billed" not in one for one in sheet.wrong), sheet
+    taken = sum(books.outbox.get(state, 0) for state in TAKEN)
+    assert dict(sheet.lines)["Stripe: meter events"] > taken

@@ -13,7 +13,9 @@ from sqlalchemy import Connection, and_, func, select, update
 
 from appliance.controlplane.capacity import CAPACITY
 from appliance.controlplane.database import Database
-from appliance.controlplane.provisioning import LIVE, Intent, Made, Provisioner
+from appliance.controlplane.maker import Intent, Made
+from appliance.controlplane.metered_items import LIVE
+from appliance.controlplane.provisioning import Provisioner
 from appliance.controlplane.stripe_errors import StripeDenied, StripeError
 from appliance.controlplane.stripe_names import flat_amount, flat_key, flat_product, month_of
 from appliance.controlplane.stripe_objects import NewPrice, NewSubscription, StripeApi
@@ -107,7 +109,7 @@ class FlatFees:
             )
             return Made((await self._api.create_subscription(new, intent.key)).subscription_id)
 
-        await self._provisioner.object(CAPACITY_KIND, units.capacity_id, find, make)
+        await self._provisioner.maker.object(CAPACITY_KIND, units.capacity_id, find, make)
 
     async def _end(self, capacity_id: str, subscription: str) -> None:
         found = await self._api.subscription(subscription)
@@ -143,8 +145,8 @@ class FlatFees:
             )
             return Made(await self._api.create_price(price, intent.key))
 
-        await self._provisioner.object("product", product_id, find_product, make_product)
-        return (await self._provisioner.object("price", lookup_key, find, make)).stripe_id
+        await self._provisioner.maker.object("product", product_id, find_product, make_product)
+        return (await self._provisioner.maker.object("price", lookup_key, find, make)).stripe_id
 
 
 def _changing(connection: Connection, now_s: int) -> list[Units]:

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, and_, exists, or_, select
 
 from appliance.controlplane.credits import CREDITS
 from appliance.controlplane.database import Database
-from appliance.controlplane.provisioning import Intent, Made, Provisioner
+from appliance.controlplane.maker import Intent, Made
+from appliance.controlplane.provisioning import Provisioner
 from appliance.controlplane.stripe_errors import StripeDenied, StripeError
 from appliance.controlplane.stripe_names import minor_rounded_up
 from appliance.controlplane.stripe_objects import NewGrant, StripeApi
@@ -99,7 +100,7 @@ class Granter:
             )
             return Made((await self._api.create_grant(grant, intent.key)).grant_id)
 
-        await self._provisioner.object(GRANT, credit.credit_id, find, make)
+        await self._provisioner.maker.object(GRANT, credit.credit_id, find, make)
 
 
 def _owed(connection: Connection, now_ns: int) -> list[Owed]:

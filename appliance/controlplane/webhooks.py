@@ -21,7 +21,7 @@ from appliance.controlplane.delivery import back_off_s
 from appliance.controlplane.invoices import DRAFT, Invoices
 from appliance.controlplane.lanes import wake
 from appliance.controlplane.late import note_invoices
-from appliance.controlplane.provisioning import LIVE, end_items
+from appliance.controlplane.metered_items import LIVE, end_items
 from appliance.controlplane.stripe_errors import StripeDenied, StripeError, StripeRefused
 from appliance.controlplane.stripe_objects import Notice, StripeApi
 from appliance.controlplane.stripe_tables import STRIPE_EVENTS, STRIPE_OBJECTS, insert_new

@@ -4,8 +4,8 @@
 - Read: the bytes must be exactly what would be written. Beside that, fields that begin with `x_`
   may stand anywhere and are ignored, so that something may be added later.
 - Refused: fields given twice, other unknown fields, floats, integers beyond 64 bits, white space,
-  control characters (no name needs them, and some databases cannot keep them), bad UTF-8,
-  and what is nested too deep.
+  control characters but for the newlines of a PEM (no name needs them, and some databases cannot
+  keep them), bad UTF-8, and what is nested too deep.
 
 What is hashed and verified are always the bytes received, never a second writing of them.
 """

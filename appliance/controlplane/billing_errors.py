@@ -4,6 +4,7 @@ ControlPlaneError
 └── BillingError
     ├── UnknownCustomer    there is no such customer
     ├── CustomerExists     another one has this name
+    ├── UnknownCapacity    there is no such subscription of capacity units
     ├── UnknownTenant      the site never reported such a tenant
     ├── AlreadyBilled      the change would reach hours that are billed already
     ├── BadPriceBook       the file is no price book, or contradicts itself
@@ -26,6 +27,10 @@ class UnknownCustomer(BillingError):
 
 class CustomerExists(BillingError):
     code = "customer_exists"
+
+
+class UnknownCapacity(BillingError):
+    code = "unknown_capacity"
 
 
 class UnknownTenant(BillingError):

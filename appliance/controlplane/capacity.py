@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from appliance.controlplane.billing_errors import BadAmount, NothingHeld
+from appliance.controlplane.billing_errors import BadAmount, UnknownCapacity
 from appliance.controlplane.journal import CAPACITY_REVENUE, ENTRIES, Entry, post, receivable
 from appliance.controlplane.pricing import (
     ANY,
@@ -204,10 +204,13 @@ def add(
 
 
 def end(connection: Connection, capacity_id: str, until_s: int) -> Capacity:
-    """End a subscription at an hour whose usage nothing was billed against yet."""
+    """End a subscription at an hour that nothing was settled against.
+
+    Raises UnknownCapacity, BadAmount.
+    """
     found = [unit for unit in list_capacity(connection) if unit.capacity_id == capacity_id]
     if not found:
-        raise NothingHeld(
+        raise UnknownCapacity(
             f"There is no capacity {capacity_id!r}.",
             next_step="See `cic control-plane capacity list`.",
         )

@@ -17,7 +17,6 @@ CUSTOMERS: Final = Table(
     Column("customer_id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("email", Text, nullable=False, default=""),
-    Column("stripe_id", Text, nullable=False, default=""),  # a customer of Stripe's that is there
     Column("created_at_ns", BigInteger, nullable=False),
     Column("created_by", Text, nullable=False),
 )
@@ -28,7 +27,6 @@ class Customer:
     customer_id: str
     name: str
     email: str
-    stripe_id: str
     created_at_ns: int
 
 
@@ -37,7 +35,6 @@ def add(
     name: str,
     *,
     email: str,
-    stripe_id: str = "",
     by: str,
     now_ns: int,
     entropy: Callable[[int], bytes],
@@ -52,13 +49,12 @@ def add(
         raise CustomerExists(
             f"There is a customer {name!r} already.", next_step="Choose another name."
         )
-    made = Customer(f"cst_{entropy(12).hex()}", name, email, stripe_id, now_ns)
+    made = Customer(f"cst_{entropy(12).hex()}", name, email, now_ns)
     connection.execute(
         insert(CUSTOMERS).values(
             customer_id=made.customer_id,
             name=name,
             email=email,
-            stripe_id=stripe_id,
             created_at_ns=now_ns,
             created_by=by,
         )
@@ -88,4 +84,4 @@ def list_customers(connection: Connection) -> list[Customer]:
 
 
 def _customer(row: Any) -> Customer:
-    return Customer(row.customer_id, row.name, row.email, row.stripe_id, row.created_at_ns)
+    return Customer(row.customer_id, row.name, row.email, row.created_at_ns)

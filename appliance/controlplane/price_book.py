@@ -174,6 +174,16 @@ def install(connection: Connection, file: BookFile, *, currency: str, by: str, n
     return version
 
 
+def ensure(connection: Connection, currency: str, now_ns: int) -> bool:
+    """Install the example prices where there is no book at all; whether it did."""
+    if current(connection).version:
+        return False
+    install(
+        connection, examples(currency), currency=currency, by="init (example prices)", now_ns=now_ns
+    )
+    return True
+
+
 def current(connection: Connection) -> Book:
     """The newest book; read anew only when there is a newer one."""
     version = connection.execute(select(func.max(PRICE_BOOKS.c.version))).scalar()
@@ -224,6 +234,14 @@ def document(connection: Connection) -> PriceBook | None:
         free_tokens_per_month=str(row.free_tokens_per_month),
         at=iso(row.created_at_ns),
     )
+
+
+def installed_by(connection: Connection) -> str:
+    """Who installed the newest book; "" when there is none."""
+    by = connection.execute(
+        select(PRICE_BOOKS.c.created_by).order_by(PRICE_BOOKS.c.version.desc()).limit(1)
+    ).scalar()
+    return by or ""
 
 
 def _read(connection: Connection, version: int) -> Book:

@@ -12,9 +12,30 @@ from appliance.wire.command import Invocation
 
 # Module -> the names of its commands; the attribute is the name with `_` for `-`.
 _COMMANDS: Final = {
+    "appliance.commands.control_plane_bundles": ("import", "export", "quarantine", "audit"),
+    "appliance.commands.control_plane_service": ("init", "serve", "key", "operator-token"),
+    "appliance.commands.control_plane_sites": (
+        "enroll",
+        "sites",
+        "entitlement",
+        "grant-epoch",
+        "revoke-key",
+        "freeze",
+        "unfreeze",
+    ),
+    "appliance.commands.control_plane_billing": (
+        "customers",
+        "tenants",
+        "prices",
+        "credits",
+        "capacity",
+        "adjust",
+    ),
+    "appliance.commands.control_plane_reconcile": ("holds", "reconcile"),
     "appliance.commands.control_plane_stripe": ("stripe",),
-    "appliance.commands.control_plane_service": ("init", "key", "operator-token"),
 }
+# Names that are Python's, or a module's.
+_ATTRIBUTES: Final = {"import": "import_bundle", "sites": "sites_group"}
 
 
 class _Parts(click.Group):
@@ -26,7 +47,9 @@ class _Parts(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         for module, names in _COMMANDS.items():
             if cmd_name in names:
-                command = getattr(import_module(module), cmd_name.replace("-", "_"))
+                command = getattr(
+                    import_module(module), _ATTRIBUTES.get(cmd_name, cmd_name.replace("-", "_"))
+                )
                 assert isinstance(command, click.Command)  # by the table above
                 _accept_json(command)
                 return command

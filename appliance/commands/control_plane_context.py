@@ -1,5 +1,7 @@
 """What every command of the control plane knows: its home, settings and open database."""
 
+import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,15 @@ from appliance.domain.clock import SystemClock
 
 if TYPE_CHECKING:
     from appliance.controlplane.database import Database
+    from appliance.controlplane.service import ControlPlane
+
+
+def actor() -> str:
+    """Who types the command, for the audit."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,17 @@ class ControlInvocation:
         """Raises ControlPlaneUnready in a folder without a control plane, or SettingsError."""
         self.home.require()
         return load(self.home)
+
+    @contextmanager
+    def plane(self) -> "Iterator[ControlPlane]":
+        """The control plane of this home, opened: secrets, database, ingest."""
+        from appliance.controlplane.service import open_control_plane  # noqa: PLC0415 (see below)
+
+        opened = open_control_plane(self.home)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
     @contextmanager
     def database(self) -> "Iterator[Database]":

@@ -1,14 +1,17 @@
-"""`cic control-plane init`, `key` and `operator-token`."""
+"""`cic control-plane init`, `serve`, `key` and `operator-token`."""
 
 import json
 
 import click
+import msgspec
 
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import print_fields, print_json
+from appliance.controlplane import price_book
 from appliance.controlplane.errors import ControlPlaneError
 from appliance.controlplane.identity import bind, create, load_identity
 from appliance.controlplane.settings import ControlHome
+from appliance.domain.clock import SystemClock
 from appliance.security.secrets import write_secret
 
 
@@ -34,6 +37,9 @@ def init(invocation: ControlInvocation, listen: str | None, url: str | None) -> 
         ) from error
     with invocation.database() as database:
         database.transact(lambda connection: bind(connection, identity.key.key_id))
+        currency = invocation.settings().billing.currency
+        now_ns = SystemClock().wall_ns()
+        database.transact(lambda connection: price_book.ensure(connection, currency, now_ns))
         kind = "PostgreSQL" if database.shared else "SQLite"
     made = {
         "home": str(home.root),
@@ -45,6 +51,23 @@ def init(invocation: ControlInvocation, listen: str | None, url: str | None) -> 
         print_json(made)
     else:
         print_fields(made.items())
+
+
+@click.command()
+@click.option("--listen", metavar="HOST:PORT", help="Instead of the settings' listen.address.")
+@click.pass_obj
+def serve(invocation: ControlInvocation, listen: str | None) -> None:
+    """Serve sites, Stripe's webhooks and operators until SIGTERM or Ctrl-C.
+
+    Prints `ready http://HOST:PORT` when requests are taken. Bills in the background.
+    """
+    settings = invocation.settings()
+    if listen is not None:
+        changed = msgspec.structs.replace(settings.listen, address=listen)
+        settings = msgspec.structs.replace(settings, listen=changed)
+    from appliance.controlplane.server import run  # noqa: PLC0415 (`key` need not load all of it)
+
+    run(invocation.home, settings)
 
 
 @click.command()

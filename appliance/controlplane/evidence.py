@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
-from appliance.controlplane.site_tables import EVIDENCE
+from appliance.controlplane.site_tables import EVIDENCE, MANIFESTS
 from appliance.controlplane.sites import raw_sha256
 from appliance.manifests.codes import Code
 from appliance.manifests.verify import Finding
@@ -111,4 +111,21 @@ def found(connection: Connection, sha256: str) -> list[RowMapping]:
         connection.execute(
             select(EVIDENCE).where(EVIDENCE.c.sha256.startswith(sha256, autoescape=True)).limit(2)
         ).mappings()
+    )
+
+
+def accepted_instead(
+    connection: Connection, appliance_id: str, place: tuple[int, int]
+) -> RowMapping | None:
+    """What is stored under the number of a manifest that was refused: of a fork, the other one."""
+    return (
+        connection.execute(
+            select(MANIFESTS).where(
+                MANIFESTS.c.appliance_id == appliance_id,
+                MANIFESTS.c.epoch == place[0],
+                MANIFESTS.c.seq == place[1],
+            )
+        )
+        .mappings()
+        .one_or_none()
     )

@@ -1,12 +1,13 @@
 """Entitlements: what a site may do, for how long, and the lease that receipts renew."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
-from appliance.controlplane import documents
+from appliance.controlplane import documents, sites
 from appliance.controlplane.site_tables import SITES
 from appliance.controlplane.sites import Site
 from appliance.manifests.canonical import decode, encode
@@ -68,10 +69,8 @@ def issue(
     documents.store(
         connection, site.appliance_id, KIND, entitlement.entitlement_id, now_ns, envelope
     )
-    connection.execute(
-        update(SITES)
-        .where(SITES.c.appliance_id == site.appliance_id)
-        .values(customer=terms.customer, lease_days=terms.lease_days)
+    sites.store_terms(
+        connection, replace(site, customer=terms.customer, lease_days=terms.lease_days)
     )
     return entitlement
 

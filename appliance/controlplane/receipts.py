@@ -7,12 +7,18 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from appliance.controlplane import documents, licences
+from appliance.controlplane import documents, licences, price_book, tenants
 from appliance.controlplane.sites import Site
 from appliance.manifests.bundle import CarriedDocument
 from appliance.manifests.canonical import encode
 from appliance.manifests.checkpoint import cosign, open_checkpoint
-from appliance.manifests.documents import RECEIPT_TYPE, Disposition, Receipt
+from appliance.manifests.documents import (
+    PLANS_TYPE,
+    PRICE_BOOK_TYPE,
+    RECEIPT_TYPE,
+    Disposition,
+    Receipt,
+)
 from appliance.manifests.envelope import sign
 from appliance.manifests.errors import BadCheckpoint
 from appliance.manifests.moments import MS_NS, moment
@@ -129,16 +135,30 @@ def lease_of(connection: Connection, site: Site, now_ns: int, *, renew: bool) ->
     return min(told or entitlement.lease_until, entitlement.expires)
 
 
-def all_for(connection: Connection, site: Site) -> list[CarriedDocument]:
-    """Everything a site needs to know: the newest of each kind, and every revocation and grant."""
-    found: list[CarriedDocument] = []
-    for kind in ("key-revocation", "epoch-grant"):
-        found += [
-            CarriedDocument(kind, raw)
-            for raw in documents.envelopes(connection, site.appliance_id, kind)
-        ]
-    for kind in (KIND, "entitlement", "price-book", "plans"):
+def all_for(connection: Connection, site: Site, key: SigningKey) -> list[CarriedDocument]:
+    """Everything a site needs to know: the newest of each kind, every revocation and grant.
+
+    Price book and plans are signed as they are now; the same ones give the same bytes.
+    """
+    found = decisions_for(connection, site)
+    for kind in (KIND, licences.KIND):
         newest = documents.newest(connection, site.appliance_id, kind)
         if newest is not None:
             found.append(CarriedDocument(kind, newest))
+    book = price_book.document(connection)
+    if book is not None:
+        envelope = sign(PRICE_BOOK_TYPE, encode(book), key).to_bytes()
+        found.append(CarriedDocument("price-book", envelope))
+    plans = tenants.document(connection, site.appliance_id)
+    if plans is not None:
+        found.append(CarriedDocument("plans", sign(PLANS_TYPE, encode(plans), key).to_bytes()))
     return found
+
+
+def decisions_for(connection: Connection, site: Site) -> list[CarriedDocument]:
+    """Every revocation and epoch grant: what a site must be told even when its key is revoked."""
+    return [
+        CarriedDocument(kind, raw)
+        for kind in ("key-revocation", "epoch-grant")
+        for raw in documents.envelopes(connection, site.appliance_id, kind)
+    ]

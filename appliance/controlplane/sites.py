@@ -116,9 +116,12 @@ def store_keys(connection: Connection, site: Site) -> None:
     _store_keys(connection, site)
 
 
-def rename(connection: Connection, site: Site, name: str) -> None:
+def store_terms(connection: Connection, site: Site) -> None:
+    """Write what operators change: name, customer, days of a lease."""
     connection.execute(
-        update(SITES).where(SITES.c.appliance_id == site.appliance_id).values(name=name)
+        update(SITES)
+        .where(SITES.c.appliance_id == site.appliance_id)
+        .values(name=site.name, customer=site.customer, lease_days=site.lease_days)
     )
 
 

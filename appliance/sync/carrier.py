@@ -117,11 +117,12 @@ class Carrier:
                     file.flush()
                     os.fsync(descriptor)
                 os.rename(temporary, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+                temporary = name  # from here on it is this that must not stay
+                self._sync()
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=self._descriptor)
                 raise
-            self._sync()
 
     @contextmanager
     def reading(self, name: str) -> Iterator[BinaryIO]:

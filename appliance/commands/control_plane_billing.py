@@ -375,6 +375,8 @@ def _show(invocation: ControlInvocation, made: dict[str, object]) -> None:
             flat += [(f"{name}.{inner}", of) for inner, of in value.items()]
         elif name.endswith("_s") and isinstance(value, int):
             flat.append((name.removesuffix("_s"), hour_text(value)))
+        elif name.endswith("_ns") and isinstance(value, int):
+            flat.append((name.removesuffix("_ns"), iso(value)))
         else:
             flat.append((name, value))
     print_fields(flat)

@@ -345,7 +345,7 @@ class StripeSdk:
                 "The webhook's signature does not fit.",
                 next_step="Compare [stripe] webhook_secret with the endpoint's secret in Stripe.",
             ) from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadStripeEvent("The webhook is not an event of Stripe.") from error
 
 

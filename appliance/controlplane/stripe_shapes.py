@@ -102,7 +102,10 @@ def grant(found: Json) -> Grant:
 
 
 def notice(found: Json) -> Notice:
-    """Both forms of event: the snapshot (`event`) and the thin one (`v2.core.event`)."""
+    """Both forms of event: the snapshot (`event`) and the thin one (`v2.core.event`).
+
+    Raises ValueError, LookupError, TypeError or AttributeError for anything else.
+    """
     if found.get("object") == "v2.core.event":
         related = found.get("related_object") or {}
         about = str(related.get("id", ""))

@@ -14,6 +14,7 @@ from appliance.admin.metrics import Exposition
 from appliance.admin.ports import Figures, HistogramFigures, ReplicaFigures, RequestFigures
 from appliance.admin.routes import ROUTES
 from tests.fakes.admin_site import FixedFigures
+from tests.fakes.sync_port import ENTITLEMENT, STATUS
 
 DOCS = Path(__file__).parents[3] / "docs"
 CODE = re.compile(r"`([^`]+)`")
@@ -112,6 +113,8 @@ def test_the_page_lists_every_metric_with_its_labels() -> None:
         replicas=[ReplicaFigures("rep_1", "m", "n", "ready", 1, 1, 1.0, 0)],
         first_token=seen,
         latency=seen,
+        sync=msgspec.structs.replace(STATUS, alarm="other_head"),
+        entitlement=ENTITLEMENT,
     )
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): sorted(

@@ -58,6 +58,8 @@ STATUSES: Final = {
     "unknown_signing_key": HTTPStatus.UNPROCESSABLE_ENTITY,
     "control_plane_away": HTTPStatus.BAD_GATEWAY,
     "control_plane_refused": HTTPStatus.BAD_GATEWAY,
+    "no_such_record": HTTPStatus.NOT_FOUND,
+    "not_sealed_yet": HTTPStatus.CONFLICT,
     "no_such_manifest": HTTPStatus.NOT_FOUND,
     "chain_moved": HTTPStatus.CONFLICT,
     "manifest_key_unused": HTTPStatus.CONFLICT,

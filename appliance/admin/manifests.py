@@ -7,7 +7,7 @@ import msgspec
 
 from appliance.admin.calls import Call, Lines, NoQuery, Services
 from appliance.wire.admin import SEQ_MAX
-from appliance.wire.manifests import Manifest, ManifestKey, ManifestShown, Sealing
+from appliance.wire.manifests import Manifest, ManifestKey, ManifestShown, Sealing, UsageProof
 
 _PAGE_ROWS: Final = 500
 
@@ -19,6 +19,12 @@ class AfterManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     epoch: Number = 0
     seq: Number = 0
+
+
+class OfManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`manifest`, SEQ or EPOCH-SEQ: the key that signed that one."""
+
+    manifest: str | None = None
 
 
 class ForTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,8 +56,12 @@ async def verify_manifests(services: Services, _call: Call[NoQuery, None]) -> Li
     return Lines(services.manifests.verify())
 
 
-async def show_key(services: Services, _call: Call[NoQuery, None]) -> ManifestKey:
-    return await services.manifests.key()
+async def prove(services: Services, call: Call[NoQuery, None]) -> UsageProof:
+    return await services.manifests.prove(call.ref)
+
+
+async def show_key(services: Services, call: Call[OfManifest, None]) -> ManifestKey:
+    return await services.manifests.key(call.query.manifest)
 
 
 async def rotate_key(services: Services, _call: Call[NoQuery, None]) -> ManifestKey:

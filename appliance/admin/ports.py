@@ -24,6 +24,7 @@ from appliance.wire.manifests import (
     ManifestShown,
     ManifestVerification,
     Sealing,
+    UsageProof,
 )
 from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
 
@@ -101,13 +102,19 @@ class ManifestSource(Protocol):
 
     async def show(self, ref: str, tenant: str | None) -> ManifestShown: ...
 
-    async def key(self) -> ManifestKey: ...
+    async def key(self, ref: str | None = None) -> ManifestKey:
+        """That signs the next manifest, or signed `ref`."""
+        ...
 
     async def seal(self) -> Sealing:
         """Seal what is new now."""
         ...
 
     async def rotate_key(self) -> ManifestKey: ...
+
+    async def prove(self, ref: str) -> UsageProof:
+        """Of a record, by its id or its request's."""
+        ...
 
     def verify(self) -> AsyncIterator[ManifestVerification]:
         """Progress, then the verdict."""

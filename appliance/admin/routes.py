@@ -311,8 +311,13 @@ _MANIFESTS: Final = (
         lines=True,
     ),
     Route(
+        *("GET", "/v1/usage/{ref}/proof", "The proof of a request's record", manifests.prove),
+        answer=sealed.UsageProof,
+    ),
+    Route(
         *("GET", "/v1/manifests/key", "The key that signs manifests", manifests.show_key),
         answer=sealed.ManifestKey,
+        query=manifests.OfManifest,
     ),
     Route(
         *("POST", "/v1/manifests/key/rotate", "Sign with a new key from the next manifest on"),

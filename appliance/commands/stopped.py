@@ -6,10 +6,17 @@ from typing import Final
 
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.site import audit_verdict, audit_view
+from appliance.commands.context import Refused, cic_line
+from appliance.manifests.lines import Salts
 from appliance.metering.reader import LedgerReader
 from appliance.metering.verification import Progress
-from appliance.registry.audit import entries, verify_chain
+from appliance.registry.audit import AuditHeads, entries, verify_chain
 from appliance.storage.database import connect
+from appliance.sync.head_note import read_note
+from appliance.sync.identity import read_salts
+from appliance.sync.manifest_verification import ManifestVerifier
+from appliance.sync.manifest_view import ManifestView
+from appliance.sync.proofs import Proofs
 from appliance.wire.admin import (
     AuditEntry,
     AuditVerification,
@@ -18,7 +25,15 @@ from appliance.wire.admin import (
     UsageColumn,
     UsageRow,
 )
+from appliance.wire.command import ExitCode
 from appliance.wire.home import Home
+from appliance.wire.manifests import (
+    Manifest,
+    ManifestKey,
+    ManifestShown,
+    ManifestVerification,
+    UsageProof,
+)
 
 _PAGE_ROWS: Final = 500
 
@@ -49,6 +64,47 @@ class StoppedLedger:
                 ok=True, records=0, open=0, head_sha256="00" * 32, problems=[]
             )
         return self._view.verify(progress)
+
+
+class StoppedManifests:
+    """Manifests lie in the ledger, which `cic init` makes."""
+
+    def __init__(self, home: Home) -> None:
+        """Raises Refused where an older version made the ledger and the newer never ran."""
+        self._home = home
+        self._view = ManifestView(home.ledger_file)
+        if not home.ledger_file.exists() or not self._view.is_there():
+            raise Refused(
+                "no_manifests",
+                f"The site in {home.state} is of before manifests.",
+                next_step=f"Complete it with `{cic_line(home, 'init')}`.",
+                exit_code=ExitCode.CONFIGURATION,
+            )
+
+    def rows(self, epoch: int, seq: int) -> Iterator[Manifest]:
+        while page := self._view.rows(epoch, seq, _PAGE_ROWS):
+            yield from page
+            epoch, seq = page[-1].epoch, page[-1].seq
+
+    def show(self, ref: str, tenant: str | None) -> ManifestShown:
+        return self._view.show(ref, tenant)
+
+    def key(self, ref: str | None) -> ManifestKey:
+        return self._view.key(ref)
+
+    def verify(self) -> Iterator[ManifestVerification]:
+        verifier = ManifestVerifier(
+            LedgerReader(self._home.ledger_file),
+            Salts(read_salts(self._home.secrets)),
+            AuditHeads(self._home.registry_file),
+            read_note(self._home.manifest_note),
+            rest=lambda _worked_s: None,
+        )
+        yield from verifier.run()
+
+    def prove(self, ref: str) -> UsageProof:
+        salts = Salts(read_salts(self._home.secrets))
+        return Proofs(self._home.ledger_file, salts, rest=lambda _worked_s: None).prove(ref)
 
 
 class StoppedAudit:

@@ -1,14 +1,16 @@
 """`cic usage` and `cic ledger`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 import msgspec
 
 from appliance.admin.moments import parse_moment
-from appliance.commands.client import AdminClient
-from appliance.commands.context import Refused
+from appliance.commands.client import AdminClient, object_path
+from appliance.commands.context import Refused, absolute
+from appliance.commands.files import write_new
 from appliance.commands.moments import Moment
 from appliance.commands.output import (
     Column,
@@ -20,11 +22,13 @@ from appliance.commands.output import (
 )
 from appliance.wire.admin import SEQ_MAX, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.command import ExitCode, Invocation
+from appliance.wire.manifests import UsageProof
 
 if TYPE_CHECKING:
-    from appliance.commands.stopped import StoppedLedger
+    from appliance.commands.stopped import StoppedLedger, StoppedManifests
 
 _COLUMNS: Final[tuple[UsageColumn, ...]] = get_args(UsageColumn)
+PROVE_TIMEOUT_S: Final = 600.0
 VERIFY_TIMEOUT_S: Final = 3_600.0  # a ledger of years is read from its beginning
 _NOT_RUNNING: Final = "not_running"
 
@@ -50,15 +54,16 @@ class UsageColumns(click.ParamType[list[UsageColumn]]):
         return columns
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--since", type=Moment(-1), help="From this moment on, or 24h, 7d, 30m ago.")
 @click.option("--until", type=Moment(-1), help="Before this moment.")
 @click.option("--by", type=UsageColumns(), default=list, help="Of tenant,env,key,model,hour.")
-@click.pass_obj
-def usage(
-    invocation: Invocation, since: str | None, until: str | None, by: list[UsageColumn]
-) -> None:
+@click.pass_context
+def usage(ctx: click.Context, since: str | None, until: str | None, by: list[UsageColumn]) -> None:
     """Sum the tokens in the ledger. Also reads a site that does not run."""
+    if ctx.invoked_subcommand is not None:
+        return
+    invocation: Invocation = ctx.obj
     query = {"since": since, "until": until, "by": ",".join(by)}
     try:
         with AdminClient(invocation.home) as client:
@@ -73,6 +78,32 @@ def usage(
         for name in by
     ]
     print_rows(rows, [*named, *_SUMS], "No usage.")
+
+
+@usage.command("prove")
+@click.argument("record", metavar="RECORD")
+@click.option("--out", metavar="FILE", help="Write the proof into this file.")
+@click.pass_obj
+def prove(invocation: Invocation, record: str, out: str | None) -> None:
+    """Prove that RECORD, or the request of that id, is in a signed manifest.
+
+    The proof shows nothing of other requests; `cic verify FILE --key PUB` checks it offline. Also
+    reads a site that does not run.
+    """
+    try:
+        with AdminClient(invocation.home, timeout_s=PROVE_TIMEOUT_S) as client:
+            made = client.get(object_path("usage", record, "proof"), UsageProof)
+    except Refused as error:
+        made = stopped_manifests(invocation, error).prove(record)
+    proof = bytes(made.proof) + b"\n"
+    if out is not None:
+        write_new(Path(absolute(out)), proof)
+        if invocation.json:
+            print_json({"record_id": made.record_id, "file": absolute(out), "bytes": len(proof)})
+        else:
+            click.echo(f"Wrote the proof of {made.record_id} to {out}, {len(proof):,} bytes.")
+    else:
+        click.echo(proof, nl=False)
 
 
 _SUMS: Final[tuple[Column[UsageRow], ...]] = (
@@ -127,6 +158,15 @@ def record_lines(invocation: Invocation, since: int) -> Iterator[bytes]:
             yield from client.lines("/v1/ledger", {"since": since})
     except Refused as error:
         yield from map(msgspec.json.encode, stopped(invocation, error).rows(since))
+
+
+def stopped_manifests(invocation: Invocation, error: Refused) -> "StoppedManifests":
+    """The same for what was sealed."""
+    if error.wire_code != _NOT_RUNNING:
+        raise error
+    from appliance.commands.stopped import StoppedManifests  # noqa: PLC0415 (loads SQLite's library)
+
+    return StoppedManifests(invocation.home)
 
 
 def stopped(invocation: Invocation, error: Refused) -> "StoppedLedger":

@@ -29,7 +29,7 @@ _FIELDS: Final = ", ".join(Record.__struct_fields__)
 # A record without its subject has nulls where a record has text, and is refused by the decoder.
 _PACKED: Final = f"""
 SELECT json_group_array(json_array({_FIELDS})) FROM (
-  {RECORD_SELECT} WHERE r.seq > ? AND r.seq <= ? ORDER BY r.seq
+  {RECORD_SELECT} WHERE r.seq > ? AND r.seq <= ? {{}} ORDER BY r.seq
 )
 """  # noqa: S608 (names of this package)
 _ROW_TYPES: Final = tuple(field.type for field in msgspec.structs.fields(Record))
@@ -108,18 +108,27 @@ class LedgerReader:
                 since = page[-1][1]
 
     def pages(
-        self, since: int, until: int, page_rows: int = PACKED_PAGE_ROWS
+        self,
+        since: int,
+        until: int,
+        page_rows: int = PACKED_PAGE_ROWS,
+        *,
+        like: Record | None = None,
     ) -> Iterator[list[Record]]:
         """Records with `since < seq <= until` in their order, page by page.
+
+        `like`: only those of the same key and model. A page has at most `page_rows` numbers.
 
         For reading much beside a busy event loop: SQLite packs a page into one value, so that the
         interpreter's lock is asked for once a page and not once a row. Raises DatabaseDamaged when
         a row holds what no record holds.
         """
+        query = _PACKED.format("" if like is None else "AND s.key_id = ? AND s.model = ?")
+        whose = () if like is None else (like.key_id, like.model)
         with self._reading() as connection:
             while since < until:
                 hi = min(until, since + page_rows)
-                (packed,) = connection.execute(_PACKED, (since, hi)).fetchone()
+                (packed,) = connection.execute(query, (since, hi, *whose)).fetchone()
                 try:
                     page = _PACKED_DECODER.decode(packed)
                 except (msgspec.DecodeError, TypeError) as error:

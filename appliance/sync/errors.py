@@ -14,6 +14,9 @@ SyncError
 ├── GrantRefused         an epoch grant does not fit this site
 ├── DocumentRefused      another document of the control plane is not acceptable
 ├── OtherManifestKey     the key on the disk is not the one that signs this site's manifests
+├── KeyUnused            nothing was signed with today's key yet, so it is not rotated
+├── NoSuchRecord         no record has that id, or it is another tenant's
+├── NotSealedYet         the window of that record is still open
 ├── ManagementFrozen     the entitlement has run out: nothing new until it is renewed
 ├── BundleUnreadable     a file that was carried here cannot be read, or is no file for this place
 ├── BundleExists         the folder that is carried holds another bundle of this name
@@ -89,6 +92,14 @@ class DocumentRefused(SyncError):
 
 class OtherManifestKey(SyncError):
     code = "other_manifest_key"
+
+
+class NoSuchRecord(SyncError):
+    code = "no_such_record"
+
+
+class NotSealedYet(SyncError):
+    code = "not_sealed_yet"
 
 
 class KeyUnused(SyncError):

@@ -20,6 +20,7 @@ from appliance.manifests.archive import Kind, SyncState, documents, set_sync_sta
 from appliance.manifests.canonical import decode
 from appliance.manifests.documents import EpochGrant, KeyRotation
 from appliance.manifests.envelope import parse
+from appliance.manifests.keys import Place
 from appliance.metering.errors import LedgerUnavailable
 from appliance.metering.schema import MIGRATIONS
 from appliance.security.secrets import SECRET_BYTES, read_secret, replace_secret, write_secret
@@ -91,23 +92,29 @@ def current(secrets: Path, connection: sqlite3.Connection) -> Identity:
     return Identity(state.appliance_id, key, read_secret(secrets / SALTS_FILE))
 
 
-def signing_key_now(
-    connection: sqlite3.Connection, state: SyncState
-) -> tuple[PublicKey, tuple[int, int]]:
-    """The public key that signs the next manifest, and since which (epoch, seq).
+def signing_key_now(connection: sqlite3.Connection, state: SyncState) -> tuple[PublicKey, Place]:
+    """The public key that signs the next manifest, and since which (epoch, seq)."""
+    return signing_keys(connection, state)[-1]
+
+
+def signing_keys(connection: sqlite3.Connection, state: SyncState) -> list[tuple[PublicKey, Place]]:
+    """Every key that signed or signs, with the place of its first manifest, in that order.
 
     The documents were verified before they were stored.
     """
-    pem, since = state.first_key_pem, (1, 1)
+    keys: list[tuple[Place, str]] = [((1, 1), state.first_key_pem)]
     for stored in documents(connection, Kind.KEY_ROTATION):
         rotation = decode(parse(stored.envelope).payload, KeyRotation)
-        if (rotation.epoch, rotation.seq) >= since:
-            pem, since = rotation.new_key_pem, (rotation.epoch, rotation.seq)
+        keys.append(((rotation.epoch, rotation.seq), rotation.new_key_pem))
     for stored in documents(connection, Kind.EPOCH_GRANT):
         grant = decode(parse(stored.envelope).payload, EpochGrant)
-        if (grant.epoch, 1) > since:
-            pem, since = grant.key_pem, (grant.epoch, 1)
-    return PublicKey.from_pem(pem), since
+        keys.append(((grant.epoch, 1), grant.key_pem))
+    return [(PublicKey.from_pem(pem), place) for place, pem in sorted(keys)]
+
+
+def read_salts(secrets: Path) -> bytes:
+    """The secret of the salts. Raises SecurityError."""
+    return read_secret(secrets / SALTS_FILE)
 
 
 def prepare_key(secrets: Path, entropy: Callable[[int], bytes] = os.urandom) -> SigningKey:

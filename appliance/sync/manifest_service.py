@@ -11,6 +11,7 @@ from appliance.metering.reader import LedgerReader
 from appliance.sync.head_note import read_note
 from appliance.sync.manifest_verification import ManifestVerifier
 from appliance.sync.manifest_view import ManifestView
+from appliance.sync.proofs import Proofs
 from appliance.sync.sealer import Sealer
 from appliance.wire.manifests import (
     Manifest,
@@ -18,6 +19,7 @@ from appliance.wire.manifests import (
     ManifestShown,
     ManifestVerification,
     Sealing,
+    UsageProof,
 )
 
 _TOLD_EVERY_S: Final = 0.2  # progress of a verification
@@ -36,6 +38,7 @@ class ManifestService:
     ) -> None:
         self._sealer = sealer
         self._reader = LedgerReader(ledger_file)
+        self._proofs = Proofs(ledger_file, Salts(sealer.identity.salts))
         self._view = ManifestView(ledger_file)
         self._note_file = note_file
         self._audit_has = audit_has
@@ -47,12 +50,15 @@ class ManifestService:
     async def show(self, ref: str, tenant: str | None) -> ManifestShown:
         return await asyncio.to_thread(self._view.show, ref, tenant)
 
-    async def key(self) -> ManifestKey:
-        return await asyncio.to_thread(self._view.key)
+    async def key(self, ref: str | None = None) -> ManifestKey:
+        return await asyncio.to_thread(self._view.key, ref)
 
     async def seal(self) -> Sealing:
         made = await self._sealer.seal()
         return await asyncio.to_thread(self._view.sealing, made)
+
+    async def prove(self, ref: str) -> UsageProof:
+        return await asyncio.to_thread(self._proofs.prove, ref)
 
     async def rotate_key(self) -> ManifestKey:
         await self._sealer.rotate()

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -10,13 +9,15 @@ import msgspec
 from appliance.domain.clock import iso
 from appliance.manifests import archive
 from appliance.manifests.archive import ManifestRow, StoredManifest, SyncState
-from appliance.manifests.documents import Line
+from appliance.manifests.canonical import decode, encode
+from appliance.manifests.documents import Header, Line
 from appliance.manifests.envelope import parse
 from appliance.manifests.errors import NoSuchManifest
 from appliance.manifests.lines import split_lines
+from appliance.manifests.merkle import leaf_hash
+from appliance.manifests.redaction import Redacted
 from appliance.metering.reader import LedgerReader
-from appliance.security.signing import PublicKey
-from appliance.sync.identity import signing_key_now
+from appliance.sync.identity import signing_key_now, signing_keys
 from appliance.wire.manifests import (
     LineShown,
     Manifest,
@@ -34,6 +35,10 @@ class ManifestView:
 
     def __init__(self, ledger_file: Path) -> None:
         self._reader = LedgerReader(ledger_file)
+
+    def is_there(self) -> bool:
+        """Whether this ledger can hold manifests: one of an older version cannot."""
+        return self._reader.query(_is_there)
 
     def rows(self, epoch: int, seq: int, count_max: int) -> list[Manifest]:
         """At most `count_max` manifests after that one, oldest first."""
@@ -63,14 +68,9 @@ class ManifestView:
             envelope=stored.envelope.decode(),
         )
 
-    def key(self) -> ManifestKey:
-        state, (key, since) = self._reader.query(_key_of)
-        return ManifestKey(
-            appliance_id=state.appliance_id,
-            key_id=key.key_id,
-            since=f"{since[0]}-{since[1]}",
-            pem=key.pem,
-        )
+    def key(self, ref: str | None = None) -> ManifestKey:
+        """The key that signs the next manifest, or that signed `ref`. Raises NoSuchManifest."""
+        return self._reader.query(lambda connection: _key(connection, ref))
 
     def sealing(self, made: Sequence[ManifestRow]) -> Sealing:
         """What a seal that made these is told as."""
@@ -95,9 +95,16 @@ class ManifestView:
         )
 
 
+def _is_there(connection: sqlite3.Connection) -> bool:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name IN ('manifests', 'sync_state')"
+    ).fetchone()
+    return bool(count == 2)
+
+
 def place_of(ref: str) -> tuple[int | None, int]:
-    """`7` -> (None, 7), `2-7` -> (2, 7). Raises NoSuchManifest."""
-    epoch, dash, seq = ref.rpartition("-")
+    """`7` -> (None, 7), `2-7` or `2.7` -> (2, 7). Raises NoSuchManifest."""
+    epoch, dash, seq = ref.replace(".", "-").rpartition("-")
     if not (seq.isascii() and seq.isdecimal() and len(seq) < 19):
         raise _no_place(ref)
     if dash and not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 19):
@@ -132,19 +139,28 @@ def _shown_lines(stored: StoredManifest, tenant: str | None) -> list[LineShown]:
     for index, raw in enumerate(split_lines(stored.lines)):
         line = _lines.decode(raw)
         ours = tenant is None or tenant in {line.tenant_id, line.tenant}
+        leaf = leaf_hash(raw).hex()
+        written = raw if ours else encode(Redacted(redacted=leaf))
         shown.append(
-            LineShown(
-                index=index,
-                leaf_sha256=sha256(b"\x00" + raw).hexdigest(),
-                line=msgspec.Raw(raw) if ours else None,
-            )
+            LineShown(index=index, leaf_sha256=leaf, hidden=not ours, line=msgspec.Raw(written))
         )
     return shown
 
 
-def _key_of(connection: sqlite3.Connection) -> tuple[SyncState, tuple[PublicKey, tuple[int, int]]]:
+def _key(connection: sqlite3.Connection, ref: str | None) -> ManifestKey:
     state = archive.sync_state(connection)
-    return state, signing_key_now(connection, state)
+    if ref is None:
+        key, (epoch, seq) = signing_key_now(connection, state)
+    else:
+        wanted_epoch, wanted_seq = place_of(ref)
+        stored = archive.manifest(connection, wanted_seq, wanted_epoch)
+        key_id = decode(parse(stored.envelope).payload, Header).key_id
+        key, (epoch, seq) = next(
+            each for each in signing_keys(connection, state) if each[0].key_id == key_id
+        )
+    return ManifestKey(
+        appliance_id=state.appliance_id, key_id=key.key_id, since=f"{epoch}-{seq}", pem=key.pem
+    )
 
 
 def _no_place(ref: str) -> NoSuchManifest:

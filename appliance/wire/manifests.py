@@ -4,7 +4,7 @@ GET    /v1/manifests?since=EPOCH-SEQ   NDJSON of Manifest
 GET    /v1/manifests/{ref}?tenant=     ManifestShown    `ref`: SEQ (newest epoch) or EPOCH-SEQ
 POST   /v1/manifests/seal              Sealing
 GET    /v1/manifests/verify            NDJSON of ManifestVerification, the verdict last
-GET    /v1/manifests/key               ManifestKey
+GET    /v1/manifests/key?manifest=REF  ManifestKey
 POST   /v1/manifests/key/rotate        ManifestKey
 GET    /v1/usage/{ref}/proof           UsageProof, of a record's or a request's id
 """
@@ -39,11 +39,12 @@ class Manifest(_Message, frozen=True):
 
 
 class LineShown(_Message, frozen=True):
-    """One line of a manifest. `line` is null where another tenant's was left out."""
+    """One line of a manifest; where another tenant's is hidden, `{"redacted": leaf_sha256}`."""
 
     index: int
     leaf_sha256: str  # SHA-256(0x00 || the line's bytes): what the signed root is made of
-    line: msgspec.Raw | None
+    hidden: bool
+    line: msgspec.Raw
 
 
 class ManifestShown(_Message, frozen=True):
@@ -75,7 +76,7 @@ class Sealing(_Message, frozen=True):
 
 
 class ManifestKey(_Message, frozen=True):
-    """The key that signs the next manifest."""
+    """The key that signs the next manifest, or that signed the one that was asked for."""
 
     appliance_id: str
     key_id: str  # SHA-256 of its SubjectPublicKeyInfo

@@ -7,12 +7,14 @@ from appliance.manifests.lines import Salts
 from appliance.metering.reader import LedgerReader
 from appliance.sync.manifest_verification import ManifestVerifier
 from appliance.sync.manifest_view import ManifestView
+from appliance.sync.proofs import Proofs
 from appliance.wire.manifests import (
     Manifest,
     ManifestKey,
     ManifestShown,
     ManifestVerification,
     Sealing,
+    UsageProof,
 )
 from tests.fakes.sealed_site import SealedSite
 
@@ -34,12 +36,16 @@ class SealedPort:
     async def show(self, ref: str, tenant: str | None) -> ManifestShown:
         return self.view.show(ref, tenant)
 
-    async def key(self) -> ManifestKey:
-        return self.view.key()
+    async def key(self, ref: str | None = None) -> ManifestKey:
+        return self.view.key(ref)
 
     async def seal(self) -> Sealing:
         row = self.site.seal()
         return self.view.sealing([] if row is None else [row])
+
+    async def prove(self, ref: str) -> UsageProof:
+        proofs = Proofs(self.site.home.ledger_file, Salts(self.site.identity.salts))
+        return proofs.prove(ref)
 
     async def rotate_key(self) -> ManifestKey:
         self.rotated += 1

@@ -53,6 +53,7 @@ def granted_state(state: ReportedState, grant: EpochGrant) -> ReportedState:
         state,
         epoch=grant.epoch,
         accepted_through=0,
+        closed=(*state.closed, (state.epoch, state.accepted_through)),
         prompt_tokens=0,
         generated_tokens=0,
         watermark_ms=0,

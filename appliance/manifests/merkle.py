@@ -12,6 +12,7 @@ from typing import Final
 
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = sha256().digest()
+_SIZE_BYTES: Final = 8
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -150,12 +151,14 @@ class Frontier:
 
     def to_bytes(self) -> bytes:
         """The size as 8 bytes, big-endian, and the hashes."""
-        return self.size.to_bytes(8, "big") + b"".join(self._roots)
+        return self.size.to_bytes(_SIZE_BYTES, "big") + b"".join(self._roots)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Frontier":
-        """Raises ValueError when these are no bytes of `to_bytes`."""
-        size, rest = int.from_bytes(raw[:8], "big"), raw[8:]
+        """Raises ValueError when these are no bytes of `to_bytes`; no bytes are an empty tree."""
+        if 0 < len(raw) < _SIZE_BYTES:
+            raise ValueError("these are not the roots of a tree of any size")
+        size, rest = int.from_bytes(raw[:_SIZE_BYTES], "big"), raw[_SIZE_BYTES:]
         places = range(0, len(rest), HASH_BYTES)
         return cls(size, [rest[place : place + HASH_BYTES] for place in places])
 

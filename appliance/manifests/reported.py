@@ -39,7 +39,13 @@ class ReportedState:
     regressions: int = 0
     boot_id: str = ""
     mono_ns: int = 0
+    closed: tuple[tuple[int, int], ...] = ()  # epochs that ended: (epoch, last that was accepted)
     frozen: bool = False
+
+    def accepted(self, epoch: int, seq: int) -> bool:
+        """Whether the manifest of that number was accepted."""
+        through = dict(self.closed).get(epoch, 0)
+        return seq <= (self.accepted_through if epoch == self.epoch else through)
 
     def to_bytes(self) -> bytes:
         """As it is stored; `from_bytes` reads it."""
@@ -73,8 +79,7 @@ def check_chain(
     """
     header = checked.header
     place = f"{header.epoch}-{header.seq}"
-    reached = (state.epoch, state.accepted_through)
-    if stored_sha256 == checked.sha256 and (header.epoch, header.seq) <= reached:
+    if stored_sha256 == checked.sha256 and state.accepted(header.epoch, header.seq):
         return Finding(Code.ALREADY_ACCEPTED, f"{place} was accepted before")
     if stored_sha256 is not None and stored_sha256 != checked.sha256:
         return Finding(Code.FORK, f"another manifest {place} was signed: {stored_sha256}")

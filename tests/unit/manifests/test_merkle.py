@@ -201,7 +201,11 @@ def test_a_frontier_lives_through_its_bytes(size: int) -> None:
     assert len(frontier.roots) == size.bit_count()
 
 
-@pytest.mark.parametrize("raw", [bytes(8) + bytes(32), b"\0" * 7 + b"\1", bytes(9)])
+@pytest.mark.parametrize("raw", [bytes(8) + bytes(32), b"\0" * 7 + b"\1", bytes(9), bytes(7)])
 def test_a_frontier_of_damaged_bytes_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match="roots of a tree"):
         Frontier.from_bytes(raw)
+
+
+def test_no_bytes_are_an_empty_frontier() -> None:
+    assert Frontier.from_bytes(b"") == Frontier.from_bytes(bytes(8)) == Frontier()

@@ -1,7 +1,6 @@
 """`cic control-plane customers|tenants|prices|credits|capacity|adjust`: who pays what."""
 
 import os
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from appliance.commands.control_plane_context import ControlInvocation
+from appliance.commands.control_plane_context import ControlInvocation, actor
 from appliance.commands.moments import Moment
 from appliance.commands.output import Column, print_fields, print_json, print_rows
 from appliance.controlplane import capacity as capacities
@@ -39,7 +38,7 @@ def desk_of(invocation: ControlInvocation) -> Iterator[Desk]:
             SystemClock(),
             os.urandom,
             currency=invocation.settings().billing.currency,
-            actor=_account(),
+            actor=actor(),
         )
 
 
@@ -380,12 +379,3 @@ def _show(invocation: ControlInvocation, made: dict[str, object]) -> None:
         else:
             flat.append((name, value))
     print_fields(flat)
-
-
-def _account() -> str:
-    """The account on this host; its number where it has no name."""
-    number = os.getuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"uid {number}"

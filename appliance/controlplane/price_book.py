@@ -125,6 +125,11 @@ def read_file(raw: bytes, *, toml: bool) -> BookFile:
             f"That is no price book: {error}.",
             next_step="See docs/BILLING.md for the form of the file.",
         ) from error
+    return checked(book)
+
+
+def checked(book: BookFile) -> BookFile:
+    """The book itself. Raises BadPriceBook for a name or a figure that cannot be."""
     for line in book.prices:
         _check(line.model and _plain(line.plan), "a price needs a model, and a plan without '/'")
         for micros in (line.input, line.cached, line.output):

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from appliance.controlplane.app import App
+from appliance.controlplane.billing_api import BILLING_ROUTES
 from appliance.controlplane.errors import ControlPlaneError
 from appliance.controlplane.operator_api import SITE_ROUTES
 from appliance.controlplane.provisioning import customer_card
@@ -64,7 +65,7 @@ async def serving(plane: ControlPlane) -> AsyncIterator[str]:
         plane.database, plane.settings, plane.clock, plane.entropy, customer_card
     )
     webhook = None if billing is None else billing.webhooks.receive
-    app = App(plane, webhook, SITE_ROUTES)
+    app = App(plane, webhook, (*SITE_ROUTES, *BILLING_ROUTES))
     listen = plane.settings.listen
     runner = web.AppRunner(
         app.application(),

@@ -126,7 +126,9 @@ class MeteredItems:
             ]
         )
         prices: list[str] = []
-        for other in waiting[: ITEMS_MAX - 1]:
+        for other in waiting:
+            if len(prices) == ITEMS_MAX - 1:
+                break
             price_id = await self._price_of(other)
             if price_id is not None and price_id not in known:
                 prices.append(price_id)

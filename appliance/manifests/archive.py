@@ -7,7 +7,6 @@ hashes 64 hex digits, moments nanoseconds since 1970.
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -267,12 +266,6 @@ def manifests_after(
         (epoch, seq, limit),
     )
     return [_stored(row) for row in rows]
-
-
-def all_manifests(connection: sqlite3.Connection) -> Iterator[StoredManifest]:
-    """Every manifest, oldest first, one at a time."""
-    for row in connection.execute(f"{_STORED} ORDER BY m.epoch, m.seq"):
-        yield _stored(row)
 
 
 def manifest(connection: sqlite3.Connection, seq: int, epoch: int | None = None) -> StoredManifest:

@@ -37,7 +37,8 @@ def commands() -> Iterator[tuple[str, set[str], set[str]]]:
         if isinstance(command, click.Group):
             for name, nested in command.commands.items():
                 yield from walk(nested, f"{path} {name}")
-            return
+            if not command.invoke_without_command:
+                return
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
         options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
         typed = [str(p.name).upper() for p in arguments]

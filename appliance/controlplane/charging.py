@@ -75,6 +75,7 @@ class Charging:
         self._credits = CreditUse(connection)
         self._quantities: dict[_RowKey, int] = defaultdict(int)
         self._rates: dict[_RowKey, Rate] = {}
+        self._known: dict[tuple[str, Kind, str, str, int], Rate | None] = {}  # asked of the book
 
     def charge(self, party: Party, subject: Subject, used: Tokens, source: str) -> Charged | str:
         """Charge usage, or say the code that holds it; then nothing of it was counted."""
@@ -92,7 +93,7 @@ class Charging:
                 free = first_of(used, left)
         rows: list[tuple[_RowKey, int, Rate]] = []
         for kind, quantity in used.minus(free).minus(reserved).kinds():
-            rate = self._book.rate(subject.model, kind, party.plan, subject.region, subject.hour_s)
+            rate = self._rate(subject, kind, party.plan)
             if rate is None:
                 return PRICE_MISSING
             key = _RowKey(
@@ -112,6 +113,12 @@ class Charging:
             self._free.add(party.customer_id, subject.hour_s, free.total)
         self._capacity.take(subject.hour_s, takes)
         return Charged(free, reserved)
+
+    def _rate(self, subject: Subject, kind: Kind, plan: str) -> Rate | None:
+        asked = (subject.model, kind, plan, subject.region, subject.hour_s)
+        if asked not in self._known:
+            self._known[asked] = self._book.rate(*asked)
+        return self._known[asked]
 
     def save(self) -> None:
         """Write what was charged since the last time."""

@@ -43,6 +43,7 @@ class Posting:
         self._charging = Charging(connection, now_ns)
         self._mappings: dict[str, Mapping] = {}
         self._seen: dict[str, dict[str, str]] = {}
+        self._hours: dict[str, int] = {}
         self._usage: list[dict[str, Any]] = []
         self._holds: list[dict[str, Any]] = []
 
@@ -56,7 +57,9 @@ class Posting:
         source = f"{site}/{accepted.epoch}/{accepted.seq}"
         unmapped = False
         for part, (key, used) in enumerate(gather(accepted.lines)):
-            hour_s = hour_s_of(key.hour)
+            hour_s = self._hours.get(key.hour)
+            if hour_s is None:
+                hour_s = self._hours[key.hour] = hour_s_of(key.hour)
             codes = [code.value for code in accepted.holds]
             party = mapping.at(key.tenant_id, hour_s)
             charged: Charged | None = None

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, tuple_
 
 from appliance.controlplane import tenants
-from appliance.controlplane.chain import unpack
+from appliance.controlplane.examined import unpack
 from appliance.controlplane.posting import UsageKey, Used, gather, hour_s_of
 from appliance.controlplane.pricing import Tokens
 from appliance.controlplane.site_tables import MANIFESTS, ManifestState
@@ -26,7 +26,6 @@ from appliance.manifests.documents import Line
 AT_ONCE: Final = 500  # manifests that are read together
 DAY_S: Final = 86_400
 SECOND_NS: Final = 1_000_000_000
-_NOTHING: Final = Used(0, Tokens())
 _LINES: Final = msgspec.json.Decoder(Line)
 
 Place = tuple[str, int, int]  # appliance, epoch, seq
@@ -69,7 +68,7 @@ def differences(connection: Connection, span: Span) -> list[Difference]:
         }
         stored = _stored(connection, span, list(signed))
         for place, expected in signed.items():
-            found += _compare(connection, place, expected, stored.get(place, []), mappings)
+            found += _compare(connection, place, expected, stored.get(place, []), mappings, hours)
     found += _invented(connection, span)
     return found
 
@@ -108,11 +107,11 @@ def _stored(connection: Connection, span: Span, places: list[Place]) -> dict[Pla
     key = (USAGE.c.appliance_id, USAGE.c.epoch, USAGE.c.seq)
     query = select(
         *key,
+        USAGE.c.hour_s,
         USAGE.c.tenant_id,
         USAGE.c.model,
         USAGE.c.region,
         USAGE.c.price_class,
-        USAGE.c.hour_s,
         USAGE.c.requests,
         USAGE.c.input_tokens,
         USAGE.c.cached_tokens,
@@ -136,22 +135,28 @@ def _compare(
     expected: dict[UsageKey, Used],
     stored: list[Any],
     mappings: dict[str, Mapping],
+    hours: dict[str, int],
 ) -> list[Difference]:
-    by_hour = {(hour_s_of(key.hour), *key[1:]): used for key, used in expected.items()}
+    signed = {
+        (hours[key.hour], *key[1:], used.requests, *used.tokens) for key, used in expected.items()
+    }
+    have = {tuple(row[3:12]) for row in stored}
+    if signed == have and len(have) == len(stored):
+        return []
+    left = {row[:5]: row[5:] for row in signed}
     found = []
     for row in stored:
-        key = (row.hour_s, row.tenant_id, row.model, row.region, row.price_class)
-        signed = by_hour.pop(key, _NOTHING)
-        have = Used(row.requests, Tokens(row.input_tokens, row.cached_tokens, row.output_tokens))
-        if signed != have:
-            found.append(_difference(place, key, signed, have, row.customer_id, row.plan))
-    for key, signed in by_hour.items():
+        key = tuple(row[3:8])
+        used = left.pop(key, (0, 0, 0, 0))
+        if used != tuple(row[8:12]):
+            found.append(_difference(place, key, used, tuple(row[8:12]), row.customer_id, row.plan))
+    for key, used in left.items():
         site = place[0]
         if site not in mappings:
             mappings[site] = tenants.mapping_of(connection, site)
-        party = mappings[site].at(str(key[1]), int(key[0]))
+        party = mappings[site].at(key[1], key[0])
         customer_id, plan = (party.customer_id, party.plan) if party else ("", "")
-        found.append(_difference(place, key, signed, _NOTHING, customer_id, plan))
+        found.append(_difference(place, key, used, (0, 0, 0, 0), customer_id, plan))
     return found
 
 
@@ -169,22 +174,24 @@ def _invented(connection: Connection, span: Span) -> list[Difference]:
         query = query.where(USAGE.c.appliance_id == span.site)
     found = []
     for row in connection.execute(query):
-        have = Used(row.requests, Tokens(row.input_tokens, row.cached_tokens, row.output_tokens))
         key = (row.hour_s, row.tenant_id, row.model, row.region, row.price_class)
+        have = (row.requests, row.input_tokens, row.cached_tokens, row.output_tokens)
         place = (row.appliance_id, row.epoch, row.seq)
-        found.append(_difference(place, key, _NOTHING, have, row.customer_id, row.plan))
+        found.append(_difference(place, key, (0, 0, 0, 0), have, row.customer_id, row.plan))
     return found
 
 
 def _difference(
     place: Place,
-    key: tuple[int, str, str, str, str],
-    signed: Used,
-    have: Used,
+    key: tuple[Any, ...],
+    signed: tuple[Any, ...],
+    have: tuple[Any, ...],
     customer_id: str,
     plan: str,
 ) -> Difference:
+    """`key`: hour, tenant, model, region, class. Quantities: requests, input, cached, output."""
     hour_s, tenant_id, model, region, _ = key
-    requests = signed.requests - have.requests
-    tokens = signed.tokens.minus(have.tokens)
-    return Difference(*place, tenant_id, model, region, hour_s, customer_id, plan, requests, tokens)
+    requests, *tokens = (one - other for one, other in zip(signed, have, strict=True))
+    return Difference(
+        *place, tenant_id, model, region, hour_s, customer_id, plan, requests, Tokens(*tokens)
+    )

@@ -13,9 +13,9 @@ from sqlalchemy import insert, select, update
 from appliance.controlplane import capacity, focus, holds
 from appliance.controlplane.adjustments import Correction, adjust
 from appliance.controlplane.billing_errors import BadAmount
-from appliance.controlplane.chain import pack
 from appliance.controlplane.credits import grant, list_credits
 from appliance.controlplane.database import Database
+from appliance.controlplane.examined import pack
 from appliance.controlplane.journal import LINES, balance_micros, receivable
 from appliance.controlplane.outbox_table import OUTBOX, OutboxState
 from appliance.controlplane.reconcile import Question, Report, report

@@ -9,8 +9,8 @@ from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import Column, print_fields, print_json, print_rows, progress
 from appliance.controlplane import audit as operator_audit
 from appliance.controlplane import carriage, evidence, sites
-from appliance.controlplane.chain import unpack
 from appliance.controlplane.errors import UnknownSite
+from appliance.controlplane.examined import unpack
 from appliance.domain.clock import iso
 from appliance.registry.chain import Entry
 from appliance.wire.command import CommandError, ExitCode

@@ -8,10 +8,10 @@ from typing import Final
 from sqlalchemy import Connection, delete, select
 
 from appliance.controlplane import audit, documents, evidence, licences, receipts, sites
-from appliance.controlplane.chain import unpack
 from appliance.controlplane.enrolment import Act
 from appliance.controlplane.errors import NotPossible
 from appliance.controlplane.evidence import Caps, Refused
+from appliance.controlplane.examined import unpack
 from appliance.controlplane.site_tables import MANIFESTS, ManifestState
 from appliance.controlplane.sites import Site
 from appliance.manifests.canonical import encode

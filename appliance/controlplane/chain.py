@@ -1,9 +1,7 @@
 """Stage 2 of taking manifests in: inside the transaction, on the locked site."""
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
@@ -12,6 +10,7 @@ from appliance.controlplane import evidence, sites
 from appliance.controlplane.accepted import AcceptedManifest
 from appliance.controlplane.bulk import insert_rows
 from appliance.controlplane.evidence import Caps, Refused
+from appliance.controlplane.examined import Bytes, Examined, unpack
 from appliance.controlplane.site_tables import MANIFESTS, ManifestState
 from appliance.controlplane.sites import Site
 from appliance.manifests.codes import Code
@@ -19,13 +18,12 @@ from appliance.manifests.documents import Disposition
 from appliance.manifests.keys import KnownSite, Place
 from appliance.manifests.moments import MS_NS
 from appliance.manifests.reported import check_chain
-from appliance.manifests.verify import Checked, Finding, Read
+from appliance.manifests.verify import Checked, Finding
 
 if TYPE_CHECKING:
-    from appliance.controlplane.ingest import Carried, Poster
+    from appliance.controlplane.ingest import Poster
 
 WAITING_MAX: Final = 131_072  # manifests of one site behind a gap; more are to be sent again
-_PACK_LEVEL: Final = 1
 
 
 class Stored(NamedTuple):
@@ -34,58 +32,6 @@ class Stored(NamedTuple):
     state: ManifestState
     sha256: str
     receipt_id: str
-
-
-class Bytes(NamedTuple):
-    """A manifest as it was stored."""
-
-    envelope: bytes
-    lines: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A manifest after stage 1: `checked` when its bytes are right, else `finding`."""
-
-    envelope: bytes
-    lines: bytes
-    place: Place  # (0, 0) when none could be read
-    sha256: str  # of the payload; of the envelope when none could be read
-    checked: Checked | None
-    finding: Finding | None
-    packed: bytes = b""
-
-    @classmethod
-    def unread(cls, envelope: bytes, lines: bytes, finding: Finding) -> "Examined":
-        return cls(envelope, lines, (0, 0), sha256(envelope).hexdigest(), None, finding)
-
-    @classmethod
-    def of(cls, envelope: bytes, lines: bytes, read: Read, result: Checked | Finding) -> "Examined":
-        place = (read.header.epoch, read.header.seq)
-        if isinstance(result, Finding):
-            return cls(envelope, lines, place, read.sha256, None, result)
-        return cls(envelope, lines, place, read.sha256, result, None, pack(lines))
-
-    def disposition(self, code: Code, detail: str = "") -> Disposition:
-        return Disposition(
-            epoch=self.place[0],
-            seq=self.place[1],
-            sha256=self.sha256,
-            code=code.value,
-            detail=detail[:500],
-        )
-
-    def refused(self, finding: Finding, via: str) -> Refused:
-        return Refused(self.envelope, self.lines, finding, self.place, via)
-
-
-def pack(lines: bytes) -> bytes:
-    """Lines as they are stored."""
-    return zlib.compress(lines, _PACK_LEVEL)
-
-
-def unpack(packed: bytes) -> bytes:
-    return zlib.decompress(packed)
 
 
 @dataclass(slots=True)
@@ -146,7 +92,7 @@ class Chain:
 
     def take_waiting(
         self,
-        examine: "Callable[[Carried, KnownSite], Examined]",
+        examine: Callable[[Bytes, KnownSite], Examined],
         manifests_max: int,
         lines_max: int,
     ) -> None:
@@ -213,7 +159,7 @@ class Chain:
 
     def _refuse(self, examined: Examined, finding: Finding) -> None:
         self._only_before = False
-        refused = examined.refused(finding, self.via)
+        refused = Refused(examined.envelope, examined.lines, finding, examined.place, self.via)
         if evidence.keep(self.connection, self.site.appliance_id, refused, self.caps, self.now_ns):
             self.changed = True
         self.dispositions.append(examined.disposition(finding.code, finding.detail))

@@ -10,21 +10,24 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
 from appliance.controlplane import documents, evidence, receipts, sites
 from appliance.controlplane.accepted import AcceptedManifest
-from appliance.controlplane.chain import Chain, Examined
+from appliance.controlplane.chain import Chain
 from appliance.controlplane.database import Database
-from appliance.controlplane.evidence import Caps
+from appliance.controlplane.evidence import Caps, Refused
+from appliance.controlplane.examination import Carried, Examination, examine
+from appliance.controlplane.examined import Examined
 from appliance.controlplane.sites import Site
 from appliance.domain.clock import Clock
 from appliance.manifests.codes import HELD, Code
 from appliance.manifests.documents import Disposition
 from appliance.manifests.keys import KnownSite
-from appliance.manifests.verify import LIMITS, Finding, Limits, check_read, read_envelope, too_large
+from appliance.manifests.verify import LIMITS
 from appliance.security.signing import SigningKey
 
 log = logging.getLogger(__name__)
@@ -42,16 +45,6 @@ class Poster(Protocol):
     def save(self) -> None:
         """Write what was gathered, before the commit."""
         ...
-
-
-class Carried(Protocol):
-    """A manifest as it travels."""
-
-    @property
-    def envelope(self) -> bytes: ...
-
-    @property
-    def lines(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +71,15 @@ class Taken:
         return all(one.code in WELL for one in self.dispositions[: self.offered])
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch whose stage 1 has begun, with the keys that it is examined with."""
+
+    batch: list[Carried]
+    known: KnownSite | None
+    examined: Callable[[], list[Examined]]
+
+
 class KeysChanged(Exception):
     """Between the stages the site got or lost a key: stage 1 is to be done again."""
 
@@ -92,7 +94,7 @@ class Ingest:
     entropy: Callable[[int], bytes]
     posting: Callable[[Connection, int], Poster]
     name: str = "crosslogic-control-plane"  # under which checkpoints are cosigned
-    limits: Limits = LIMITS
+    examination: Examination = field(default_factory=lambda: Examination(LIMITS, 0))
     caps: Caps = field(default_factory=Caps)
     size: BatchSize = field(default_factory=BatchSize)
 
@@ -103,6 +105,18 @@ class Ingest:
 
         Raises DatabaseUnavailable; what earlier results told stands.
         """
+        known = self._known(appliance_id)
+        before: _Begun | None = None
+        for batch in self._batches(manifests):
+            # While others examine this batch, the one before it is written here.
+            begun = _Begun(batch, known, self.examination.begin(batch, known))
+            if before is not None:
+                yield from self._take(appliance_id, before, via, checkpoint)
+            before = begun
+        if before is not None:
+            yield from self._take(appliance_id, before, via, checkpoint)
+
+    def _batches(self, manifests: Iterable[Carried]) -> Iterator[list[Carried]]:
         batch: list[Carried] = []
         lines = size_bytes = 0
         for each in manifests:
@@ -113,60 +127,51 @@ class Ingest:
                 or lines + more > self.size.lines
                 or size_bytes + more_bytes > self.size.bytes
             ):
-                yield from self._take(appliance_id, batch, via, checkpoint)
+                yield batch
                 batch, lines, size_bytes = [], 0, 0
             batch.append(each)
             lines, size_bytes = lines + more, size_bytes + more_bytes
         if batch:
-            yield from self._take(appliance_id, batch, via, checkpoint)
+            yield batch
 
     def _take(
-        self, appliance_id: str, batch: Sequence[Carried], via: str, checkpoint: bytes
+        self, appliance_id: str, begun: _Begun, via: str, checkpoint: bytes
     ) -> Iterator[Taken]:
-        taken = self._batch(appliance_id, batch, via, checkpoint)
+        taken = self._settled(appliance_id, begun, via, checkpoint)
         yield taken
         # What waited behind the gap is more than fits into that transaction: go on until none is.
         while taken.site is not None and len(taken.dispositions) > taken.offered:
-            taken = self._batch(appliance_id, (), via, checkpoint)
+            known = taken.site.known
+            taken = self._settled(appliance_id, _Begun([], known, list), via, checkpoint)
             if taken.dispositions:
                 yield taken
 
-    def _batch(
-        self, appliance_id: str, batch: Sequence[Carried], via: str, checkpoint: bytes
-    ) -> Taken:
+    def _settled(self, appliance_id: str, begun: _Begun, via: str, checkpoint: bytes) -> Taken:
+        known, examined = begun.known, begun.examined()
         while True:
-            site = self.database.read(lambda connection: sites.read(connection, appliance_id))
-            known = None if site is None else site.known
-            examined = [self.examine(each, known) for each in batch]
             try:
                 taken = self.database.transact(
-                    lambda connection, known=known, examined=examined: self._settle(  # type: ignore[misc]  # mypy does not infer defaults of lambdas
-                        connection, appliance_id, known, examined, via, checkpoint
-                    )
+                    partial(self._settle, appliance_id, known, examined, via, checkpoint)
                 )
             except KeysChanged:
+                known = self._known(appliance_id)
+                examined = self.examination.begin(begun.batch, known)()
                 continue
             _log(appliance_id, taken, via)
             return taken
 
-    def examine(self, carried: Carried, known: KnownSite | None) -> Examined:
-        """Stage 1."""
-        envelope, lines = carried.envelope, carried.lines
-        if finding := too_large(envelope, lines, self.limits):
-            return Examined.unread(envelope, lines, finding)
-        read = read_envelope(envelope, self.limits)
-        if isinstance(read, Finding):
-            return Examined.unread(envelope, lines, read)
-        return Examined.of(envelope, lines, read, check_read(read, lines, known, self.limits))
+    def _known(self, appliance_id: str) -> KnownSite | None:
+        site = self.database.read(lambda connection: sites.read(connection, appliance_id))
+        return None if site is None else site.known
 
     def _settle(
         self,
-        connection: Connection,
         appliance_id: str,
         known: KnownSite | None,
         examined: Sequence[Examined],
         via: str,
         checkpoint: bytes,
+        connection: Connection,
     ) -> Taken:
         """Stage 2, inside the transaction."""
         now_ns = self.clock.wall_ns()
@@ -187,7 +192,12 @@ class Ingest:
         for each in examined:
             chain.offer(each)
         offered = len(chain.dispositions)
-        chain.take_waiting(self.examine, self.size.manifests, self.size.lines)
+        limits = self.examination.limits
+        chain.take_waiting(
+            lambda stored, keys: examine(stored, keys, limits),
+            self.size.manifests,
+            self.size.lines,
+        )
         chain.save()
         return Taken(
             site=chain.site,
@@ -240,7 +250,11 @@ class Ingest:
         for each in examined:
             assert each.finding is not None  # without keys nothing can be right
             evidence.keep(
-                connection, evidence.NOBODY, each.refused(each.finding, via), self.caps, now_ns
+                connection,
+                evidence.NOBODY,
+                Refused(each.envelope, each.lines, each.finding, each.place, via),
+                self.caps,
+                now_ns,
             )
             dispositions.append(each.disposition(each.finding.code, each.finding.detail))
         stranger = sites.stranger(appliance_id)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from appliance.controlplane.database import Database
 from appliance.controlplane.enrolment import Act
 from appliance.controlplane.evidence import Caps
+from appliance.controlplane.examination import Examination
 from appliance.controlplane.identity import Identity, bind, load_identity
 from appliance.controlplane.ingest import Ingest
 from appliance.controlplane.migration import migrate
@@ -18,6 +19,7 @@ from appliance.controlplane.settings import (
     load,
 )
 from appliance.domain.clock import Clock, SystemClock
+from appliance.manifests.verify import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ControlPlane:
         return Act(actor, self.clock.wall_ns(), self.identity.key, self.entropy)
 
     def close(self) -> None:
+        self.ingest.examination.close()
         self.database.close()
 
 
@@ -64,6 +67,7 @@ def open_control_plane(
         clock=time,
         entropy=entropy,
         posting=Posting,
+        examination=Examination(LIMITS, told.ingest.processes),
         caps=Caps(told.ingest.evidence_per_site_max, told.ingest.evidence_bytes_max),
     )
     return ControlPlane(home, told, identity, database, time, entropy, ingest)

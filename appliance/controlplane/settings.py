@@ -35,6 +35,7 @@ class DatabaseSettings(Section, frozen=True):
 class Ingest(Section, frozen=True):
     bundle_bytes_max: Count = 32 * 1024 * 1024  # of one POST; a file may be larger
     at_once_max: Count = 2  # bundles that are verified at the same time
+    processes: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2  # that help to verify large bundles
     requests_per_min: Count = 120  # of one appliance
     evidence_bytes_max: Count = 1024 * 1024  # of what is kept of a manifest that was refused
     evidence_per_site_max: Count = 1_000  # rows of it

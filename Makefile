@@ -2,14 +2,14 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test crash check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
 bin := .venv/bin
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: ## Make .venv with `cic` and everything needed to serve
 	@packaging/setup install
@@ -19,6 +19,10 @@ models: ## Also fetch the demo's two small models
 
 demo: models ## Serve a model on this machine and ask it something (ONCE=1: end after the answer)
 	@$(bin)/cic demo $(if $(filter-out 0,$(ONCE)),--once)
+
+demo-billing: ## From a completion to a reconciled bill on this machine: by wire, then by stick
+	@packaging/setup test
+	@$(bin)/python -m tests.demo_billing
 
 test: ## Run the tests (ARGS="-k limits" passes options to pytest)
 	@packaging/setup test

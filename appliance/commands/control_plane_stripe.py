@@ -73,7 +73,7 @@ def deliver(invocation: ControlInvocation, turns: int) -> None:
     else:
         print_fields(done.items())
     if done["failures"]:
-        raise SystemExit(ExitCode.FAILED)
+        click.get_current_context().exit(ExitCode.FAILED)
 
 
 @stripe.group("quarantine")

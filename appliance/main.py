@@ -32,8 +32,10 @@ from appliance.gateway.app import Gateway
 from appliance.limits.estimate import PromptEstimator
 from appliance.limits.memory import MemoryLimitStore
 from appliance.live import Live
+from appliance.manifests.lines import Salts
 from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
+from appliance.own_books import OwnBooks
 from appliance.registry.registry import Registry, open_database
 from appliance.scheduler.scheduler import Scheduler
 from appliance.sealing import make_sealer, manifest_service
@@ -43,6 +45,7 @@ from appliance.security.secrets import SiteSecrets, load_all
 from appliance.seeding import seed_limits
 from appliance.settings import Settings
 from appliance.sync.identity import establish
+from appliance.sync.proofs import Proofs
 from appliance.synchronising import synchronisation
 from appliance.wire import logs
 from appliance.wire.home import Home
@@ -124,6 +127,11 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         digester(secrets.pepper),
         entropy=EntropyPool().take,
         ready=lambda: ledger.healthy,
+        books=OwnBooks(
+            reader,
+            Proofs(home.ledger_file, Salts(identity.salts)),
+            window_s=settings.manifests.window_s,
+        ),
     )
     registry.on_change(gateway.swap)
     stack.push_async_callback(gateway.close)

@@ -25,6 +25,14 @@ from appliance.gateway.errors import (
 )
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.head import Dater
+from appliance.gateway.own_usage import (
+    USAGE_PATH,
+    LayerGauges,
+    OwnBooks,
+    day_and_month_ns,
+    proof_ref,
+    report,
+)
 from appliance.gateway.pipeline import Pipeline
 from appliance.gateway.pools import Pools
 from appliance.gateway.routes import HEALTH_PATHS, MODELS_PATH, ROUTES
@@ -50,7 +58,7 @@ class Gateway:
     """Made by the composition root; everything it works with comes in here.
 
     `digest` turns a key into what the snapshot's table is keyed by. `ready` is the rest of the
-    appliance's part in `/readyz`.
+    appliance's part in `/readyz`. Without `books` there is nothing at `/v1/usage`.
     """
 
     def __init__(
@@ -66,12 +74,15 @@ class Gateway:
         *,
         entropy: Callable[[int], bytes] = os.urandom,
         ready: Callable[[], bool] = lambda: True,
+        books: OwnBooks | None = None,
     ) -> None:
         self.stats = Stats()
         self._settings = settings
         self._clock = clock
         self._scheduler = scheduler
         self._ready = ready
+        self._books = books
+        self._limits = limits
         self._entropy = entropy
         self._running: set[Running] = set()
         self._dater = Dater()
@@ -224,6 +235,10 @@ class Gateway:
                 self._look(call, path)
             else:
                 raise _other_method("GET, HEAD")
+        elif self._books is not None and (path == USAGE_PATH or proof_ref(path) is not None):
+            if call.method not in {"GET", "HEAD"}:
+                raise _other_method("GET, HEAD")
+            await self._look_at_usage(call, path, self._books)
         else:
             raise RouteNotFound("There is nothing at this path.")
 
@@ -241,6 +256,22 @@ class Gateway:
             call.answer(200, catalog.listing(entries, owned_by))
         else:
             call.answer(200, catalog.single(entries, path, owned_by))
+
+    async def _look_at_usage(self, call: Call, path: str, books: OwnBooks) -> None:
+        """What a key sees of its own use. Any role may look; nothing of it is metered."""
+        caller = self._pipeline.authenticate(call)
+        ref = proof_ref(path)
+        if ref is not None:
+            call.answer(200, await books.proof(caller.tenant_id, ref))
+            return
+        now_ns = self._clock.wall_ns()
+        usage = await books.usage(caller.key_id, *day_and_month_ns(now_ns))
+        now_s = self._clock.monotonic_s()
+        layers = [
+            LayerGauges(layer.layer.value, self._limits.gauges(layer, now_s))
+            for layer in caller.layers
+        ]
+        call.answer(200, report(caller, usage, layers, now_ns))
 
     # The watch.
 

@@ -16,10 +16,12 @@ GatewayError
 │   ├── ModelNotAllowed           model_not_allowed
 │   └── RegionNotAllowed          region_not_allowed
 ├── RouteNotFound             404 not_found
-├── ModelNotFound             404 model_not_found
+│   ├── ModelNotFound             model_not_found
+│   └── UsageNotFound             usage_not_found
 ├── MethodNotAllowed          405 method_not_allowed
 ├── RequestTimeout            408 request_timeout
 ├── IdempotencyInProgress     409 idempotency_in_progress
+├── NotSealedYet              409 not_sealed_yet
 ├── BodyTooLarge              413 body_too_large
 ├── UnsupportedMedia          415 unsupported_media_type
 ├── ExpectationFailed         417 expectation_failed
@@ -152,6 +154,10 @@ class ModelNotFound(RouteNotFound):
     code = "model_not_found"
 
 
+class UsageNotFound(RouteNotFound):
+    code = "usage_not_found"
+
+
 class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
     status = 405
@@ -167,6 +173,12 @@ class RequestTimeout(GatewayError):
 
 class IdempotencyInProgress(GatewayError):
     code = "idempotency_in_progress"
+    status = 409
+    kind = "invalid_request_error"
+
+
+class NotSealedYet(GatewayError):
+    code = "not_sealed_yet"
     status = 409
     kind = "invalid_request_error"
 

@@ -23,7 +23,7 @@ from typing import Final
 
 from appliance.domain.limits import LayerLimits
 from appliance.limits.refusal import explain
-from appliance.limits.reservation import Gauge, Refusal, Reservation
+from appliance.limits.reservation import Dimension, Gauge, Refusal, Reservation
 from appliance.limits.scope import NO_LIMIT, Scope
 from appliance.limits.window import DAY_S, MINUTE_S
 
@@ -161,6 +161,36 @@ class MemoryLimitStore:
             scope.day.total + scope.held,
             scope.running,
         )
+
+    def gauges(self, layer: LayerLimits, now_s: float) -> dict[Dimension, Gauge]:
+        """What is left of each limit of a layer, and how long until all of it is free again.
+
+        For tokens held by requests that run now nobody can say when: they count as just used.
+        """
+        used = self.used(layer.scope_id, now_s)
+        scope = self._scopes.get(layer.scope_id)
+        limits = layer.limits
+        minute_s = day_s = requests_s = 0.0
+        if scope is not None:
+            requests_s = scope.requests.empty_in_s(now_s)
+            minute_s = MINUTE_S if scope.held else scope.minute.empty_in_s(now_s)
+            day_s = DAY_S if scope.held else scope.day.empty_in_s(now_s)
+        told = (
+            (
+                Dimension.REQUESTS_PER_MIN,
+                limits.requests_per_min,
+                used.requests_per_min,
+                requests_s,
+            ),
+            (Dimension.TOKENS_PER_MIN, limits.tokens_per_min, used.tokens_per_min, minute_s),
+            (Dimension.TOKENS_PER_DAY, limits.tokens_per_day, used.tokens_per_day, day_s),
+            (Dimension.CONCURRENCY, limits.concurrency, used.concurrency, 0.0),
+        )
+        return {
+            dimension: Gauge(limit, max(0, limit - count), reset_s)
+            for dimension, limit, count, reset_s in told
+            if limit is not None
+        }
 
     def seed(self, scope_id: str, spent: Iterable[Spent], now_s: float) -> None:
         """Count what the ledger says was used before this start, so that a restart is no new quota.

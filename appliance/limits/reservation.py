@@ -3,6 +3,7 @@
 Both results carry the figures of the `x-ratelimit-*` headers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -87,4 +88,8 @@ class LimitStore(Protocol):
 
     def release(self, reservation: Reservation, now_s: float) -> None:
         """Give everything back, the request too: nothing was served."""
+        ...
+
+    def gauges(self, layer: LayerLimits, now_s: float) -> Mapping[Dimension, Gauge]:
+        """What is left of each limit that the layer sets, for its owner to see."""
         ...

@@ -67,6 +67,22 @@ class UsageSum(msgspec.Struct, frozen=True, gc=False):
     key_id: str | None = None
 
 
+class Tokens(msgspec.Struct, frozen=True, gc=False):
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+
+
+class KeyUsage(msgspec.Struct, frozen=True, gc=False):
+    """What one key used of one model."""
+
+    model: str
+    day: Tokens
+    month: Tokens
+    total: Tokens
+
+
 class SlotTotal(msgspec.Struct, frozen=True, gc=False):
     """What one key was served in one slot of time."""
 
@@ -188,6 +204,20 @@ class LedgerReader:
             for row in rows
         ]
 
+    def key_usage(self, key_id: str, day_ns: int, month_ns: int) -> list[KeyUsage]:
+        """What one key used since these moments and since ever, by model.
+
+        Both moments must be starts of a slot, as the starts of days are.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(
+                _KEY_USAGE, {"key": key_id, "day": day_ns // SLOT_NS, "month": month_ns // SLOT_NS}
+            ).fetchall()
+        return [
+            KeyUsage(row[0], Tokens(*row[1:5]), Tokens(*row[5:9]), Tokens(*row[9:13]))
+            for row in rows
+        ]
+
     def totals_since(self, since_ns: int, slot_ns: int = SLOT_NS) -> list[SlotTotal]:
         """What each key was served since then, in slots of time: to fill the limits again.
 
@@ -235,6 +265,17 @@ class LedgerReader:
             connection.row_factory = None
             yield connection
 
+
+def _sums_since(slot: str) -> str:
+    columns = ("requests", "input_tokens", "output_tokens", "cached_tokens")
+    return ", ".join(f"sum({column} * (slot >= {slot}))" for column in columns)
+
+
+_KEY_USAGE: Final = f"""
+    SELECT model, {_sums_since(":day")}, {_sums_since(":month")}, {_sums_since("0")}
+    FROM subjects JOIN slots INDEXED BY slots_of_subject USING (subject_no)
+    WHERE key_id = :key GROUP BY model ORDER BY model
+"""  # noqa: S608 (names of this file)
 
 # Whole slots between two numbers, and single records of the (at most two) slots at the edges.
 _PARTS: Final = f"""

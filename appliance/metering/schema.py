@@ -125,6 +125,7 @@ INSERT INTO head VALUES (1, 0, zeroblob(32), 0, 0, 0);
 
 
 _SECOND: Final = """
+CREATE INDEX slots_of_subject ON slots (subject_no);
 CREATE TABLE manifests (
   epoch INTEGER NOT NULL,
   seq INTEGER NOT NULL,

@@ -18,6 +18,7 @@ import inspect
 import json
 import mmap
 import os
+import pkgutil
 import selectors
 import signal
 import socket
@@ -28,13 +29,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import appliance
 from appliance.controlplane import stripe_billing
 from appliance.domain.clock import SystemClock
 from tests.integration.conservation.naive import NAIVE
 from tests.integration.conservation.points import POINTS, Point
 
 ARMED_BYTES = 64
-PRELOADED = ("appliance.cli", "appliance.main", "appliance.commands.site", "stripe")
 
 
 class Armed:
@@ -214,6 +215,6 @@ def _say(what: dict[str, int]) -> None:
 
 if __name__ == "__main__":
     sys.stdin = os.fdopen(0, "r", buffering=1)
-    for name in {*PRELOADED, *(point.where.partition(":")[0] for point in POINTS)}:
-        importlib.import_module(name)
+    for module in pkgutil.walk_packages(appliance.__path__, "appliance."):
+        importlib.import_module(module.name)
     serve(Armed(Path(sys.argv[1])), Shift(Path(sys.argv[2])))

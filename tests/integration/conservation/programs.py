@@ -52,12 +52,15 @@ class Launcher:
                     self._changed.notify_all()
             else:
                 self._pids.put(told["pid"])
+        self._pids.put(0)  # it ended: nobody starts anything any more
 
     def start(self, order: dict[str, Any]) -> int:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return self._pids.get(timeout=LOAD_S)
+        pid = self._pids.get(timeout=LOAD_S)
+        assert pid, "the launcher ended"
+        return pid
 
     def status(self, pid: int) -> int | None:
         """How a child ended: negative is a signal; None while it runs."""

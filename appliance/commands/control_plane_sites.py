@@ -103,9 +103,12 @@ def enroll(
     _print_site(invocation, shown)
 
 
-@click.group("sites")
-def sites_group() -> None:
-    """The sites that report here."""
+@click.group("sites", invoke_without_command=True)
+@click.pass_context
+def sites_group(ctx: click.Context) -> None:
+    """The sites that report here. Without a command: list them."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_sites)
 
 
 @sites_group.command("list")

@@ -43,7 +43,9 @@ _STATE_STYLES: Final = {
 _STATE_FIELDS: Final = frozenset({"STATE", "STATUS", "READY", "OK"})
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: `Column[Row](…)` sets an attribute, which a frozen class with slots cannot refuse
+# in the way that typing expects.
+@dataclass(frozen=True)
 class Column(Generic[T]):
     """A column of a table: its title and what it shows of a row."""
 

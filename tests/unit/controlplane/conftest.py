@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 
 from appliance.controlplane.database import Database
+from appliance.controlplane.identity import create
 from appliance.controlplane.migration import migrate
-from tests.fakes.clock import START_NS
+from appliance.controlplane.service import ControlPlane, open_control_plane
+from appliance.controlplane.settings import ControlHome, ControlPlaneSettings, DatabaseSettings
+from tests.fakes.clock import START_NS, ManualClock
+from tests.fakes.entropy import SeededEntropy
 from tests.fakes.postgresql import Server, programs, server
+from tests.fakes.sites import START_NS as SITE_START_NS
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +43,25 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database.open(database_url)
     try:
         migrate(opened, START_NS)
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def plane(database_url: str, tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane whose clock stands still at the time of `tests.fakes.sites`, a day later."""
+    home = ControlHome(tmp_path / "control")
+    home.root.mkdir()
+    home.config_file.write_text("")
+    create(home, SeededEntropy(7))
+    opened = open_control_plane(
+        home,
+        clock=ManualClock(SITE_START_NS + 86_400 * 1_000_000_000),
+        entropy=SeededEntropy(11),
+        settings=ControlPlaneSettings(database=DatabaseSettings(url=database_url)),
+    )
+    try:
         yield opened
     finally:
         opened.close()

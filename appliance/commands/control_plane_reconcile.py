@@ -14,6 +14,7 @@ from appliance.commands.moments import Moment
 from appliance.commands.output import Column, print_json, print_rows
 from appliance.controlplane import customers, focus, reconcile_table, sites, tenants
 from appliance.controlplane.billing_errors import BadAmount
+from appliance.controlplane.capacity import accrue
 from appliance.controlplane.database import Database
 from appliance.controlplane.holds import HeldSum, Released, Selection
 from appliance.controlplane.pricing import HOUR_S, next_month_s
@@ -68,6 +69,7 @@ def reconcile(
             asyncio.run(_read_stripe(invocation, database, from_s, until_s))
         currency = invocation.settings().billing.currency
         now_ns = SystemClock().wall_ns()
+        database.transact(lambda connection: accrue(connection, now_ns))
         found = database.read(
             lambda connection: report(connection, question, currency=currency, now_ns=now_ns)
         )

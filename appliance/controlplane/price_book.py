@@ -287,7 +287,7 @@ def _additions(
         for row in connection.execute(select(MULTIPLIERS))
     }
     wanted_regions = {
-        (line.region, hour_of(line.since)): line.multiplier_bp for line in file.regions
+        (line.region.lower(), hour_of(line.since)): line.multiplier_bp for line in file.regions
     }
     for key in known.keys() & wanted.keys():
         _check(known[key] == wanted[key], f"{key[0]} has another {key[1]} price of that hour")

@@ -3,7 +3,7 @@
 - The price of an hour is the newest of its model, kind and plan whose `since` is not after the
   hour; a model without one takes the price of "*". A price of the model that begins later does not
   hide that of "*" before it.
-- The multiplier is the newest of the region, else of the region "*".
+- The multiplier is the newest of the region, in whatever case it is written, else of "*".
 - An amount is quantity x price x multiplier in whole numbers, rounded to a micro, half to even,
   once, at the row of the outbox.
 """
@@ -128,7 +128,7 @@ class Book:
     def rate(self, model: str, kind: str, plan: str, region: str, hour_s: int) -> Rate | None:
         """None: nobody said what that costs, so it must not be billed."""
         price = _newest(hour_s, self.prices, (model, kind, plan), (ANY, kind, plan))
-        multiplier = _newest(hour_s, self.regions, region, ANY)
+        multiplier = _newest(hour_s, self.regions, region.lower(), ANY)
         if price is None or multiplier is None:
             return None
         return Rate(price, multiplier)

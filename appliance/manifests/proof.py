@@ -110,7 +110,7 @@ def verify_proof(raw: bytes, *keys: PublicKey) -> ProofVerdict:
     try:
         header = decode(parts.header, Header)
         line = decode(parts.line, Line)
-        record = decode(parts.record, Record)
+        record = _read_record(parts.record)
     except BadDocument as error:
         raise BadProof(f"The proof holds something else: {error.message}") from error
     signer = next((key for key in keys if key.key_id == header.key_id), None)
@@ -138,12 +138,25 @@ def read_proof(raw: bytes) -> Proof:
         proof = decode(text, Proof)
     except BadDocument as error:
         raise BadProof(f"This is no proof: {error.message}", next_step=_AGAIN) from error
+    if encode(proof) != text:
+        raise BadProof("This is no proof: it says more than a proof does.", next_step=_AGAIN)
     if proof.object != PROOF_OBJECT or proof.v != 1:
         raise BadProof(
             f"This is {proof.object!r} of version {proof.v}.",
             next_step="Use a newer `cic verify`.",
         )
     return proof
+
+
+def _read_record(raw: bytes) -> Record:
+    """A record as the ledger wrote it; a client's own request id may hold any character."""
+    try:
+        record = msgspec.json.decode(raw, type=Record)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadDocument(f"this is no record: {error}") from error
+    if canonical(record) != raw:
+        raise BadDocument("the record is not written as records are")
+    return record
 
 
 def _sorted_out(

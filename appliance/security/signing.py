@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -23,6 +23,21 @@ from appliance.security.errors import BadPublicKey
 from appliance.security.secrets import SECRET_BYTES, read_secret, write_secret
 
 PEM_BYTES_MAX: Final = 4_096
+
+# The points of small order, and the two other ways to write some of them, without the sign bit. A
+# signature for such a key holds for nearly every message, so its owner could deny what he signed.
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
 
 
 class PublicKey:
@@ -43,13 +58,19 @@ class PublicKey:
         raw = text.encode() if isinstance(text, str) else text
         try:
             key = load_pem_public_key(raw[:PEM_BYTES_MAX])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadPublicKey(
                 f"This is no public key: {error}.",
                 next_step="Give the PEM file that `cic manifest public-key` printed.",
             ) from error
         if not isinstance(key, Ed25519PublicKey):
             raise BadPublicKey("The public key is not an Ed25519 key.", next_step="Give another.")
+        encoded = key.public_bytes_raw()
+        if encoded[:-1] + bytes([encoded[-1] & 0x7F]) in _SMALL_ORDER:
+            raise BadPublicKey(
+                "With this public key anybody can make signatures: it is no real one.",
+                next_step="Make a new key.",
+            )
         return cls(key)
 
     def verify(self, signature: bytes, message: bytes) -> bool:

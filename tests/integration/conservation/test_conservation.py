@@ -13,7 +13,7 @@ import random
 import pytest
 
 from tests.fakes.stripe.faults import FAULTS
-from tests.integration.conservation.balance import TAKEN
+from tests.integration.conservation.balance import TAKEN, Sheet
 from tests.integration.conservation.points import CONTROL, SITE, names
 from tests.integration.conservation.world import HOUR_S, World, world
 
@@ -62,16 +62,35 @@ def test_every_token_is_billed_once_or_explained_whatever_is_killed() -> None:
             sheet = made.settled()
             _log.info("after %s kills:\n%s", done, sheet)
             assert sheet.wrong == []
+            the_report_agrees(made, sheet)
             made.stripe.double.faults.at_random(SEED + done, 0.05, STRIPE_FAULTS, EVENTS)
         every = {*names(SITE), *names(CONTROL)}
         if len(every) <= KILLS:
             assert made.kills.keys() == every
+            assert dict(sheet.lines)["Stripe: late invoice items"] > 0
         lines = dict(sheet.lines)
         assert lines["held"] > 0  # of the tenant that is mapped to nobody
         assert lines["free"] > 0
         assert lines["Stripe: meter events"] > 0
-        assert lines["Stripe: late invoice items"] > 0
         assert made.stripe.double.limits.overlaps == []
+
+
+def the_report_agrees(made: World, sheet: Sheet) -> None:
+    """`cic control-plane reconcile` finds what the checker found, and no drift anywhere."""
+    code, rows = made.reconciled()
+    assert code == 0
+    assert {row["drift"] for row in rows} == {"0"}
+    ours, total = dict(sheet.lines), rows[-1]
+    for column, line in (
+        ("signed", "Σ manifests"),
+        ("ledger", "accepted"),
+        ("free", "free"),
+        ("held", "held"),
+        ("outbox", "outbox"),
+        ("stripe", "Stripe: meter events"),
+        ("invoiced", "Stripe: late invoice items"),
+    ):
+        assert int(total[column]) == ours[line], column
 
 
 def killed_while_sending(made: World, jump_s: int) -> None:

@@ -5,6 +5,7 @@ double live in the test's own process and lose nothing. All clocks move together
 """
 
 import contextlib
+import csv
 import http.client
 import itertools
 import json
@@ -313,6 +314,18 @@ class World:
                 f"SELECT count(*) FROM outbox WHERE state NOT IN ({marks})", (*TAKEN, "late")
             ).fetchone()
         return not open_rows
+
+    def reconciled(self) -> tuple[int, list[dict[str, str]]]:
+        """The product's own report, when everything rests: its exit code and its rows."""
+        log, table = self.control_home.parent / "reconcile.log", self.control_home / "report.csv"
+        log.touch()
+        program = Program(self.launcher, "", log)
+        program.start(
+            *("control-plane", "--home", str(self.control_home), "reconcile", "--csv", str(table))
+        )
+        code = self.launcher.wait(program.pid)
+        with table.open(newline="", encoding="utf-8") as rows:
+            return code, list(csv.DictReader(rows))
 
     def books(self) -> Books:
         books = Books(answered=dict(self.answered))

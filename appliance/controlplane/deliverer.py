@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 LOOK_UPS: Final = 20  # hours, in one pass over a lane
 BATCH: Final = 12  # rows that are in flight, or in doubt, together
 LEASE_S: Final = 120
+ROUND_S: Final = 60
 CALL_S: Final = 30  # no call is begun with less of the lease left
 LOOK_AGAIN_S: Final = 60  # for a lane that waits for time to pass
 DENIED_S: Final = 300  # for a key that Stripe does not take
@@ -107,20 +108,35 @@ class Deliverer:
         self._late_quiet_s = late_quiet_s
 
     async def round(self) -> Round:
-        """One pass over the lanes that are due."""
+        """Pass over the lanes that are due, some at a time, until none is or `ROUND_S` is over."""
+        ends_s = self._clock.monotonic_s() + ROUND_S
         holder = self._entropy(8).hex()
-        now_ns = self._clock.wall_ns()
-        lanes = await self._database.arun(
-            lambda connection: lease(
-                connection, holder, now_ns, now_ns + LEASE_S * SECOND_NS, self._parallel
-            )
-        )
+        total = Round()
         async with asyncio.TaskGroup() as tasks:
-            passes = [tasks.create_task(self._pass(lane, holder)) for lane in lanes]
-        total = Round(lanes=len(lanes))
-        for done in passes:
-            total = total.plus(done.result())
+            runs = [
+                tasks.create_task(self._passes(lane, holder, ends_s))
+                for lane in await self._lease(holder, self._parallel)
+            ]
+        for run in runs:
+            total = total.plus(run.result())
         return total
+
+    async def _passes(self, lane: Lane, holder: str, ends_s: float) -> Round:
+        """This lane, and then one after the other: a slow one keeps no other waiting."""
+        total, lanes = Round(), [lane]
+        while lanes:
+            total = total.plus(await self._pass(lanes[0], holder)).plus(Round(lanes=1))
+            if total.denied or self._clock.monotonic_s() >= ends_s:
+                break
+            lanes = await self._lease(holder, 1)
+        return total
+
+    async def _lease(self, holder: str, limit: int) -> list[Lane]:
+        now_ns = self._clock.wall_ns()
+        until_ns = now_ns + LEASE_S * SECOND_NS
+        return await self._database.arun(
+            lambda connection: lease(connection, holder, now_ns, until_ns, limit)
+        )
 
     async def _pass(self, lane: Lane, holder: str) -> Round:
         """One lane until it is empty, has to wait, fails, or its lease is nearly over."""
@@ -133,7 +149,7 @@ class Deliverer:
             jitter = int.from_bytes(self._entropy(4), "big")
             wait_s, note = back_off_s(failures, jitter), stopped.message
             done = replace(done, failures=1)
-        elif done.waiting:
+        elif done.waiting or not (done.accepted or done.refused or done.planned_late):
             wait_s, note = LOOK_AGAIN_S, "waiting for time to pass"
         next_try_ns = self._clock.wall_ns() + wait_s * SECOND_NS
         await self._database.arun(

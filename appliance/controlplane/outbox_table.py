@@ -46,5 +46,6 @@ OUTBOX: Final = Table(
     Column("late_key", Text),  # of the invoice item that bills it
     Column("note", Text, nullable=False, default=""),  # for a person
     Index("outbox_state", "state", "customer_id", "meter"),
+    Index("outbox_late", "late_key"),
     Index("outbox_hour", "customer_id", "meter", "hour_s"),
 )

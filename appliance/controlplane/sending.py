@@ -81,7 +81,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is to be sent, which hours have to be looked up, and how many rows wait."""
+    """What is to be sent; only if nothing is: hours to be looked up, and how many rows wait."""
 
     events: tuple[Sending, ...] = ()
     look_up: tuple[HourOf, ...] = ()
@@ -132,7 +132,9 @@ def claim(
         _begin(connection, row, routes[tariff], fates[tariff, row["hour_s"]], now_ns, entropy)
         for row, tariff in chosen
     )
-    return Batch(events, tuple(look_up), waiting + _waiting_fresh(connection, lane))
+    if events:
+        return Batch(events)
+    return Batch(look_up=tuple(look_up), waiting=waiting + _waiting_fresh(connection, lane))
 
 
 def finish(connection: Connection, attempts: Iterable[Attempt], now_ns: int) -> None:
@@ -146,6 +148,13 @@ def finish(connection: Connection, attempts: Iterable[Attempt], now_ns: int) -> 
         )
         if outcome in ARRIVED:
             settle(connection, [row_id], OutboxState.ACCEPTED, now_ns)
+        elif outcome is Outcome.REFUSED and attempt.sending.doubted:
+            # This attempt did not arrive; an earlier one may have. Stripe's sum will tell.
+            connection.execute(
+                update(STRIPE_DELIVERIES)
+                .where(STRIPE_DELIVERIES.c.row_id == row_id)
+                .values(suspect=attempt.message)
+            )
         elif outcome is Outcome.REFUSED:
             settle(connection, [row_id], OutboxState.QUARANTINED, now_ns, attempt.message)
         elif outcome in ABSENT and not attempt.sending.doubted:

@@ -217,6 +217,8 @@ class StripeSdk:
             "customer": new.stripe_customer,
             "items": items,
             "billing_cycle_anchor": new.anchor_s,
+            # Backdated usage is on the invoice of the period's end; a flexible subscription would
+            # bill it at once, before the rest of it has come ("Create a backdated subscription").
             "billing_mode": {"type": "classic"},
             "collection_method": "send_invoice",
             "days_until_due": new.days_until_due,

@@ -1,18 +1,14 @@
-"""What Stripe has of our usage, per customer, meter and hour: read there, kept, told to billing.
+"""What Stripe's meters have counted of our usage, per customer, meter and hour: read and kept.
 
-- `stripe_sums`: what its meters counted, as last read (`Facts.read` reads them now).
-- `invoiced`: what invoice items bill because no meter could.
-- `undelivered`: what has not come to either, and in which state it is.
-
-Facts of Stripe: sums are read per meter and customer, by hours, on the hour; hours without events
-are left out; they lag behind events ("List billing meter event summaries").
+Sums are read per meter and customer, by hours, on the hour; hours without events are left out;
+they lag behind events ("List billing meter event summaries").
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, select, update
 
 from appliance.controlplane.database import Database
 from appliance.controlplane.delivery import HOUR_S, SETTLED_AFTER_S, Sum
@@ -42,63 +38,6 @@ class Stream:
     event_name: str
     meter_id: str
     hours: tuple[int, ...]
-
-
-def stripe_sums(
-    connection: Connection, customer_id: str, meter: str, from_s: int, until_s: int
-) -> dict[int, int]:
-    """Tokens per hour that Stripe's meters count, as last read; over all prices of the meter."""
-    readings = STRIPE_READINGS
-    rows = connection.execute(
-        select(readings.c.hour_s, func.sum(readings.c.quantity))
-        .where(
-            readings.c.customer_id == customer_id,
-            readings.c.meter == meter,
-            readings.c.hour_s >= from_s,
-            readings.c.hour_s < until_s,
-        )
-        .group_by(readings.c.hour_s)
-    )
-    return {hour_s: int(quantity) for hour_s, quantity in rows}
-
-
-def invoiced(
-    connection: Connection, customer_id: str, meter: str, from_s: int, until_s: int
-) -> dict[int, int]:
-    """Tokens per hour that invoice items bill."""
-    rows = connection.execute(
-        select(OUTBOX.c.hour_s, func.sum(OUTBOX.c.quantity))
-        .where(_of(customer_id, meter, from_s, until_s), OUTBOX.c.state == OutboxState.LATE)
-        .group_by(OUTBOX.c.hour_s)
-    )
-    return {hour_s: int(quantity) for hour_s, quantity in rows}
-
-
-def undelivered(
-    connection: Connection, customer_id: str, meter: str, from_s: int, until_s: int
-) -> dict[int, dict[str, int]]:
-    """Tokens per hour and state that are neither taken nor invoiced."""
-    rows = connection.execute(
-        select(OUTBOX.c.hour_s, OUTBOX.c.state, func.sum(OUTBOX.c.quantity))
-        .where(
-            _of(customer_id, meter, from_s, until_s),
-            OUTBOX.c.state.not_in((*TAKEN, OutboxState.LATE)),
-        )
-        .group_by(OUTBOX.c.hour_s, OUTBOX.c.state)
-    )
-    found: dict[int, dict[str, int]] = defaultdict(dict)
-    for hour_s, state, quantity in rows:
-        found[hour_s][state] = int(quantity)
-    return dict(found)
-
-
-def _of(customer_id: str, meter: str, from_s: int, until_s: int) -> ColumnElement[bool]:
-    return and_(
-        OUTBOX.c.customer_id == customer_id,
-        OUTBOX.c.meter == meter,
-        OUTBOX.c.hour_s >= from_s,
-        OUTBOX.c.hour_s < until_s,
-    )
 
 
 class Facts:

@@ -10,12 +10,11 @@ from sqlalchemy import select, update
 
 from appliance.controlplane.database import Database
 from appliance.controlplane.lanes import Lane, lease, wake
-from appliance.controlplane.stripe_facts import stripe_sums
 from appliance.controlplane.stripe_objects import MeterEvent
-from appliance.controlplane.stripe_tables import STRIPE_ATTEMPTS, STRIPE_LANES
+from appliance.controlplane.stripe_tables import STRIPE_ATTEMPTS, STRIPE_LANES, STRIPE_READINGS
 from tests.fakes.clock import START_NS, ManualClock
 from tests.fakes.stripe.double import StripeDouble
-from tests.fakes.stripe_side import DAY_S, HOUR_S, METER, StripeSide, outbox, put, sdk, states
+from tests.fakes.stripe_side import DAY_S, HOUR_S, StripeSide, outbox, put, sdk, states
 
 NOW_S = START_NS // 1_000_000_000
 THIS_HOUR_S = NOW_S // HOUR_S * HOUR_S
@@ -264,6 +263,33 @@ async def test_what_cannot_be_told_goes_to_a_person(
     assert "7 tokens" in outbox(database)[0]["note"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "state"), [("answer_lost", "accepted"), ("reset_before", "quarantined")]
+)
+async def test_a_refusal_after_an_unanswered_attempt_is_looked_up(
+    side: StripeSide,
+    database: Database,
+    double: StripeDouble,
+    clock: ManualClock,
+    fault: str,
+    state: str,
+) -> None:
+    """The refusal says nothing of the attempt before it."""
+    put(database, "a", AN_HOUR_AGO_S, 100)
+    await side.round()
+    put(database, "b", AN_HOUR_AGO_S, 7)
+    double.faults.plan(fault, EVENTS)
+    await side.round()
+    [meter] = double.account.objects["billing.meter"].values()
+    meter["status"] = "inactive"
+    clock.turn(5)
+    await side.round()
+    assert states(database)["b"] == "sending"
+    clock.turn(2 * HOUR_S)
+    await look(side, clock)
+    assert states(database) == {"a": "accepted", "b": state}
+
+
 async def test_rows_of_an_hour_in_doubt_wait_for_its_sum(
     side: StripeSide, database: Database, double: StripeDouble, clock: ManualClock
 ) -> None:
@@ -385,7 +411,9 @@ async def test_what_stripe_shows_becomes_reconciled(
     clock.turn(2 * HOUR_S)
     double.account.meter_events[-1]["cancelled"] = True  # one is missing there
     assert await side.facts.round() == 2
-    sums = database.read(lambda c: stripe_sums(c, "acme", METER, 0, 2**40))
+    sums = database.read(
+        lambda c: {row.hour_s: row.quantity for row in c.execute(select(STRIPE_READINGS))}
+    )
     assert sums == {AN_HOUR_AGO_S: 0, AN_HOUR_AGO_S - HOUR_S: 7}
     by_row = {"a": "accepted", "b": "reconciled"}
     assert states(database) == by_row

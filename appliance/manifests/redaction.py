@@ -82,6 +82,9 @@ def _hidden(raw: bytes) -> bytes:
 
 
 def _leaf(raw: bytes) -> bytes:
-    if raw.startswith(HIDDEN_LINE):
-        return bytes.fromhex(decode(raw, Redacted).redacted)
-    return leaf_hash(raw)
+    if not raw.startswith(HIDDEN_LINE):
+        return leaf_hash(raw)
+    hidden = decode(raw, Redacted)
+    if encode(hidden) != raw:
+        raise BadDocument("A hidden line says more than its hash.")
+    return bytes.fromhex(hidden.redacted)

@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation test-stripe check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -31,6 +31,14 @@ test: ## Run the tests (ARGS="-k limits" passes options to pytest)
 crash: ## Kill the appliance 300 times under load, cut its power 1,000 times (CRASH_KILLS=, CRASH_CUTS=)
 	@packaging/setup test
 	CRASH_KILLS=$(or $(CRASH_KILLS),300) CRASH_CUTS=$(or $(CRASH_CUTS),1000) $(bin)/pytest -q tests/integration/crash $(ARGS)
+
+conservation: ## Kill every process at named points 1,000 times, and account for every token (CONSERVATION_KILLS=)
+	@packaging/setup test
+	CONSERVATION_KILLS=$(or $(CONSERVATION_KILLS),1000) $(bin)/pytest -q tests/integration/conservation $(ARGS)
+
+test-stripe: ## The Stripe double's behaviours against Stripe's test mode (STRIPE_SECRET_KEY=sk_test_…)
+	@packaging/setup test
+	$(bin)/pytest -q tests/stripe_live $(ARGS)
 
 check: ## Check format, lint, types, the rule of imports and the pages
 	@packaging/setup test

@@ -42,15 +42,23 @@ class Server:
         self._made = 0
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a fresh database."""
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a fresh database, a copy of `template`."""
         self._made += 1
         name = f"test_{self._made}"
-        self._say(f"CREATE DATABASE {name}")
+        self._say(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
-            yield f"postgresql://{USER}@localhost/{name}?host={self.folder}"
+            yield self.url(name)
         finally:
             self._say(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def url(self, name: str) -> str:
+        return f"postgresql://{USER}@localhost/{name}?host={self.folder}"
+
+    def make_template(self, name: str) -> str:
+        """The URL of a database that stays; to be copied, nobody may be connected to it."""
+        self._say(f"CREATE DATABASE {name}")
+        return self.url(name)
 
     def _say(self, statement: str) -> None:
         with pg8000.native.Connection(

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
-from appliance.commands.bundle_import import read_key
 from appliance.commands.client import AdminClient
 from appliance.commands.context import absolute
 from appliance.commands.output import print_json
 from appliance.commands.standing import print_licence
 from appliance.security.signing import PublicKey
-from appliance.sync.bundles import read_brought
+from appliance.sync.bundles import read_brought, read_key
 from appliance.sync.errors import DocumentRefused
 from appliance.wire.command import Invocation
 from appliance.wire.sync import EntitlementInstall, EntitlementStatus
@@ -38,7 +37,7 @@ def install(invocation: Invocation, file: str, key_file: str | None) -> None:
             f"{file} holds {len(brought.envelopes)} documents.",
             next_step="Bundles are taken with `cic bundle import FILE`.",
         )
-    key: PublicKey | None = None if key_file is None else read_key(key_file)
+    key: PublicKey | None = None if key_file is None else read_key(Path(absolute(key_file)))
     body = EntitlementInstall(
         envelope=brought.envelopes[0].decode(errors="replace"),
         control_plane_key=None if key is None else key.pem,

@@ -101,34 +101,24 @@ def adjust(
             next_step="Give all three.",
         )
     rate = _rate(connection, correction)
-    amount = amount_micros(quantity, rate)
-    adjustment_id = f"adj_{entropy(12).hex()}"
-    connection.execute(
-        insert(ADJUSTED).values(
-            adjustment_id=adjustment_id,
-            customer_id=correction.customer_id,
-            meter=correction.meter,
-            kind=correction.kind,
-            model=correction.model,
-            region=correction.region,
-            plan=correction.plan,
-            hour_s=hour_s,
-            quantity=quantity,
-            micros_per_million=rate.micros_per_million,
-            multiplier_bp=rate.multiplier_bp,
-            amount_micros=amount,
-            reason=reason,
-            created_at_ns=now_ns,
-            created_by=by,
-        )
+    made = Adjustment(
+        f"adj_{entropy(12).hex()}",
+        correction.customer_id,
+        correction.meter,
+        hour_s,
+        quantity,
+        amount_micros(quantity, rate),
+        reason,
+        now_ns,
     )
+    _store(connection, correction, made, rate, by)
     if quantity > 0:
-        _bill(connection, correction, rate, amount, adjustment_id, now_ns)
-    elif amount < 0:
+        _bill(connection, correction, rate, made)
+    elif made.amount_micros < 0:
         grant(
             connection,
             correction.customer_id,
-            micros=-amount,
+            micros=-made.amount_micros,
             reason=reason,
             since_s=0,
             until_s=None,
@@ -136,7 +126,7 @@ def adjust(
             now_ns=now_ns,
             entropy=entropy,
             account=ADJUSTMENTS,
-            adjustment_id=adjustment_id,
+            adjustment_id=made.adjustment_id,
         )
     audit.record(
         connection,
@@ -144,20 +134,11 @@ def adjust(
         actor=by,
         action="adjust",
         kind="usage",
-        object_id=adjustment_id,
+        object_id=made.adjustment_id,
         name=correction.meter,
-        after=f"{quantity} tokens, {amount} micros: {reason}",
+        after=f"{quantity} tokens, {made.amount_micros} micros: {reason}",
     )
-    return Adjustment(
-        adjustment_id,
-        correction.customer_id,
-        correction.meter,
-        hour_s,
-        quantity,
-        amount,
-        reason,
-        now_ns,
-    )
+    return made
 
 
 def list_adjustments(connection: Connection, customer_id: str | None = None) -> list[Adjustment]:
@@ -213,36 +194,50 @@ def _credited(connection: Connection, correction: Correction) -> int:
     return int(total)
 
 
-def _bill(
-    connection: Connection,
-    correction: Correction,
-    rate: Rate,
-    amount: int,
-    adjustment_id: str,
-    now_ns: int,
+def _store(
+    connection: Connection, correction: Correction, made: Adjustment, rate: Rate, by: str
 ) -> None:
     connection.execute(
-        insert(OUTBOX).values(
-            **outbox_row(
-                source=adjustment_id,
-                customer_id=correction.customer_id,
-                kind=correction.kind,
-                model=correction.model,
-                region=correction.region,
-                plan=correction.plan,
-                hour_s=correction.hour_s,
-                quantity=correction.quantity,
-                rate=rate,
-                now_ns=now_ns,
-            )
+        insert(ADJUSTED).values(
+            adjustment_id=made.adjustment_id,
+            customer_id=made.customer_id,
+            meter=made.meter,
+            kind=correction.kind,
+            model=correction.model,
+            region=correction.region,
+            plan=correction.plan,
+            hour_s=made.hour_s,
+            quantity=made.quantity,
+            micros_per_million=rate.micros_per_million,
+            multiplier_bp=rate.multiplier_bp,
+            amount_micros=made.amount_micros,
+            reason=made.reason,
+            created_at_ns=made.created_at_ns,
+            created_by=by,
         )
     )
+
+
+def _bill(connection: Connection, correction: Correction, rate: Rate, made: Adjustment) -> None:
+    row = outbox_row(
+        source=made.adjustment_id,
+        customer_id=correction.customer_id,
+        kind=correction.kind,
+        model=correction.model,
+        region=correction.region,
+        plan=correction.plan,
+        hour_s=correction.hour_s,
+        quantity=correction.quantity,
+        rate=rate,
+        now_ns=made.created_at_ns,
+    )
+    connection.execute(insert(OUTBOX).values(**row))
+    amount = made.amount_micros
     if amount:
-        lines = ((receivable(correction.customer_id), amount), (USAGE_REVENUE, -amount))
-        entry_id = f"adjustment:{adjustment_id}"
-        post(
-            connection, [Entry(entry_id, correction.customer_id, correction.hour_s, now_ns, lines)]
-        )
+        lines = ((receivable(made.customer_id), amount), (USAGE_REVENUE, -amount))
+        entry_id = f"adjustment:{made.adjustment_id}"
+        entry = Entry(entry_id, made.customer_id, made.hour_s, made.created_at_ns, lines)
+        post(connection, [entry])
 
 
 def _adjustment(row: Any) -> Adjustment:

@@ -131,8 +131,9 @@ def test_commands_in_the_pages_exist_with_their_options(page: Path) -> None:
             continue
         command = commands[words[0]].load()
         rest = words[1:]
-        alone = rest[:1] and rest[0].startswith("-")
-        if isinstance(command, click.Group) and not (alone and command.invoke_without_command):
+        while isinstance(command, click.Group):
+            if command.invoke_without_command and (not rest or rest[0].startswith("-")):
+                break
             command = command.get_command(click.Context(command), rest[0]) if rest else None
             rest = rest[1:]
         if command is None or _unknown(command, rest):

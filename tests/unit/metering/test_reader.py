@@ -16,7 +16,7 @@ from appliance.metering.reader import HOUR_NS, LedgerReader
 from appliance.metering.records import Settlement
 from appliance.metering.schema import MIGRATIONS, SLOT_NS
 from appliance.storage.database import connect, migrate
-from appliance.storage.errors import DatabaseUnavailable
+from appliance.storage.errors import DatabaseDamaged, DatabaseUnavailable
 from tests.fakes.ledger_items import NOON_NS, opening, settlement
 
 MINUTE_NS = 60 * 1_000_000_000
@@ -74,6 +74,48 @@ def test_rows_cross_pages(tmp_path: Path) -> None:
     reader = written(tmp_path / "ledger.db", [at(n, n) for n in range(1_100)])
     assert [r.seq for r in reader.rows()] == list(range(1, 1_101))
     assert sum(1 for _ in reader.rows(since=50, limit=1_000)) == 1_000
+
+
+def test_packed_pages_hold_the_same_records(reader: LedgerReader) -> None:
+    whole = list(reader.rows())
+    packed = [record for page in reader.pages(0, 120, 7) for record in page]
+    assert packed == whole
+    assert [r.seq for page in reader.pages(10, 13) for r in page] == [11, 12, 13]
+    like = whole[4]
+    alike = [r for r in whole if (r.key_id, r.model) == (like.key_id, like.model)]
+    assert [r for page in reader.pages(0, 120, 50, like=like) for r in page] == alike
+
+
+def test_a_row_that_holds_what_no_record_holds_is_damage(reader: LedgerReader) -> None:
+    with contextlib.closing(connect(reader._path)) as connection:
+        connection.execute("UPDATE records SET output_tokens = 'many' WHERE seq = 9")
+    with pytest.raises(DatabaseDamaged) as caught:
+        list(reader.pages(0, 120))
+    assert "1 to 120" in caught.value.message
+
+
+def test_a_key_sees_its_own_sums_by_day_and_month(tmp_path: Path) -> None:
+    day_ns, hours = NOON_NS - 12 * HOUR_NS, 60  # minutes
+    items = [at(n, minute) for n, minute in enumerate((-30 * 24 * hours, -13 * hours, 0, 1, 2))]
+    reader = written(tmp_path / "ledger.db", items)
+    records = list(reader.rows())
+    for number in range(4):
+        key = f"key_{number}"
+        mine = [r for r in records if r.key_id == key]
+        for usage in reader.key_usage(key, day_ns, day_ns - 21 * 24 * HOUR_NS):
+            of_model = [r for r in mine if r.model == usage.model]
+            for sums, since_ns in (
+                (usage.day, day_ns),
+                (usage.month, day_ns - 21 * 24 * HOUR_NS),
+                (usage.total, 0),
+            ):
+                counted = [r for r in of_model if r.settled_at_ns >= since_ns]
+                assert sums.requests == len(counted)
+                assert sums.input_tokens == sum(r.input_tokens for r in counted)
+                assert sums.output_tokens == sum(r.output_tokens for r in counted)
+                assert sums.cached_tokens == sum(r.cached_tokens for r in counted)
+    assert reader.key_usage("key_nobody", 0, 0) == []
+    assert reader.key_usage("key_0", day_ns, day_ns) != []
 
 
 def test_a_record_is_found_by_either_id(reader: LedgerReader) -> None:

@@ -9,7 +9,7 @@
 """
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -250,8 +250,3 @@ def _line(key: LineKey, group: _Group, sums: Sums, records_root: bytes, salt: by
         records_root=records_root.hex(),
         salt=salt.hex(),
     )
-
-
-def leaves_of(ndjson: bytes) -> Iterator[bytes]:
-    """The leaf hash of each line. Raises ValueError as `split_lines` does."""
-    return (leaf_hash(raw) for raw in split_lines(ndjson))

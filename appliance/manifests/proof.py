@@ -59,8 +59,9 @@ def make_proof(
 ) -> bytes:
     """The proof of a record, as bytes ready to be given away.
 
-    `records`: all of the manifest's window in the order of the ledger; read once, and only a hash
-    is kept of each. Raises BadProof when the record or its line is not in the manifest.
+    `records`: those of the record's line in the order of the ledger; others of the window may be
+    among them. Read once, and only a hash is kept of each. Raises BadProof when the record is not
+    among them, or its line not in the manifest.
     """
     envelope = parse(envelope_raw)
     header = decode(envelope.payload, Header)

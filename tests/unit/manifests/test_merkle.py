@@ -162,6 +162,8 @@ def test_every_two_sizes_up_to_20_are_consistent_and_no_other_root_is() -> None:
             assert not verify_consistency(size, older, new_size, bytes(32), proof)
             assert not verify_consistency(size, older, new_size, newer, [*proof, bytes(32)])
             if proof:
+                assert not verify_consistency(size, older, new_size, newer, [])
+            if proof:
                 assert not verify_consistency(size, older, new_size, newer, proof[:-1])
                 for place in range(len(proof)):
                     bent = [*proof]

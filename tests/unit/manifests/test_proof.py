@@ -216,11 +216,14 @@ def test_a_record_of_another_site_s_proof_is_not_mixed_in() -> None:
         verify_proof(mixed, KEY, stranger.key.public)
 
 
-def signed_by_the_site(**changes: object) -> bytes:
+def signed_by_the_site(schema: str = SEALED.header.schema, **changes: object) -> bytes:
     """What a dishonest site could sign: parts that do not belong together."""
     parts = replace(PARTS, **changes)  # type: ignore[arg-type]
     header = msgspec.structs.replace(
-        SEALED.header, lines_root=parts.lines_root().hex(), line_count=parts.line_count
+        SEALED.header,
+        schema=schema,
+        lines_root=parts.lines_root().hex(),
+        line_count=parts.line_count,
     )
     payload = encode(header)
     message = pre_authentication("application/vnd.crosslogic.usage-manifest.v1+json", payload)
@@ -238,7 +241,10 @@ def line_of(**changes: object) -> bytes:
         (signed_by_the_site(line=line_of(region="IN")), "into another line"),
         (signed_by_the_site(line=line_of(hour="2026-11-22T20:00:00Z")), "into another line"),
         (signed_by_the_site(line=line_of(records_root="0" * 64)), "not in the line"),
+        (signed_by_the_site(schema="another"), "of the schema 'another'"),
         (signed_by_the_site(line=b"{}"), "something else"),
+        (signed_by_the_site(record=b"{}"), "something else"),
+        (signed_by_the_site(record=PARTS.record.replace(b":", b": ", 1)), "something else"),
     ],
 )
 def test_what_a_site_signed_and_does_not_hold_together_is_refused(raw: bytes, words: str) -> None:

@@ -18,7 +18,7 @@ from appliance.manifests.envelope import Envelope, parse, sign
 from appliance.manifests.keys import KnownKey, KnownSite
 from appliance.manifests.lines import split_lines
 from appliance.manifests.merkle import leaf_hash, root
-from appliance.manifests.verify import Checked, Finding, Limits, check_bytes
+from appliance.manifests.verify import Checked, Finding, Limits, check_bytes, read_envelope
 from tests.fakes.sites import START_NS, Site, make_record, signing_key
 
 SITE = Site()
@@ -75,6 +75,9 @@ def test_a_window_without_records_is_right() -> None:
 
 def test_too_large() -> None:
     limits = Limits()
+    large = read_envelope(bytes(limits.envelope_bytes + 1))
+    assert isinstance(large, Finding)
+    assert large.code is Code.TOO_LARGE
     assert code(bytes(limits.envelope_bytes + 1)) is Code.TOO_LARGE
     assert code(lines=b"x" * (limits.lines_bytes + 1)) is Code.TOO_LARGE
     assert code(lines=b"\n" * (limits.lines + 1)) is Code.TOO_LARGE

@@ -190,7 +190,7 @@ def within(moment: int, wanted: Any) -> bool:
         return True
     if isinstance(wanted, int):
         return moment == wanted
-    return (
+    return bool(
         moment > wanted.get("gt", moment - 1)
         and moment >= wanted.get("gte", moment)
         and moment < wanted.get("lt", moment + 1)

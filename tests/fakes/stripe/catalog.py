@@ -106,7 +106,8 @@ def amounts(params: Object) -> tuple[int | None, str]:
         raise malformed(
             "You must specify either `unit_amount` or `unit_amount_decimal`", "unit_amount"
         )
-    exact = Decimal(params.get("unit_amount", params.get("unit_amount_decimal")))
+    given = params["unit_amount_decimal" if "unit_amount" not in params else "unit_amount"]
+    exact = Decimal(given)
     exponent = exact.normalize().as_tuple().exponent
     if isinstance(exponent, int) and -exponent > DECIMAL_PLACES_MAX:
         raise malformed(

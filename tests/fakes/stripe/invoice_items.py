@@ -87,8 +87,7 @@ def _amount(account: Account, params: Object) -> tuple[int, int, Object, str]:
         unit = str(params["amount"])
     else:
         _, unit = catalog.amounts({"unit_amount_decimal": params["unit_amount_decimal"]})
-    details = None
-    pricing = {"price_details": details, "type": "price_details", "unit_amount_decimal": unit}
+    pricing = {"price_details": None, "type": "price_details", "unit_amount_decimal": unit}
     return catalog.cents(unit, quantity), quantity, pricing, params["currency"]
 
 

@@ -181,12 +181,12 @@ def listed(account: Account, params: Object) -> Object:
     status = params.get("status")
 
     def wanted(one: Object) -> bool:
-        ended = one["status"] == "canceled"
+        ended: bool = one["status"] == "canceled"
         if status in ("canceled", "ended"):
             return ended
         if status == "all":
             return True
-        return not ended if status is None else one["status"] == status
+        return not ended if status is None else bool(one["status"] == status)
 
     prices = params.get("price")
     found = (

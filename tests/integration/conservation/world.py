@@ -52,6 +52,7 @@ FREE_TOKENS = 2_000  # a month: used up soon
 AT_ONCE = 4  # clients
 SETTLE_TURNS = 120
 ASK_S = 5.0
+LAG_S = 300  # of Stripe's sums
 METER_EVENTS = "/v1/billing/meter_events"
 
 
@@ -246,6 +247,7 @@ class World:
         self.launcher.armed.arm(point, hit)
         deadline = time.monotonic() + deadline_s
         while victim.running and time.monotonic() < deadline:
+            self.stripe.double.webhooks.duplicates = chance.choice((0, 0, 1, 3))
             self.step(chance)
             self.advance(chance.choice((5, 30, 90, 400)))
         self.launcher.armed.disarm()
@@ -299,6 +301,7 @@ class World:
                 break
             self.advance(10 * MINUTE_S if turn < 40 else 2 * HOUR_S)
             time.sleep(0.15)
+        self.advance(LAG_S)  # until Stripe's own sums show it
         self.site.program.stop()
         self.control.stop()
         return balance(self.books())
@@ -369,6 +372,7 @@ def world(*, naive: str = "") -> Iterator[World]:
             },
         )
         stack.callback(launcher.close)
+        stripe.double.aggregation_lag_s = LAG_S
         stripe.double.endpoint(f"http://127.0.0.1:{port}/webhooks/stripe")
         made = World(folder, launcher, engine, stripe, port, naive=naive)
         stack.callback(made.close)

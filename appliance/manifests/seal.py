@@ -1,6 +1,6 @@
 """Sealing: the header of a window, signed, and where the chain stands after it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
@@ -84,43 +84,14 @@ def seal(
     Raises ValueError when its numbers do not follow, are not as many as its records, or a sum
     does not fit: nothing is signed that could not be accepted.
     """
-    cumulative = state.cumulative + window.totals
     if event_seq_lo != state.event_seq_hi + 1:
         raise ValueError(f"the window begins at {event_seq_lo}, not after {state.event_seq_hi}")
     if event_seq_hi - event_seq_lo + 1 != window.totals.requests:
         raise ValueError("the window has not as many records as numbers")
-    if not cumulative.fits():
+    if not (state.cumulative + window.totals).fits():
         raise ValueError("a sum is beyond 64 bits")
-    watermark_ns = max(state.watermark_ns, window.latest_ns)
-    behind = moment_now.wall_ns // MS_NS < watermark_ns // MS_NS
-    watermark_ns = max(watermark_ns, moment_now.wall_ns)
-    regressions = state.regressions + behind
-    header = Header(
-        schema=MANIFEST_SCHEMA,
-        appliance_id=context.appliance_id,
-        epoch=state.epoch,
-        seq=state.seq + 1,
-        prev_sha256=state.head_sha256,
-        key_id=key.key_id,
-        entitlement_id=context.entitlement_id,
-        software_digest=context.software_digest,
-        event_seq_lo=event_seq_lo,
-        event_seq_hi=event_seq_hi,
-        line_count=window.line_count,
-        lines_root=window.root.hex(),
-        totals=window.totals.totals(),
-        cumulative_totals=cumulative.totals(),
-        log_size=state.log.size,
-        log_root=state.log.root().hex(),
-        last_receipt_sha256=context.last_receipt_sha256,
-        audit_head=context.audit_head,
-        wall=moment(moment_now.wall_ns // MS_NS),
-        watermark=moment(watermark_ns // MS_NS),
-        boot_id=moment_now.boot_id,
-        mono_ns=str(moment_now.mono_ns),
-        regressions=regressions,
-        engines=context.engines,
-    )
+    seen = _seen(state, window, moment_now.wall_ns)
+    header = _header(seen, window, moment_now, context, key)
     payload = encode(header)
     digest = sha256(payload).hexdigest()
     log = state.log.copy()
@@ -130,14 +101,58 @@ def seal(
         payload=payload,
         envelope=sign(MANIFEST_TYPE, payload, key),
         sha256=digest,
-        next=ChainState(
-            epoch=state.epoch,
+        next=replace(
+            seen,
             seq=header.seq,
             head_sha256=digest,
             event_seq_hi=event_seq_hi,
-            cumulative=cumulative,
+            cumulative=state.cumulative + window.totals,
             log=log,
-            watermark_ns=watermark_ns,
-            regressions=regressions,
         ),
+    )
+
+
+def _seen(state: ChainState, window: SealedLines, wall_ns: int) -> ChainState:
+    """The state with what the clock says now. Less than a millisecond is not told, nor counted."""
+    before_ns = max(state.watermark_ns, window.latest_ns)
+    behind = wall_ns // MS_NS < before_ns // MS_NS
+    return replace(
+        state,
+        watermark_ns=max(before_ns, wall_ns),
+        regressions=state.regressions + behind,
+    )
+
+
+def _header(
+    state: ChainState,
+    window: SealedLines,
+    moment_now: Moment,
+    context: SealContext,
+    key: SigningKey,
+) -> Header:
+    return Header(
+        schema=MANIFEST_SCHEMA,
+        appliance_id=context.appliance_id,
+        epoch=state.epoch,
+        seq=state.seq + 1,
+        prev_sha256=state.head_sha256,
+        key_id=key.key_id,
+        entitlement_id=context.entitlement_id,
+        software_digest=context.software_digest,
+        event_seq_lo=state.event_seq_hi + 1,
+        event_seq_hi=state.event_seq_hi + window.totals.requests,
+        line_count=window.line_count,
+        lines_root=window.root.hex(),
+        totals=window.totals.totals(),
+        cumulative_totals=(state.cumulative + window.totals).totals(),
+        log_size=state.log.size,
+        log_root=state.log.root().hex(),
+        last_receipt_sha256=context.last_receipt_sha256,
+        audit_head=context.audit_head,
+        wall=moment(moment_now.wall_ns // MS_NS),
+        watermark=moment(state.watermark_ns // MS_NS),
+        boot_id=moment_now.boot_id,
+        mono_ns=str(moment_now.mono_ns),
+        regressions=state.regressions,
+        engines=context.engines,
     )

@@ -20,7 +20,7 @@ from tests.integration.conservation.world import HOUR_S, World, world
 KILLS = int(os.environ.get("CONSERVATION_KILLS", "100"))
 SEED = int(os.environ.get("CONSERVATION_SEED", "1"))
 ROUND_S = 6.0
-CHECK_EVERY = 250  # kills, after which everything is brought to rest and added up
+CHECK_EVERY = 200  # kills, after which everything is brought to rest and added up
 EVENTS = "/v1/billing/meter_events"
 STRIPE_FAULTS = tuple(fault for fault in FAULTS if fault not in ("slow", "rate_limited"))
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ vendor's file is TOML or JSON; `examples` is a book of made-up prices for trying
 import json
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ from appliance.manifests.documents import Price, PriceBook, RegionMultiplier
 
 MICROS_MAX: Final = 10**13  # for a million tokens: ten million dollars
 MULTIPLIER_BP_MAX: Final = 1_000_000
+_LAST_S: Final = 2**62
 _CACHE: Final = "price_book"  # in Connection.info: a version never changes
 
 PRICE_BOOKS: Final = Table(
@@ -330,18 +331,28 @@ def _allowance(connection: Connection, file: BookFile, now_ns: int) -> tuple[int
 
 
 def _refuse_other_prices(connection: Connection, book: Book) -> None:
-    """Look at every price that was used; the caller's transaction is undone when one changed."""
+    """The caller's transaction is undone when what was billed would cost something else."""
+    for words in other_prices(connection, book, 0, _LAST_S):
+        raise AlreadyBilled(
+            f"{words[0].upper()}{words[1:]}.",
+            next_step="Give the price a later `since`, and correct the past by an adjustment.",
+        )
+
+
+def other_prices(connection: Connection, book: Book, from_s: int, until_s: int) -> Iterator[str]:
+    """What was billed at another price than the book has for its hour, in words."""
     columns = (OUTBOX.c.model, OUTBOX.c.kind, OUTBOX.c.plan, OUTBOX.c.region, OUTBOX.c.hour_s)
     used = connection.execute(
-        select(*columns, OUTBOX.c.micros_per_million, OUTBOX.c.multiplier_bp).distinct()
+        select(*columns, OUTBOX.c.micros_per_million, OUTBOX.c.multiplier_bp)
+        .where(OUTBOX.c.hour_s >= from_s, OUTBOX.c.hour_s < until_s)
+        .distinct()
     )
     for row in used:
         rate = book.rate(row.model, row.kind, row.plan, row.region, row.hour_s)
         if rate != Rate(row.micros_per_million, row.multiplier_bp):
-            raise AlreadyBilled(
-                f"Usage of {row.model} in {row.region} at {iso(row.hour_s * 1_000_000_000)} is "
-                "billed already, at another price.",
-                next_step="Give the price a later `since`, and correct the past by an adjustment.",
+            yield (
+                f"{row.kind} tokens of {row.model} in {row.region} at "
+                f"{iso(row.hour_s * 1_000_000_000)} are billed at another price"
             )
 
 

@@ -7,11 +7,12 @@ what was last read of it (`stripe_facts`), which the caller refreshes first wher
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
 
-from appliance.controlplane import customers, journal
+from appliance.controlplane import customers, journal, price_book
 from appliance.controlplane.adjustments import ADJUSTED
 from appliance.controlplane.delivery import SETTLED_AFTER_S
 from appliance.controlplane.outbox_table import OUTBOX, OutboxState
@@ -89,6 +90,7 @@ def report(connection: Connection, question: Question, *, currency: str, now_ns:
     problems = [_told(difference) for difference in found[:DIFFERENCES_SHOWN]]
     if len(found) > DIFFERENCES_SHOWN:
         problems.append(f"{len(found)} rows of usage differ from what was signed")
+    problems += _of_prices(connection, question)
     problems += _of_the_books(connection)
     return Report(rows, total(rows), problems, currency)
 
@@ -220,6 +222,13 @@ def _told(difference: Difference) -> str:
         f"signed minus stored is input {tokens.input}, cached {tokens.cached}, output "
         f"{tokens.output}, requests {difference.requests}"
     )
+
+
+def _of_prices(connection: Connection, question: Question) -> list[str]:
+    """Prices in the outbox that the book does not have for their hour."""
+    book = price_book.current(connection)
+    wrong = price_book.other_prices(connection, book, question.from_s, question.until_s)
+    return list(islice(wrong, DIFFERENCES_SHOWN))
 
 
 def _of_the_books(connection: Connection) -> list[str]:

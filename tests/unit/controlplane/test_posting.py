@@ -1,6 +1,9 @@
 """Accepted manifests become usage, outbox rows and entries; nothing doubled, nothing lost."""
 
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -122,23 +125,64 @@ def test_two_tenants_of_one_manifest_mapped_one_after_the_other(office: Office) 
     assert owed(office.database, acme) == 2 * (100 + 20)
 
 
-def test_releases_at_once_bill_once(office: Office) -> None:
+def at_once(runs: list[Callable[[], None]]) -> None:
+    """Run each on a thread, all from the same moment; what one raises is raised."""
+    barrier = threading.Barrier(len(runs))
+
+    def start(run: Callable[[], None]) -> None:
+        barrier.wait()
+        run()
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for done in [pool.submit(start, run) for run in runs]:
+            done.result()
+
+
+@pytest.fixture
+def others(tables_url: str) -> Iterator[list[Database]]:
+    """The same database, opened three times more, as by other processes."""
+    opened = [Database.open(tables_url) for _ in range(3)]
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def test_releases_at_once_bill_once(office: Office, others: list[Database]) -> None:
     office.post(*(line(hour_s=HOUR - hour * HOUR_S) for hour in range(20)))
     office.map(ALICE, office.customer("Acme"))
-    barrier = threading.Barrier(4)
     billed: list[int] = []
 
-    def release() -> None:
-        barrier.wait()
-        billed.append(recheck(office.database).billed)
+    def release(database: Database) -> None:
+        billed.append(recheck(database).billed)
 
-    threads = [threading.Thread(target=release) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([partial(release, one) for one in (office.database, *others)])
     assert sorted(billed) == [0, 0, 0, 20]
     assert sum(row.quantity for row in outbox(office.database)) == 20 * 110
+
+
+def test_usage_that_comes_while_its_tenant_is_mapped_is_billed(
+    office: Office, others: list[Database]
+) -> None:
+    """Neither does ingest miss the mapping and the release miss the usage."""
+    acme = office.customer("Acme")
+
+    def post(database: Database, first: int) -> None:
+        for seq in range(first, first + 8):
+            accepted = manifest(seq, [line()])
+            database.transact(lambda c, accepted=accepted: post_manifest(c, accepted, NOW_NS))
+
+    def map_and_release() -> None:
+        def run(connection: Any) -> None:
+            party = Party(acme, "paid")
+            tenants.map_tenant(connection, SITE, ALICE, party, since_s=0, by="ana", now_ns=NOW_NS)
+            holds.recheck(connection, NOW_NS)
+
+        others[2].transact(run)
+
+    at_once([partial(post, others[0], 1), partial(post, others[1], 100), map_and_release])
+    assert open_codes(office.database) == set()
+    assert sum(row.quantity for row in outbox(office.database)) == 16 * 110
+    assert balanced(office.database)
 
 
 def test_a_doubtful_clock_waits_for_a_person_with_a_reason(office: Office) -> None:

@@ -183,6 +183,13 @@ def test_an_unbalanced_journal_and_lost_revenue_are_found(books: Books) -> None:
     assert len(books.report().problems) == 2
 
 
+def test_a_price_that_the_book_does_not_have_is_found(books: Books) -> None:
+    books.map(ALICE, books.customer("Acme"))
+    books.post(line())
+    books.change(update(OUTBOX).values(micros_per_million=OUTBOX.c.micros_per_million - 1))
+    assert len(books.report().problems) == 2
+
+
 def test_stripe_that_lags_is_explained_and_stripe_that_has_more_is_not(books: Books) -> None:
     books.map(ALICE, books.customer("Acme"))
     books.post(line(tokens=(100, 0, 0)))

@@ -3,13 +3,13 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from appliance.commands.books import reading
 from appliance.commands.bundle_import import import_file
 from appliance.commands.client import AdminClient
 from appliance.commands.context import Refused, absolute, require_site
@@ -19,7 +19,6 @@ from appliance.manifests.bundle import CarriedManifest, UsageReader
 from appliance.manifests.usage_audit import UsageAudit
 from appliance.security.signing import PublicKey, load_signing_key
 from appliance.settings import load
-from appliance.storage.database import connect
 from appliance.sync.bundles import Facts, Part, UsageExport
 from appliance.sync.carrier import Carrier
 from appliance.sync.checkpoints import site_checkpoint
@@ -36,18 +35,18 @@ Place = tuple[int, int]  # epoch and number of a manifest
 
 
 class ManifestPlace(click.ParamType[Place]):
-    """A manifest's number, with its epoch before a point where it is not the first."""
+    """A manifest's number, with its epoch where it is not the first: 17, 2-17 or 2.17."""
 
-    name = "[EPOCH.]SEQ"
+    name = "[EPOCH-]SEQ"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Place:
         if isinstance(value, tuple):
             return value
-        epoch, _, seq = str(value).rpartition(".")
-        if not (seq.isascii() and seq.isdigit() and (epoch or "1").isdigit()):
-            self.fail(f"{value!r} is not like 17 or 2.17.", param, ctx)
+        epoch, _, seq = str(value).replace(".", "-").rpartition("-")
+        if not (seq.isascii() and seq.isdecimal() and (epoch or "1").isdecimal()):
+            self.fail(f"{value!r} is not like 17 or 2-17.", param, ctx)
         return int(epoch or "1"), int(seq)
 
 
@@ -81,11 +80,7 @@ def export(
     with Carrier.open(Path(absolute(folder))) as carrier:
         # Before anything is written: the site's own books are read as they are then.
         sealed = _seal(home)
-        with (
-            closing(connect(home.ledger_file, read_only=True)) as connection,
-            progress("Reading …") as show,
-        ):
-            connection.row_factory = None
+        with reading(home) as connection, progress("Reading …") as show:
             facts, trusted, chosen = _read(home, connection, _Wish(since, through, everything))
             usage = UsageExport(
                 facts,

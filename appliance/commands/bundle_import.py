@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import click
 
 from appliance import lock
+from appliance.commands.books import reading
 from appliance.commands.client import AdminClient
 from appliance.commands.context import Refused, absolute, require_site
 from appliance.commands.output import Column, print_json, print_rows
@@ -16,7 +16,6 @@ from appliance.domain.clock import SystemClock
 from appliance.manifests.archive import SyncState, sync_state
 from appliance.security.signing import PublicKey
 from appliance.settings import load
-from appliance.storage.database import connect
 from appliance.sync.bundles import Brought, read_brought, read_key
 from appliance.sync.errors import DocumentRefused
 from appliance.sync.inbox import is_pinned, open_signed, pinned_key
@@ -47,8 +46,7 @@ def import_file(ctx: click.Context, file: str, key_file: str | None) -> None:
     require_site(home)
     brought = read_brought(Path(absolute(file)))
     key = None if key_file is None else read_key(Path(absolute(key_file)))
-    with closing(connect(home.ledger_file, read_only=True)) as connection:
-        connection.row_factory = None
+    with reading(home) as connection:
         check_whole(brought, sync_state(connection), key)
     report = _bring(home, brought.envelopes, key)
     _print(invocation, report)

@@ -3,7 +3,6 @@
 What a command needs anyway is loaded at the top; ledger.db is opened only where no key was given.
 """
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,11 +73,10 @@ def _known_keys(home: Home) -> "list[PublicKey]":
     """The keys that this home knows: its own, and its control plane's. Empty without a home."""
     if not home.ledger_file.exists():
         return []
-    from appliance.storage.database import connect  # noqa: PLC0415 (loads SQLite's library)
+    from appliance.commands.books import reading  # noqa: PLC0415 (loads SQLite's library)
     from appliance.sync.site_keys import known_keys  # noqa: PLC0415 (the same)
 
-    with closing(connect(home.ledger_file, read_only=True)) as connection:
-        connection.row_factory = None
+    with reading(home) as connection:
         return known_keys(connection)
 
 

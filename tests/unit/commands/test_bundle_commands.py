@@ -9,6 +9,7 @@ from appliance import lock
 from appliance.manifests import archive
 from appliance.manifests.archive import SyncState
 from appliance.manifests.bundle import CarriedDocument, UsageReader, write_receipts
+from appliance.storage.database import connect
 from appliance.wire.command import ExitCode
 from tests.fakes.command_line import Done, cic
 from tests.fakes.sealed_site import SealedSite, sealed_site
@@ -129,6 +130,17 @@ def test_export_of_a_damaged_archive_is_not_safe(desk: Desk) -> None:
 def test_a_home_without_a_site(tmp_path: Path) -> None:
     done = cic("--home", tmp_path, "--json", "bundle", "export", "--to", tmp_path)
     assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "unknown_home")
+
+
+def test_a_site_of_before_manifests_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("")
+    for command in (("export", "--to", tmp_path), ("import", tmp_path / "book.json")):
+        (tmp_path / "book.json").write_text("{}")
+        done = cic("--home", tmp_path, "--json", "bundle", *command)
+        assert (done.code, done.error["code"]) == (ExitCode.CONFIGURATION, "no_manifests")
+        assert "init" in done.error["next_step"]
+        if command[0] == "export":
+            connect(tmp_path / "ledger.db").close()  # a ledger, without their tables
 
 
 # -- Import

@@ -17,6 +17,7 @@ from agent.errors import ApplianceAway, ApplianceRefused
 from appliance.wire.agent import (
     Desired,
     DesiredReplica,
+    EngineCount,
     Heartbeat,
     Hello,
     Refusal,
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M")
 Reports = Callable[[], Sequence[ReplicaReport]]
+Counts = Callable[[], Sequence[EngineCount]]
 Wanted = Callable[[Sequence[DesiredReplica]], None]
 
 _DEADLINE_S: Final = 5.0
@@ -63,8 +65,8 @@ class Link:
         async with self._told:
             await self._told.wait_for(lambda: self._answered >= wanted_round)
 
-    async def run(self, reports: Reports, wanted: Wanted) -> None:
-        """Talk until cancelled: tell what `reports` gives, hand what is wanted to `wanted`."""
+    async def run(self, reports: Reports, wanted: Wanted, counts: Counts = tuple) -> None:
+        """Talk until cancelled: tell what `reports` and `counts` give, hand on what is wanted."""
         retry_s = _RETRY_S_MIN
         while True:
             try:
@@ -75,7 +77,7 @@ class Link:
                     welcome = await self._post(session, "hello", self._hello, Welcome)
                     self._note(there=True, why="")
                     retry_s = _RETRY_S_MIN
-                    await self._talk(session, welcome, reports, wanted)
+                    await self._talk(session, welcome, reports, wanted, counts)
             except ApplianceRefused as error:
                 self._note(there=False, why=str(error))
                 unknown = error.refusal == "unknown_node"  # it is new: introduce ourselves
@@ -91,11 +93,14 @@ class Link:
         welcome: Welcome,
         reports: Reports,
         wanted: Wanted,
+        counts: Counts,
     ) -> None:
         while True:
             self._news.clear()
             self._round += 1
-            heartbeat = Heartbeat(node_id=welcome.node_id, replicas=tuple(reports()))
+            heartbeat = Heartbeat(
+                node_id=welcome.node_id, replicas=tuple(reports()), counts=tuple(counts())
+            )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:
                 self._answered = self._round

@@ -154,7 +154,9 @@ async def _run(plan: Plan) -> None:
             wishes.remember()
         background = [tasks.create_task(replicas.run())]
         if not plan.stop_engines:
-            background.append(tasks.create_task(link.run(replicas.reports, wishes.hear)))
+            background.append(
+                tasks.create_task(link.run(replicas.reports, wishes.hear, replicas.counts))
+            )
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
         await ends.asked.wait()
         wishes.deaf = True

@@ -11,7 +11,7 @@ import aiohttp
 
 from agent import host
 from agent.engines import llamacpp
-from agent.engines.probe import Engine
+from agent.engines.probe import Engine, Load
 from agent.errors import EngineUnfit
 from agent.events import (
     Adopted,
@@ -41,7 +41,7 @@ from agent.processes import Fitness, Process, Processes
 from agent.progress import Progress
 from agent.supervisor import Phase, Supervisor, Times
 from appliance.domain.clock import Clock
-from appliance.wire.agent import DesiredReplica, ReplicaReport
+from appliance.wire.agent import DesiredReplica, EngineCount, ReplicaReport
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,14 @@ _TOLD_S: Final = 1.0
 class _Seat:
     """One replica's machine, its process and what is being done for it."""
 
-    __slots__ = ("fingerprint", "logged", "machine", "process", "tasks")
+    __slots__ = ("count", "fingerprint", "logged", "machine", "process", "tasks")
 
     def __init__(self, machine: Supervisor) -> None:
         self.machine = machine
         self.process: Process | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.logged = Phase.PENDING  # the phase the log has
+        self.count: EngineCount | None = None  # as the engine told it last
         self.fingerprint: object = None  # of the model's file, when a start was hopeless
 
 
@@ -124,6 +125,10 @@ class Replicas:
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         return tuple(seat.machine.report() for seat in self._seats.values())
+
+    def counts(self) -> tuple[EngineCount, ...]:
+        """What the engines counted when they were last asked, those that ended included."""
+        return tuple(seat.count for seat in self._seats.values() if seat.count is not None)
 
     async def run(self) -> None:
         """Let time pass for the machines, until cancelled."""
@@ -314,6 +319,7 @@ class Replicas:
             await asyncio.sleep(_WATCH_S)
             try:
                 load = await engine.load()
+                _count(seat, load)
             except EngineUnfit:
                 load = None
             problem = progress.look(load, process.cpu_ticks(), self._clock.monotonic_s())
@@ -337,6 +343,7 @@ class Replicas:
             await asyncio.sleep(_DRAIN_POLL_S)
             try:
                 load = await engine.load()
+                _count(seat, load)
             except EngineUnfit:
                 break  # nothing can be served by it any more
             quiet = quiet + 1 if load.requests == 0 else 0
@@ -348,6 +355,18 @@ async def _wait(event: asyncio.Event, longest_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(longest_s):
             await event.wait()
+
+
+def _count(seat: _Seat, load: Load) -> None:
+    """Remember what the engine of this seat says it counted."""
+    report = seat.machine.report()
+    if report.pid is not None and report.started_ns is not None:
+        seat.count = EngineCount(
+            replica_id=report.replica_id,
+            incarnation=f"{report.started_ns}-{report.pid}",
+            prompt_tokens=load.prompt_tokens,
+            generated_tokens=load.generated_tokens,
+        )
 
 
 def _served(process: Process) -> Served | None:

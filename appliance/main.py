@@ -32,6 +32,7 @@ from appliance.gateway.app import Gateway
 from appliance.limits.estimate import PromptEstimator
 from appliance.limits.memory import MemoryLimitStore
 from appliance.live import Live
+from appliance.manifests.engine_counts import EngineTally
 from appliance.manifests.lines import Salts
 from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
@@ -111,7 +112,10 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     stack.callback(ledger.close)
     if ledger.recovered:
         log.warning("requests were cut off by the last stop", extra={"records": ledger.recovered})
-    sealer = await make_sealer(*(home, settings, registry, ledger, identity, clock), engines=tuple)
+    engines = EngineTally()
+    sealer = await make_sealer(
+        *(home, settings, registry, ledger, identity, clock), engines=engines
+    )
     reader = LedgerReader(home.ledger_file)
     limits = MemoryLimitStore()
     seed_limits(limits, reader, clock)
@@ -142,6 +146,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         settings=settings.fleet,
         clock=clock,
         socket=home.agent_socket,
+        counted=engines.observe,
     )
     stack.push_async_callback(fleet.stop)
     await fleet.start()

@@ -1,10 +1,9 @@
 """Makes what seals: the sealer of a running site, and what is asked of it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 from appliance.domain.clock import Clock
-from appliance.manifests.engine_counts import EngineReading
+from appliance.manifests.engine_counts import EngineTally
 from appliance.manifests.starts import record_start
 from appliance.metering.ledger import Ledger
 from appliance.registry.audit import AuditHeads
@@ -25,7 +24,7 @@ async def make_sealer(
     identity: Identity,
     clock: Clock,
     *,
-    engines: Callable[[], Sequence[EngineReading]],
+    engines: EngineTally,
 ) -> Sealer:
     """The ledger remembers this start first: a restored copy is told by it."""
     boot_id = read_boot_id()

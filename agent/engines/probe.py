@@ -22,11 +22,10 @@ _WARM_UP_TOKENS: Final = 16
 _WARM_UP_REQUESTS_MAX: Final = 8
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _RUNNING: Final = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
-_PROGRESS: Final = (
-    "llamacpp:prompt_tokens_total",
-    "llamacpp:tokens_predicted_total",
-    "llamacpp:n_decode_total",
-)
+_PROMPT: Final = "llamacpp:prompt_tokens_total"  # without those out of the cache
+_CACHED: Final = "llamacpp:prompt_tokens_cached_total"
+_GENERATED: Final = "llamacpp:tokens_predicted_total"
+_PROGRESS: Final = (_PROMPT, _GENERATED, "llamacpp:n_decode_total")
 # Plain prose, as requests are: the figure of tokens for each byte is taken from it.
 _TEXT_SHORT: Final = "What was the weather of that evening?"
 _CONTEXT_TOKENS_SHORT: Final = 1_024  # below it, the text might not fit
@@ -43,6 +42,8 @@ class Load:
 
     requests: int
     progress: tuple[float, ...]
+    prompt_tokens: int = 0  # since its start, cached ones included
+    generated_tokens: int = 0
 
 
 class Engine:
@@ -81,7 +82,7 @@ class Engine:
 
     async def load(self) -> Load:
         """Requests and counters. Raises EngineUnfit when it does not tell in time."""
-        figures = dict.fromkeys((*_RUNNING, *_PROGRESS), 0.0)
+        figures = dict.fromkeys((*_RUNNING, *_PROGRESS, _CACHED), 0.0)
         text = (await self._get("/metrics")).decode(errors="replace")
         for line in text.splitlines():
             name, _, value = line.partition(" ")
@@ -93,6 +94,8 @@ class Engine:
         return Load(
             requests=int(sum(figures[name] for name in _RUNNING)),
             progress=tuple(figures[name] for name in _PROGRESS),
+            prompt_tokens=int(figures[_PROMPT] + figures[_CACHED]),
+            generated_tokens=int(figures[_GENERATED]),
         )
 
     async def _speed(self, path: str) -> float | None:

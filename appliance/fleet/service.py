@@ -19,6 +19,7 @@ from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_end
 from appliance.fleet.reconcile import DeploymentStatus, ExternalFacts, NodeFacts, Plan, plan
 from appliance.fleet.sessions import Sessions
 from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
+from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployments import DeploymentRow
 from appliance.registry.engines import Engine
 from appliance.registry.nodes import NodeRow
@@ -68,8 +69,13 @@ class Fleet:
         settings: FleetSettings,
         clock: Clock,
         socket: Path,
+        counted: Callable[[EngineReading], None] = lambda _reading: None,
     ) -> None:
-        """`apply` starts and sheds requests: the gateway's. `socket` is `home.agent_socket`."""
+        """`apply` starts and sheds requests: the gateway's. `socket` is `home.agent_socket`.
+
+        `counted` is told what engines say they counted, with every heartbeat.
+        """
+        self._counted = counted
         self._registry = registry
         self._scheduler = scheduler
         self._apply = apply
@@ -131,6 +137,12 @@ class Fleet:
             self._replan()
             if self._plan.placements:
                 self._look_again()
+        for count in heartbeat.counts:
+            self._counted(
+                EngineReading(
+                    count.replica_id, count.incarnation, count.prompt_tokens, count.generated_tokens
+                )
+            )
         return Desired(replicas=self._plan.desired.get(NodeId(heartbeat.node_id), ()))
 
     # What the others ask.

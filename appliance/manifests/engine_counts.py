@@ -12,6 +12,7 @@ from typing import Final
 
 from appliance.manifests.documents import EngineCounters
 
+TALLIES_MAX: Final = 100_000
 QUANTITY_MAX: Final = 2**63 - 1
 
 
@@ -38,6 +39,32 @@ class EngineCounts:
         return EngineCounters(
             prompt_tokens=str(self.prompt_tokens), generated_tokens=str(self.generated_tokens)
         )
+
+
+class EngineTally:
+    """Readings as they come in, kept until they are sealed; those of engines that ended, too."""
+
+    __slots__ = ("_readings",)
+
+    def __init__(self) -> None:
+        self._readings: dict[tuple[str, str], EngineReading] = {}  # in the order of first sight
+
+    def observe(self, reading: EngineReading) -> None:
+        """The newest of an engine stands; more starts of replicas than any site has are refused."""
+        key = (reading.replica_id, reading.incarnation)
+        if key in self._readings or len(self._readings) < TALLIES_MAX:
+            self._readings[key] = reading
+
+    def readings(self) -> list[EngineReading]:
+        """To be sealed, in an order in which `advance` takes each start of a replica once."""
+        return list(self._readings.values())
+
+    def sealed(self, readings: Iterable[EngineReading]) -> None:
+        """These are in a manifest: forget those that a later start of the same replica followed."""
+        newest = dict(self._readings.keys())  # the last start of each replica
+        for reading in readings:
+            if newest.get(reading.replica_id) != reading.incarnation:
+                self._readings.pop((reading.replica_id, reading.incarnation), None)
 
 
 def advance(counts: EngineCounts, readings: Iterable[EngineReading]) -> EngineCounts:

@@ -8,7 +8,7 @@ sealed next, and the next start goes on there.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from appliance.domain.errors import CrossLogicError
 from appliance.manifests import archive
 from appliance.manifests.archive import ManifestRow
 from appliance.manifests.documents import KeyRotation
-from appliance.manifests.engine_counts import EngineReading, advance, store_counts
+from appliance.manifests.engine_counts import EngineTally, advance, store_counts
 from appliance.manifests.errors import ChainMoved
 from appliance.manifests.keys import sign_rotation
 from appliance.manifests.lines import Salts
@@ -50,7 +50,7 @@ class Surroundings:
     """What a header says of the site beside the ledger, asked for at each seal."""
 
     audit_head: Callable[[], Awaitable[str]]  # 64 hex digits
-    engines: Callable[[], Sequence[EngineReading]]
+    engines: EngineTally
     software_digest: str
     boot_id: str
 
@@ -198,7 +198,7 @@ class Sealer:
         window = await asyncio.to_thread(read_window, self._reader, self._salts, before.chain, goal)
         if window is None:
             return None
-        readings = self._surroundings.engines()
+        readings = self._surroundings.engines.readings()
         engines = advance(before.engines, readings)
         context = SealContext(
             appliance_id=self._identity.appliance_id,
@@ -220,6 +220,7 @@ class Sealer:
             store_counts(connection, engines, readings)
 
         await self._transact(store)
+        self._surroundings.engines.sealed(readings)
         await asyncio.to_thread(self._write_note, made.row)
         for listener in self._listeners:
             listener()

@@ -81,10 +81,23 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens_per_byte: float | None = None  # measured by the readiness request
 
 
+class EngineCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine itself counts since its start, our own readiness requests included.
+
+    Apart from the reports: it changes all the time and calls for nothing to be done.
+    """
+
+    replica_id: str
+    incarnation: str  # another one after each start of the engine
+    prompt_tokens: int  # those out of its cache included
+    generated_tokens: int
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     node_id: str
     replicas: tuple[ReplicaReport, ...]
+    counts: tuple[EngineCount, ...] = ()  # of the engines that tell
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,13 @@ import pytest
 from appliance.manifests import archive
 from appliance.manifests.canonical import decode
 from appliance.manifests.documents import Header
-from appliance.manifests.engine_counts import EngineReading
+from appliance.manifests.engine_counts import (
+    EngineCounts,
+    EngineReading,
+    EngineTally,
+    advance,
+    load_counts,
+)
 from appliance.manifests.envelope import parse
 from appliance.manifests.errors import ChainMoved
 from appliance.manifests.lines import Salts
@@ -73,13 +79,13 @@ class Bench:
         self.site = sealed_site(folder, manifests=0)
         self.writer = Writer(self.site)
         self.clock = SiteClock(self.site)
-        self.readings: list[EngineReading] = []
+        self.tally = EngineTally()
         self.sealed = 0
 
         async def head() -> str:
             return HEAD
 
-        surroundings = Surroundings(head, lambda: self.readings, DIGEST, "boot-1")
+        surroundings = Surroundings(head, self.tally, DIGEST, "boot-1")
         self.sealer = Sealer(
             *(self.site.home.ledger_file, self.writer, self.site.home.secrets),
             *(self.site.identity, surroundings, self.clock),
@@ -196,19 +202,44 @@ async def test_a_clock_that_goes_forward_and_back_while_idle_is_remembered(bench
 
 
 async def test_engine_counters_survive_restarts_of_engines(bench: Bench) -> None:
-    bench.readings = [EngineReading("rep_1", "a", 100, 10)]
+    observe = bench.tally.observe
+    observe(EngineReading("rep_1", "a", 60, 6))
+    observe(EngineReading("rep_1", "a", 100, 10))
     first = await bench.seal()
-    bench.readings = [EngineReading("rep_1", "a", 150, 15), EngineReading("rep_2", "x", 7, 7)]
+    observe(EngineReading("rep_1", "a", 150, 15))
+    observe(EngineReading("rep_2", "x", 7, 7))
     second = await bench.seal()
-    bench.readings = [EngineReading("rep_1", "b", 20, 2)]  # it was started again
+    observe(EngineReading("rep_1", "a", 160, 16))
+    observe(EngineReading("rep_1", "b", 20, 2))  # started again between two seals
     third = await bench.seal()
-    bench.readings = []
     fourth = await bench.seal()
+    assert {reading.incarnation for reading in bench.tally.readings()} == {"x", "b"}
     told = [
         (header.engines.prompt_tokens, header.engines.generated_tokens)
         for header in (first, second, third, fourth)
     ]
-    assert told == [("100", "10"), ("157", "22"), ("177", "24"), ("177", "24")]
+    assert told == [("100", "10"), ("157", "22"), ("187", "25"), ("187", "25")]
+
+
+async def test_engine_counters_go_on_after_a_restart_of_the_appliance(bench: Bench) -> None:
+    bench.tally.observe(EngineReading("rep_1", "a", 100, 10))
+    await bench.seal()
+    bench.tally.sealed(bench.tally.readings())
+    # A tally that knows nothing hears of the engine that went on: only the difference is new.
+    again = EngineTally()
+    again.observe(EngineReading("rep_1", "a", 130, 12))
+    with bench.site.reading() as connection:
+        counts = advance(load_counts(connection), again.readings())
+    assert (counts.prompt_tokens, counts.generated_tokens) == (130, 12)
+
+
+def test_a_counter_that_falls_or_is_impossible_never_makes_the_sum_fall() -> None:
+    counts = advance(EngineCounts(), [EngineReading("rep_1", "a", 100, 10)])
+    fallen = advance(counts, [EngineReading("rep_1", "a", 30, 3)])
+    assert (fallen.prompt_tokens, fallen.generated_tokens) == (130, 13)
+    for nonsense in (-1, 2**63):
+        same = advance(fallen, [EngineReading("rep_1", "a", nonsense, 0)])
+        assert (same.prompt_tokens, same.generated_tokens) == (130, 13)
 
 
 async def test_a_rotated_key_signs_from_the_next_manifest_on(bench: Bench) -> None:

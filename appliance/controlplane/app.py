@@ -109,7 +109,7 @@ class App:
         act = self._plane.act("enrolment")
         site = await self._plane.database.arun(
             lambda connection: enrolment.enrol_with_code(
-                connection, act, body.code, body.enrolment.encode()
+                connection, act, body.code, body.enrolment.encode("utf-8", "replace")
             )
         )
         log.info("site enrolled", extra={"appliance_id": site.appliance_id, "site": site.name})
@@ -186,7 +186,7 @@ class App:
 
     def _check_operator(self, request: web.Request) -> None:
         self._rates.spend(("operator", request.remote or ""))
-        shown = request.headers.get("Authorization", "").encode()
+        shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         expected = f"Bearer {self._plane.identity.operator_token}".encode()
         if not hmac.compare_digest(shown, expected):
             raise OperatorDenied(

@@ -58,7 +58,9 @@ def revoke_key(
     Raises UnknownSite, or NotPossible: no such key, or manifests from there are accepted already.
     """
     site = sites.find(connection, reference, lock=True)
-    of_id = [one for one in site.known.keys if one.key.key_id.startswith(key_id) and key_id]
+    of_id = {
+        one.key.key_id for one in site.known.keys if key_id and one.key.key_id.startswith(key_id)
+    }
     if len(of_id) != 1:
         raise NotPossible(
             f"'{key_id}' names {len(of_id)} keys of {site.name}.",
@@ -74,7 +76,7 @@ def revoke_key(
         )
     revocation = KeyRevocation(
         appliance_id=site.appliance_id,
-        key_id=of_id[0].key.key_id,
+        key_id=of_id.pop(),
         epoch=at[0],
         seq=at[1],
         reason=reason,

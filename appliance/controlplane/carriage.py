@@ -5,6 +5,7 @@ manifest into the ingest. Memory holds one batch, however long the bundle is.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from appliance.controlplane import authority, receipts, sites
-from appliance.controlplane.errors import ControlPlaneError
+from appliance.controlplane.errors import BadUpload, ControlPlaneError
 from appliance.controlplane.ingest import WELL, Ingest, Taken
 from appliance.controlplane.sites import Site
 from appliance.manifests.bundle import (
@@ -25,6 +26,7 @@ from appliance.manifests.bundle import (
 from appliance.manifests.errors import ManifestError
 
 _FILE_MODE: Final = 0o644
+_ID: Final = re.compile(r"apl_[0-9a-f]{24}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def take_bundle(
     and the bundle may be taken again.
     """
     index = _whole(file)
+    if not _ID.fullmatch(index.appliance_id):
+        raise BadUpload("The bundle names no appliance.", next_step="Export it again on the site.")
     file.seek(0)
     reader = UsageReader(file)
     _adopt(ingest, reader)

@@ -87,6 +87,8 @@ def enrol_with_code(connection: Connection, act: Act, code: str, enrolment: byte
     Raises EnrolmentRefused, which does not tell what was wrong with the code.
     """
     code_id, _, secret = code.partition(".")
+    if not (code.isascii() and code.isprintable()):
+        code_id = secret = ""
     row = connection.execute(
         select(ENROLMENT_CODES).where(ENROLMENT_CODES.c.code_id == code_id).with_for_update()
     ).one_or_none()

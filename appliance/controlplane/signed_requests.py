@@ -54,7 +54,7 @@ def read_header(method: str, target: str, header: str) -> Signed:
         signature = urlsafe_b64decode(encoded + "==")
     except NotBase64 as error:
         raise _refused("The request's signature is not readable.") from error
-    message = f"{method}\n{target}\n{seconds}\n{nonce}".encode()
+    message = f"{method}\n{target}\n{seconds}\n{nonce}".encode("utf-8", "surrogateescape")
     return Signed(appliance_id, int(seconds), nonce, signature, message)
 
 

@@ -37,7 +37,8 @@ from appliance.security.signing import PublicKey
 from appliance.sync.entitlements import check_acceptable
 from appliance.sync.epochs import begin
 from appliance.sync.errors import DocumentRefused, EntitlementRefused, NotPinned, SyncError
-from appliance.sync.lease import Basis, heard
+from appliance.sync.installed import basis_of, installed_entitlements, payload, with_basis
+from appliance.sync.lease import heard
 from appliance.sync.moments import moment_ns
 from appliance.sync.receipts import Own, Refused, Unchanged, judge
 from appliance.sync.site_keys import own_key_ids
@@ -99,28 +100,52 @@ def open_signed(raw: bytes, key: PublicKey) -> Opened:
     return Opened(kind, decode(envelope.payload, cls), raw, sha256(envelope.payload).hexdigest())
 
 
+def open_all(
+    envelopes: Iterable[bytes], key: PublicKey
+) -> tuple[list[Opened], list[DocumentOutcome]]:
+    """What the control plane of this key signed, in the order in which it builds on each other, and
+    the refusals of the rest. Takes its time, and needs no books: to be done before a transaction.
+    """
+    opened: list[Opened] = []
+    refused: list[DocumentOutcome] = []
+    for raw in envelopes:
+        try:
+            opened.append(open_signed(raw, key))
+        except CrossLogicError as error:
+            refused.append(_refused("unknown", "", error))
+    return sorted(opened, key=lambda each: _ORDER[each.kind]), refused
+
+
+def take_opened(
+    connection: sqlite3.Connection,
+    opened: Sequence[Opened],
+    key: PublicKey,
+    wall_ns: int,
+    held_key_ids: Sequence[str] = (),
+) -> list[DocumentOutcome]:
+    """Judge and store what was opened with `key`; what became of each. To be run in a transaction.
+
+    `key` is pinned if none is yet and something of it was taken. `held_key_ids`: of the keys this
+    site can sign with, or will after a grant. Raises EntitlementRefused when another is pinned.
+    """
+    known = is_pinned(archive.sync_state(connection), key)
+    at = Circumstances(wall_ns, tuple(held_key_ids))
+    outcomes = [_taken(connection, one, at) for one in opened]
+    if not known and any(each.outcome != "refused" for each in outcomes):
+        _pin(connection, key.pem)
+    return outcomes
+
+
 def take(
     connection: sqlite3.Connection,
     envelopes: Iterable[bytes],
     wall_ns: int,
     held_key_ids: Sequence[str] = (),
 ) -> list[DocumentOutcome]:
-    """Judge and store; what became of each, in the order in which they were looked at.
-
-    To be run in a transaction. `held_key_ids`: of the keys this site can sign with, or will after
-    a grant. Raises NotPinned; every other trouble is an outcome.
-    """
+    """Open, judge and store at once. Raises NotPinned; every other trouble is an outcome."""
     key = pinned_key(archive.sync_state(connection))
-    opened: list[Opened] = []
-    outcomes: list[DocumentOutcome] = []
-    for raw in envelopes:
-        try:
-            opened.append(open_signed(raw, key))
-        except CrossLogicError as error:
-            outcomes.append(_refused("unknown", "", error))
-    at = Circumstances(wall_ns, tuple(held_key_ids))
-    ordered = sorted(opened, key=lambda each: _ORDER[each.kind])
-    return [*outcomes, *(_taken(connection, one, at) for one in ordered)]
+    opened, refused = open_all(envelopes, key)
+    return [*refused, *take_opened(connection, opened, key, wall_ns, held_key_ids)]
 
 
 def bring(
@@ -134,13 +159,19 @@ def bring(
 
     Raises EntitlementRefused when another key is pinned.
     """
-    if key is None or is_pinned(archive.sync_state(connection), key):
-        return take(connection, envelopes, wall_ns, held_key_ids)
-    _pin(connection, key.pem)
-    outcomes = take(connection, envelopes, wall_ns, held_key_ids)
-    if all(each.outcome == "refused" for each in outcomes):
-        _pin(connection, "")  # a key that opens nothing is the wrong one
-    return outcomes
+    key = key_to_open_with(archive.sync_state(connection), key)
+    opened, refused = open_all(envelopes, key)
+    return [*refused, *take_opened(connection, opened, key, wall_ns, held_key_ids)]
+
+
+def key_to_open_with(state: SyncState, given: PublicKey | None) -> PublicKey:
+    """The pinned key, or the given one before there is any.
+
+    Raises NotPinned, or EntitlementRefused when another is pinned than is given.
+    """
+    if given is not None and not is_pinned(state, given):
+        return given
+    return pinned_key(state)
 
 
 def is_pinned(state: SyncState, key: PublicKey) -> bool:
@@ -306,32 +337,6 @@ _BY_KIND: Final[dict[Kind, _Take]] = {
     Kind.PRICE_BOOK: _take_versioned,
     Kind.PLANS: _take_versioned,
 }
-
-
-def installed_entitlements(connection: sqlite3.Connection) -> list[Entitlement]:
-    """In the order of their installation."""
-    return [
-        payload(kept.envelope, Entitlement)
-        for kept in archive.documents(connection, Kind.ENTITLEMENT)
-    ]
-
-
-def payload(envelope: bytes, cls: type[Any]) -> Any:
-    """The document in an envelope that was verified when it was stored."""
-    return decode(parse(envelope).payload, cls)
-
-
-def basis_of(state: SyncState) -> Basis:
-    return Basis(state.lease_seen_ns, state.lease_warned_ns, state.receipt_lease)
-
-
-def with_basis(state: SyncState, basis: Basis) -> SyncState:
-    return msgspec.structs.replace(
-        state,
-        lease_seen_ns=basis.seen_ns,
-        lease_warned_ns=basis.warned_ns,
-        receipt_lease=basis.receipt_lease,
-    )
 
 
 def _check_ours(state: SyncState, appliance_id: str) -> None:

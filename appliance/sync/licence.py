@@ -10,7 +10,7 @@ from appliance.manifests import archive
 from appliance.manifests.documents import Entitlement
 from appliance.sync.entitlements import SiteSize, excesses
 from appliance.sync.errors import ManagementFrozen
-from appliance.sync.inbox import basis_of, installed_entitlements, with_basis
+from appliance.sync.installed import basis_of, installed_entitlements, with_basis
 from appliance.sync.lease import SECOND_NS, Basis, Stage, Standing, assess, remember, words
 from appliance.sync.store import SyncStore
 from appliance.wire.sync import EntitlementStatus, Exceeded

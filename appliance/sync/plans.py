@@ -11,7 +11,7 @@ from appliance.domain.errors import CrossLogicError
 from appliance.manifests import archive
 from appliance.manifests.archive import Kind
 from appliance.manifests.documents import Plans, TenantPlan
-from appliance.sync.inbox import payload
+from appliance.sync.installed import payload
 from appliance.sync.moments import moment_ns
 from appliance.sync.store import SyncStore
 

@@ -14,16 +14,19 @@ import msgspec
 from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
 from appliance.manifests import archive
+from appliance.manifests.documents import ENTITLEMENT_TYPE
+from appliance.manifests.envelope import parse as parse_envelope
 from appliance.security.signing import PublicKey, SigningKey, load_signing_key
 from appliance.settings import Sync as SyncSettings
 from appliance.sync.addresses import parse
+from appliance.sync.arrivals import take_in
 from appliance.sync.backoff import interval_ms, wait_ms
 from appliance.sync.books import read_books
 from appliance.sync.client import connected
 from appliance.sync.enrolment import check_pin, introduction, parse_code
 from appliance.sync.errors import DocumentRefused, EntitlementRefused, SyncOffline
 from appliance.sync.identity import NEXT_KEY_FILE, prepare_key
-from appliance.sync.inbox import bring, is_pinned
+from appliance.sync.inbox import is_pinned
 from appliance.sync.licence import Licence
 from appliance.sync.plans import PlanPort, apply_due
 from appliance.sync.shipper import Exchange, Shipper
@@ -96,7 +99,8 @@ class Synchronisation:
             self._wanted.clear()  # before the books are read: what is sealed meanwhile wakes again
             try:
                 await self._exchange()
-                failures = 0
+                # A frozen site asks less often: only a person's decision changes anything.
+                failures = failures + 1 if (await self.status()).state == "frozen" else 0
             except CrossLogicError as error:
                 enrolled = error.code != "not_enrolled"
                 failures = failures + 1 if enrolled else 0
@@ -235,6 +239,11 @@ class Synchronisation:
         self, envelope: bytes, control_plane_key: str | None = None
     ) -> EntitlementStatus:
         """Raises EntitlementRefused when it is not taken; what was installed stays in force."""
+        if parse_envelope(envelope).payload_type != ENTITLEMENT_TYPE:
+            raise DocumentRefused(
+                "This is no entitlement.",
+                next_step="Other documents are taken with `cic bundle import FILE`.",
+            )
         (outcome,) = await self._bring([envelope], control_plane_key)
         if outcome.outcome not in {"applied", "unchanged"}:
             raise EntitlementRefused(outcome.message, next_step=outcome.next_step)
@@ -268,12 +277,9 @@ class Synchronisation:
         self, envelopes: Sequence[bytes], control_plane_key: str | None
     ) -> list[DocumentOutcome]:
         key = None if control_plane_key is None else PublicKey.from_pem(control_plane_key)
-        wall_ns, held = self._clock.wall_ns(), self._held_key_ids()
-
-        def run(connection: sqlite3.Connection) -> list[DocumentOutcome]:
-            return bring(connection, envelopes, key, wall_ns, held)
-
-        outcomes = await self._store.write(run)
+        outcomes = await take_in(
+            *(self._store, envelopes, self._clock.wall_ns(), self._held_key_ids()), given=key
+        )
         await self._took(outcomes)
         return outcomes
 

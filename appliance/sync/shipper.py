@@ -21,10 +21,10 @@ from appliance.manifests.bundle import (
 from appliance.security.signing import SigningKey
 from appliance.settings import Sync as SyncSettings
 from appliance.sync.addresses import parse
+from appliance.sync.arrivals import take_in
 from appliance.sync.checkpoints import site_checkpoint
 from appliance.sync.client import ControlPlane, connected
 from appliance.sync.errors import DocumentRefused, NotEnrolled, SyncOffline
-from appliance.sync.inbox import take
 from appliance.sync.signatures import authorization
 from appliance.sync.site_keys import key_chain
 from appliance.sync.store import SyncStore
@@ -134,13 +134,11 @@ class Shipper:
 
     async def _apply(self, bundle: bytes) -> list[DocumentOutcome]:
         receipts = read_receipts(bundle)
-        wall_ns = self._clock.wall_ns()
-        envelopes = [document.envelope for document in receipts.documents]
-        if not envelopes:
-            return []
-        held = self._held_key_ids()
-        return await self._store.write(
-            lambda connection: take(connection, envelopes, wall_ns, held)
+        return await take_in(
+            self._store,
+            [document.envelope for document in receipts.documents],
+            self._clock.wall_ns(),
+            self._held_key_ids(),
         )
 
     def _batch(self, connection: sqlite3.Connection) -> _Batch | None:

@@ -90,6 +90,7 @@ class UsageExport:
 
         Raises SyncError; parts that were finished before stay, and are recognised next time.
         """
+        carrier.sweep(f"{_slug(self._facts.site)}-")
         plans = self._plan()
         total = sum(plan.manifests for plan in plans)
         new = [plan for plan in plans if not self._is_there(carrier, plan)]
@@ -171,8 +172,11 @@ def _unreliable(carrier: Carrier, what: str) -> CarrierUnreliable:
 
 def usage_name(site: str, first: tuple[int, int], last: tuple[int, int]) -> str:
     """`<site>-<from>-<to>.usage`, fit for any file system; past epoch 1 with the epoch."""
-    slug = _SLUG.sub("-", site).strip("-").lower()[:_SLUG_CHARS_MAX].rstrip("-") or "site"
-    return f"{slug}-{_number(first)}-{_number(last)}.usage"
+    return f"{_slug(site)}-{_number(first)}-{_number(last)}.usage"
+
+
+def _slug(site: str) -> str:
+    return _SLUG.sub("-", site).strip("-").lower()[:_SLUG_CHARS_MAX].rstrip("-") or "site"
 
 
 def _number(where: tuple[int, int]) -> str:

@@ -8,6 +8,7 @@
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -17,11 +18,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from appliance.sync.errors import CarrierFull, CarrierLost, CarrierUnusable, SyncError
+from appliance.sync.errors import (
+    BundleExists,
+    CarrierFull,
+    CarrierLost,
+    CarrierUnusable,
+    SyncError,
+)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 _FILE_MODE: Final = 0o600
+_PART: Final = ".part"  # the end of a temporary name; who writes it holds its lock
 _NOTHING_LOST: Final = "Nothing is lost: everything is still in the ledger."
 
 
@@ -100,10 +108,9 @@ class Carrier:
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A new file that has its name, durably, once the block ends well; else there is none."""
-        temporary = f".{name}.part"
+        temporary = f".{name}{_PART}"
         with self._failures():
-            with suppress(FileNotFoundError):  # of an export that was killed
-                os.unlink(temporary, dir_fd=self._descriptor)
+            self._sweep(temporary)
             descriptor = os.open(
                 temporary,
                 os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
@@ -111,6 +118,7 @@ class Carrier:
                 dir_fd=self._descriptor,
             )
             try:
+                _locked(descriptor)
                 # Its buffer is written within, so that closing it has nothing left to fail on.
                 with open(descriptor, "wb") as file:  # noqa: PTH123 (opens a descriptor)
                     yield file
@@ -148,6 +156,38 @@ class Carrier:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 yield file
 
+    def sweep(self, prefix: str) -> None:
+        """Take away what exports that were killed have left of files that begin so."""
+        with self._failures():
+            for name in os.listdir(self._descriptor):  # noqa: PTH208 (an open folder, no path)
+                if name.startswith(f".{prefix}") and name.endswith(_PART):
+                    self._sweep(name)
+
+    def _sweep(self, name: str) -> None:
+        """Raises BundleExists when another export is at work on this very file."""
+        try:
+            descriptor = os.open(
+                name,
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                dir_fd=self._descriptor,
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            os.unlink(name, dir_fd=self._descriptor)  # a link, and never of ours
+            return
+        try:
+            if not _locked(descriptor):
+                raise BundleExists(
+                    f"Another export is writing {self.path / name}.",
+                    next_step="Wait until it is done.",
+                )
+            os.unlink(name, dir_fd=self._descriptor)
+        finally:
+            os.close(descriptor)
+
     def discard(self, name: str) -> None:
         """Take a file away that must not be carried, as far as the stick lets us."""
         with suppress(OSError):
@@ -168,6 +208,17 @@ class Carrier:
             yield
         except OSError as error:
             raise _failure(self.path, error) from error
+
+
+def _locked(descriptor: int) -> bool:
+    """Hold the file's lock; False when another process does. Some file systems have none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _failure(path: Path, error: OSError) -> SyncError:

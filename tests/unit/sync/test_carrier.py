@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from appliance.sync.carrier import Carrier
-from appliance.sync.errors import CarrierFull, CarrierLost, CarrierUnusable, SyncError
+from appliance.sync.errors import BundleExists, CarrierFull, CarrierLost, CarrierUnusable, SyncError
 
 NAME = "north-1-9.usage"
 
@@ -87,6 +87,26 @@ def test_the_leavings_of_a_killed_export_are_replaced(
     write(carrier)
     assert (tmp_path / "precious").read_text() == "precious"
     assert (folder / NAME).read_bytes() == b"content"
+
+
+def test_leavings_are_swept_but_not_what_is_at_work(carrier: Carrier, folder: Path) -> None:
+    for name in (".north-1-3.usage.part", ".south-1-3.usage.part", "north-1-2.usage", ".north-x"):
+        (folder / name).write_bytes(b"x")
+    carrier.sweep("north-")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".north-x",
+        ".south-1-3.usage.part",
+        "north-1-2.usage",
+    ]
+    with carrier.writing("north-1-5.usage") as file:
+        for other in (
+            lambda: carrier.sweep("north-"),
+            lambda: write(carrier, name="north-1-5.usage"),
+        ):
+            with pytest.raises(BundleExists, match="Another export"):
+                other()
+        file.write(b"content")
+    assert (folder / "north-1-5.usage").read_bytes() == b"content"
 
 
 def test_a_stick_that_takes_no_large_file(carrier: Carrier, folder: Path) -> None:

@@ -34,7 +34,7 @@ POINTS: tuple[Point, ...] = (
     Point(SITE, "shipper packs a bundle", "appliance.sync.shipper:write_usage"),
     Point(SITE, "shipper sends a bundle", "appliance.sync.client:ControlPlane.send"),
     Point(SITE, "shipper pulls receipts", "appliance.sync.client:ControlPlane.pull"),
-    Point(SITE, "shipper takes documents", "appliance.sync.shipper:take"),
+    Point(SITE, "shipper takes documents", "appliance.sync.arrivals:take_opened"),
     Point(SITE, "shipper exchanges", "appliance.sync.shipper:Shipper.exchange"),
     # The control plane's ingest.
     Point(CONTROL, "ingest takes a bundle", "appliance.controlplane.carriage:take_bundle"),

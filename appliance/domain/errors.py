@@ -8,6 +8,7 @@ CrossLogicError
 ├── LimitError           appliance.limits
 ├── SchedulerError       appliance.scheduler
 ├── LedgerError          appliance.metering
+├── ManifestError        appliance.manifests
 ├── GatewayError         appliance.gateway
 ├── FleetError           appliance.fleet
 ├── SyncError            appliance.sync

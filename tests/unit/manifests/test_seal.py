@@ -4,6 +4,7 @@ The files of `golden/` are what version 1 of each document looks like, made from
 records. Another implementation can be checked with them. A change here breaks every site.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +194,15 @@ def test_any_context_is_sealed_so_that_it_verifies() -> None:
         make(site)
         envelope, lines, _ = site.seal([make_record(1, max(site.at_ns - 10, 0))])
         assert isinstance(check_bytes(envelope, lines, site.known()), Checked), make
+
+
+def test_the_page_of_formats_names_every_field_of_a_header() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "MANIFESTS.md").read_text()
+    table = page.partition("## Header")[2].partition("##")[0]
+    named = [
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`([a-z_0-9]+)`", row.split("|")[1])
+    ]
+    assert named == list(Header.__struct_fields__)

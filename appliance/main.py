@@ -108,10 +108,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     secrets = load_all(home.secrets)
     registry = await _registry(stack, home, settings, clock, secrets)
     identity = await asyncio.to_thread(establish, home.secrets, home.ledger_file)
-    ledger = Ledger.open(home.ledger_file, clock, asyncio.get_running_loop())
-    stack.callback(ledger.close)
-    if ledger.recovered:
-        log.warning("requests were cut off by the last stop", extra={"records": ledger.recovered})
+    ledger = _ledger(stack, home, clock)
     engines = EngineTally()
     sealer = await make_sealer(
         *(home, settings, registry, ledger, identity, clock), engines=engines
@@ -161,12 +158,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     address = await _listen(gateway, settings.gateway.listen)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer)
     services = Services(
-        site=Site(
-            name=settings.site.name,
-            region=settings.site.region,
-            version=version(DISTRIBUTION),
-            started_at_ns=clock.wall_ns(),
-        ),
+        site=_site(settings, clock),
         registry=registry,
         live=live,
         usage=LedgerUsage(reader),
@@ -179,6 +171,23 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     stack.push_async_callback(admin.stop)
     await admin.start()
     return live
+
+
+def _site(settings: Settings, clock: Clock) -> Site:
+    return Site(
+        name=settings.site.name,
+        region=settings.site.region,
+        version=version(DISTRIBUTION),
+        started_at_ns=clock.wall_ns(),
+    )
+
+
+def _ledger(stack: AsyncExitStack, home: Home, clock: Clock) -> Ledger:
+    ledger = Ledger.open(home.ledger_file, clock, asyncio.get_running_loop())
+    stack.callback(ledger.close)
+    if ledger.recovered:
+        log.warning("requests were cut off by the last stop", extra={"records": ledger.recovered})
+    return ledger
 
 
 async def _registry(

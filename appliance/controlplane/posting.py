@@ -1,8 +1,8 @@
 """Accepted manifests become rows of usage, held or billed, in the transaction that stores them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
@@ -27,6 +27,29 @@ class UsageKey(NamedTuple):
     model: str
     region: str
     price_class: str
+
+
+class UsedLine(Protocol):
+    """What of a line its usage is read from."""
+
+    @property
+    def hour(self) -> str: ...
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def price_class(self) -> str: ...
+    @property
+    def requests(self) -> str: ...
+    @property
+    def input_tokens(self) -> str: ...
+    @property
+    def cached_tokens(self) -> str: ...
+    @property
+    def output_tokens(self) -> str: ...
 
 
 class Used(NamedTuple):
@@ -122,7 +145,7 @@ def post_manifest(
     return codes
 
 
-def gather(lines: Sequence[Line]) -> list[tuple[UsageKey, Used]]:
+def gather(lines: Iterable[UsedLine]) -> list[tuple[UsageKey, Used]]:
     """The lines added up over environments, keys and digests, in the order of their keys.
 
     Cached tokens are a part of the lines' input and are taken out of it here. What nothing was

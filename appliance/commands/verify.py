@@ -139,10 +139,12 @@ def _a(kind: str) -> str:
 
 
 def _object(found: Inspection) -> dict[str, Any]:
+    evidence = {"evidence": dict(found.evidence)} if found.evidence else {}
     return {
         "kind": found.kind,
         "summary": found.words.summary,
         "signed_by": list(found.signed_by),
         "facts": dict(found.facts),
+        **evidence,
         "does_not_prove": [*found.words.not_proven, _WHOSE_KEY],
     }

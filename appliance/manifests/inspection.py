@@ -36,6 +36,7 @@ from appliance.manifests.explain import (
 )
 from appliance.manifests.keys import KnownKey, KnownSite, open_enrolment, open_rotation
 from appliance.manifests.meanings import document_in_words, meaning_of
+from appliance.manifests.packing import Parts
 from appliance.manifests.proof import PROOF_BYTES_MAX, verify_proof
 from appliance.manifests.redaction import HIDDEN_LINE, open_redacted
 from appliance.manifests.usage_audit import LogState, UsageSummary, audit_usage
@@ -54,6 +55,7 @@ class Inspection:
     signed_by: tuple[str, ...]  # ids of the given keys that it was verified with
     facts: Facts
     words: Explanation
+    evidence: Facts = ()  # of a proof: the bytes and hashes that it consists of
 
 
 def inspect(file: BinaryIO, keys: Sequence[PublicKey], lines: bytes | None = None) -> Inspection:
@@ -132,6 +134,24 @@ def _inspect_proof(raw: bytes, keys: Sequence[PublicKey]) -> Inspection:
             ("hour", verdict.line.hour),
         ),
         proof_in_words(verdict),
+        _evidence(verdict.parts),
+    )
+
+
+def _evidence(parts: Parts) -> Facts:
+    """Texts as they were hashed; hashes, salt and signature in hex digits."""
+    return (
+        ("record", parts.record.decode()),
+        ("record_salt", parts.salt.hex()),
+        ("record_index", parts.record_index),
+        ("record_count", parts.record_count),
+        ("record_path", [one.hex() for one in parts.record_path]),
+        ("line", parts.line.decode()),
+        ("line_index", parts.line_index),
+        ("line_count", parts.line_count),
+        ("line_path", [one.hex() for one in parts.line_path]),
+        ("header", parts.header.decode()),
+        ("signature", parts.signature.hex()),
     )
 
 

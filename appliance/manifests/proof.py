@@ -46,12 +46,13 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ProofVerdict:
-    """A proof that was found right. `explain.proven_by_proof` says in words what it means."""
+    """A proof that was found right. `explain.proof_in_words` says what it means."""
 
     record: Record
     line: Line
     header: Header
     key_id: str
+    parts: Parts  # what was hashed, for whoever follows the hashes with tools of his own
 
 
 def make_proof(
@@ -127,7 +128,7 @@ def verify_proof(raw: bytes, *keys: PublicKey) -> ProofVerdict:
         )
     if problem := _contradiction(proof, parts, header, line, record):
         raise BadProof(f"The proof does not hold together: {problem}.", next_step=_AGAIN)
-    return ProofVerdict(record, line, header, signer.key_id)
+    return ProofVerdict(record, line, header, signer.key_id, parts)
 
 
 def read_proof(raw: bytes) -> Proof:

@@ -1,12 +1,16 @@
 """`cic verify`: every kind of signed file, right and wrong, with nothing but a public key."""
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from appliance.manifests.bundle import CarriedDocument, write_receipts
 from appliance.manifests.documents import EpochGrant, KeyRevocation, KeyRotation, Totals
@@ -221,6 +225,34 @@ def test_a_manifest_with_its_lines(desk: Desk) -> None:
     assert "LINES_ROOT_MISMATCH" in done.json["error"]["message"]
     missing = cic("--json", "verify", path, "--key", desk.pub, "--lines", desk.folder / "missing")
     assert (missing.code, missing.error["code"]) == (ExitCode.CONFIGURATION, "bundle_unreadable")
+
+
+def test_a_proof_can_be_followed_with_other_tools(desk: Desk) -> None:
+    """RFC 6962 anew, with the standard library alone, from what is printed."""
+    shown = desk.verify(desk.write("file", _proof(desk)), desk.pub).json["evidence"]
+
+    def root(leaf: bytes, index: int, count: int, path: list[str]) -> str:
+        digest, last, rest = sha256(b"\0" + leaf).digest(), count - 1, iter(path)
+        while last:
+            if index % 2 or index < last:
+                sibling = bytes.fromhex(next(rest))
+                pair = sibling + digest if index % 2 else digest + sibling
+                digest = sha256(b"\1" + pair).digest()
+            index, last = index // 2, last // 2
+        assert list(rest) == []
+        return digest.hex()
+
+    record = bytes.fromhex(shown["record_salt"]) + shown["record"].encode()
+    line, header = json.loads(shown["line"]), json.loads(shown["header"])
+    places = (shown["record_index"], shown["record_count"], shown["record_path"])
+    assert root(record, *places) == line["records_root"]
+    places = (shown["line_index"], shown["line_count"], shown["line_path"])
+    assert root(shown["line"].encode(), *places) == header["lines_root"]
+    kind = "application/vnd.crosslogic.usage-manifest.v1+json"
+    signed = f"DSSEv1 {len(kind)} {kind} {len(shown['header'])} {shown['header']}".encode()
+    key = load_pem_public_key(desk.pub.read_bytes())
+    assert isinstance(key, Ed25519PublicKey)
+    key.verify(bytes.fromhex(shown["signature"]), signed)
 
 
 def test_a_home_verifies_with_the_keys_that_it_knows(desk: Desk) -> None:

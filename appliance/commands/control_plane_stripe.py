@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import Column, print_fields, print_json, print_rows
 from appliance.controlplane import quarantine as decisions
+from appliance.controlplane.customers import find
 from appliance.controlplane.database import Database
-from appliance.controlplane.provisioning import customer_card
+from appliance.controlplane.provisioning import customer_card, link_customer
 from appliance.controlplane.quarantine import Held
 from appliance.controlplane.stripe_billing import StripeBilling, stripe_billing
 from appliance.controlplane.stripe_errors import StripeNotConfigured
@@ -74,6 +75,24 @@ def deliver(invocation: ControlInvocation, turns: int) -> None:
         print_fields(done.items())
     if done["failures"]:
         click.get_current_context().exit(ExitCode.FAILED)
+
+
+@stripe.command()
+@click.argument("customer")
+@click.argument("stripe_customer", metavar="CUS_ID")
+@click.pass_obj
+def link(invocation: ControlInvocation, customer: str, stripe_customer: str) -> None:
+    """Bill a customer as one that Stripe has already, before anything was billed."""
+    now_ns = SystemClock().wall_ns()
+    with invocation.database() as database:
+        known = database.read(lambda connection: find(connection, customer))
+        database.transact(
+            lambda connection: link_customer(connection, known.customer_id, stripe_customer, now_ns)
+        )
+    if invocation.json:
+        print_json({"customer_id": known.customer_id, "stripe_customer": stripe_customer})
+    else:
+        click.echo(f"{known.name} is billed as {stripe_customer}.")
 
 
 @stripe.group("quarantine")

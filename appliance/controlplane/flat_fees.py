@@ -11,14 +11,19 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, func, select, update
 
-from appliance.controlplane.capacity import CAPACITY
+from appliance.controlplane.capacity import CAPACITY, Capacity, fee_micros
 from appliance.controlplane.database import Database
 from appliance.controlplane.maker import Intent, Made
 from appliance.controlplane.metered_items import LIVE
 from appliance.controlplane.provisioning import Provisioner
 from appliance.controlplane.stripe_errors import StripeDenied, StripeError
 from appliance.controlplane.stripe_names import flat_amount, flat_key, flat_product, month_of
-from appliance.controlplane.stripe_objects import NewPrice, NewSubscription, StripeApi
+from appliance.controlplane.stripe_objects import (
+    NewInvoiceItem,
+    NewPrice,
+    NewSubscription,
+    StripeApi,
+)
 from appliance.controlplane.stripe_tables import STRIPE_OBJECTS
 from appliance.domain.clock import Clock
 
@@ -26,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 SECOND_NS: Final = 1_000_000_000
 CAPACITY_KIND: Final = "capacity"
+BILLED_WHOLE: Final = "invoice item"  # in place of the subscription that others have
+LOOK_BACK_S: Final = 86_400  # before our intent, when looking for the item
 PREFIX: Final = "capacity/"
 
 
@@ -70,7 +77,10 @@ class FlatFees:
         done = 0
         for units in changing:
             try:
-                if units.subscription is None:
+                until_s = units.until_s
+                if units.subscription is None and until_s is not None and until_s <= now_s:
+                    await self._bill_whole(units, until_s)
+                elif units.subscription is None:
                     await self._begin(units)
                 else:
                     await self._end(units.capacity_id, units.subscription)
@@ -108,6 +118,34 @@ class FlatFees:
                 days_until_due=self._days_until_due,
             )
             return Made((await self._api.create_subscription(new, intent.key)).subscription_id)
+
+        await self._provisioner.maker.object(CAPACITY_KIND, units.capacity_id, find, make)
+
+    async def _bill_whole(self, units: Units, until_s: int) -> None:
+        """Capacity that was over before Stripe heard of it: one invoice item for all of it."""
+        customer = await self._provisioner.customer(units.customer_id)
+        micros = whole_fee_micros(units, until_s)
+        key = PREFIX + units.capacity_id
+
+        async def find(intent: Intent) -> Made | None:
+            for item in await self._api.invoice_items(customer, intent.since_s - LOOK_BACK_S):
+                if item.late_key == key:
+                    return Made(item.item_id, BILLED_WHOLE)
+            return None
+
+        async def make(intent: Intent) -> Made:
+            item = NewInvoiceItem(
+                stripe_customer=customer,
+                late_key=key,
+                currency=self._currency,
+                unit_amount=flat_amount(micros, self._currency),
+                quantity=1,
+                period_start_s=units.since_s,
+                period_end_s=until_s - 1,
+                description=f"{units.model}: capacity, {units.units} tokens per second",
+            )
+            made = await self._api.create_invoice_item(item, intent.key)
+            return Made(made.item_id, BILLED_WHOLE)
 
         await self._provisioner.maker.object(CAPACITY_KIND, units.capacity_id, find, make)
 
@@ -152,7 +190,12 @@ class FlatFees:
 def _changing(connection: Connection, now_s: int) -> list[Units]:
     """Capacity that runs and has no subscription, or that ended and still has one."""
     rows = connection.execute(
-        select(CAPACITY, STRIPE_OBJECTS.c.stripe_id, STRIPE_OBJECTS.c.ended)
+        select(
+            CAPACITY,
+            STRIPE_OBJECTS.c.stripe_id,
+            STRIPE_OBJECTS.c.parent,
+            STRIPE_OBJECTS.c.ended,
+        )
         .select_from(
             CAPACITY.outerjoin(
                 STRIPE_OBJECTS,
@@ -170,13 +213,35 @@ def _changing(connection: Connection, now_s: int) -> list[Units]:
     ).mappings()
     changing = []
     for row in rows:
-        over = row["until_s"] is not None and row["until_s"] <= now_s
-        begun = row["stripe_id"] is not None
-        if over is not begun or row["ended"]:
-            continue
         names = [name for name in Units.__dataclass_fields__ if name != "subscription"]
-        changing.append(Units(**{name: row[name] for name in names}, subscription=row["stripe_id"]))
+        units = Units(**{name: row[name] for name in names}, subscription=row["stripe_id"])
+        running = row["stripe_id"] is not None and not _is_over(units, now_s)
+        if not (running or row["ended"] or row["parent"] == BILLED_WHOLE):
+            changing.append(units)
     return changing
+
+
+def _is_over(units: Units, now_s: int) -> bool:
+    return units.until_s is not None and units.until_s <= now_s
+
+
+def whole_fee_micros(units: Units, until_s: int) -> int:
+    """What the journal counts for capacity that ended then: the fees of its months."""
+    unit = Capacity(
+        units.capacity_id,
+        units.customer_id,
+        units.model,
+        units.units,
+        units.micros_per_unit_month,
+        overage=False,
+        since_s=units.since_s,
+        until_s=until_s,
+    )
+    total, month_s = 0, month_of(units.since_s)[0]
+    while month_s < until_s:
+        total += fee_micros(unit, month_s)
+        month_s = month_of(month_s)[1]
+    return total
 
 
 def _ended(connection: Connection, capacity_id: str) -> None:

@@ -69,9 +69,12 @@ def plan(
             continue
         late_key = f"late_{entropy(12).hex()}"
         reason = "; ".join(sorted(reasons[tariff, month_s]))
-        connection.execute(update(OUTBOX).where(rows).values(late_key=late_key, note=reason))
-        _store_plan(connection, customer_id, tariff, late_key, reason, now_ns)
-        planned += count
+        bound = connection.execute(
+            update(OUTBOX).where(rows).values(late_key=late_key, note=reason)
+        ).rowcount
+        if bound:
+            _store_plan(connection, customer_id, tariff, late_key, reason, now_ns)
+        planned += bound
     return planned
 
 
@@ -220,7 +223,6 @@ class LateBiller:
             period_start_s=item.period_start_s,
             period_end_s=item.period_end_s,
             description=f"{item.title}, reported late",
-            metadata={},
         )
         made = await self._api.create_invoice_item(
             new, f"cl-{item.late_key}-{item.stored_failures}"

@@ -107,7 +107,11 @@ def cancel(connection: Connection, row_ids: Sequence[str], by: str, now_ns: int)
 
 
 def _to_decide(connection: Connection, row_ids: Sequence[str]) -> list[RowMapping]:
-    rows = connection.execute(select(OUTBOX).where(OUTBOX.c.row_id.in_(row_ids))).mappings().all()
+    rows = (
+        connection.execute(select(OUTBOX).where(OUTBOX.c.row_id.in_(row_ids)).with_for_update())
+        .mappings()
+        .all()
+    )
     known = {row["row_id"]: row for row in rows}
     for row_id in row_ids:
         if row_id not in known:

@@ -268,7 +268,7 @@ class StripeSdk:
                         "quantity": item.quantity,
                         "period": {"start": item.period_start_s, "end": item.period_end_s},
                         "description": item.description,
-                        "metadata": {**item.metadata, LATE_KEY: item.late_key},
+                        "metadata": {LATE_KEY: item.late_key},
                     },
                 ),
                 {"idempotency_key": key},

@@ -1,6 +1,6 @@
 """What we ask of Stripe and what it answers, in our own words: plain values, no SDK objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -82,7 +82,6 @@ class NewInvoiceItem:
     period_start_s: int
     period_end_s: int
     description: str
-    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from appliance.controlplane import capacity
 from appliance.controlplane import credits as credit
@@ -237,6 +238,40 @@ async def test_capacity_is_a_flat_subscription_while_it_lasts(
     assert await fees.round() == 1
     assert await fees.round() == 0
     assert subscription["status"] == "canceled"
+
+
+async def test_capacity_that_was_over_before_stripe_heard_of_it_is_billed_whole(
+    side: StripeSide, database: Database, double: StripeDouble, clock: ManualClock
+) -> None:
+    """Half of December and the first week of January, by the hour, as the journal counts it."""
+    since_s, until_s = MONTH_S - 15 * DAY_S - 12 * HOUR_S, MONTH_S + 7 * DAY_S
+
+    def begin_and_end(connection: Connection) -> None:
+        unit = capacity.add(
+            connection,
+            "acme",
+            model="llama",
+            units=10,
+            micros_per_unit_month=3_100_000,
+            overage=False,
+            since_s=since_s,
+            by="test",
+            now_ns=START_NS,
+            entropy=SeededEntropy(1),
+        )
+        capacity.end(connection, unit.capacity_id, until_s)
+
+    database.transact(begin_and_end)
+    fees = FlatFees(database, side.api, side.provisioner, clock, "usd")
+    double.faults.plan("answer_lost", "/v1/invoiceitems")
+    assert await fees.round() == 0
+    clock.turn(61)
+    assert await fees.round() == 1
+    assert await fees.round() == 0
+    [item] = double.account.objects["invoiceitem"].values()
+    assert item["amount"] == 1_550 + 700
+    assert item["period"] == {"start": since_s, "end": until_s - 1}
+    assert not double.account.objects["subscription"]
 
 
 async def test_the_meter_of_the_table_is_the_one_of_the_event(

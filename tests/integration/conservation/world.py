@@ -122,7 +122,7 @@ class World:
         self.site.deployment(MODEL, self.engine.url)
         tenant_names = ("free", "paid", "stranger")
         self._keys = [self.site.key(tenant=self.site.tenant(name)) for name in tenant_names]
-        code = self._cic("enroll", "site-1")["code"]
+        code = self._cic("enroll", "site-1", "--valid-days", "36500")["code"]
         url = f"http://127.0.0.1:{self.port}"
         status = self.site.admin("POST", "/v1/sync/enrol", {"url": url, "code": code})
         ids = self._tenant_ids()

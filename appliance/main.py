@@ -114,8 +114,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         *(home, settings, registry, ledger, identity, clock), engines=engines
     )
     reader = LedgerReader(home.ledger_file)
-    limits = MemoryLimitStore()
-    seed_limits(limits, reader, clock)
+    limits = _limits(reader, clock)
     scheduler = Scheduler(settings.scheduler)
     gateway = Gateway(
         settings,
@@ -171,6 +170,12 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     stack.push_async_callback(admin.stop)
     await admin.start()
     return live
+
+
+def _limits(reader: LedgerReader, clock: Clock) -> MemoryLimitStore:
+    limits = MemoryLimitStore()
+    seed_limits(limits, reader, clock)
+    return limits
 
 
 def _site(settings: Settings, clock: Clock) -> Site:

@@ -21,6 +21,7 @@ from appliance.manifests.lines import Salts
 from appliance.manifests.seal import Moment, SealContext
 from appliance.metering.book import Book
 from appliance.metering.reader import LedgerReader
+from appliance.registry.chain import GENESIS
 from appliance.storage.database import connect
 from appliance.sync.identity import Identity, establish
 from appliance.sync.windows import make, read_window, standing
@@ -30,6 +31,7 @@ from tests.fakes.ledger_items import NOON_NS, opening, settlement
 
 _S = 1_000_000_000
 DIGEST = "d1" * 32
+AUDIT_HEAD = GENESIS.hex()  # of a site in which nothing was ever changed
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class SealedSite:
             software_digest=DIGEST,
             entitlement_id=before.entitlement_id,
             last_receipt_sha256=before.last_receipt_sha256,
+            audit_head=AUDIT_HEAD,
             engines=before.engines.counters(),
         )
         now = Moment(wall_ns, self.now_ns, self.boot_id)

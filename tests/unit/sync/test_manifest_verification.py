@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from appliance.manifests.documents import NO_HASH
 from appliance.manifests.lines import Salts
 from appliance.metering.chain import GENESIS, link
 from appliance.metering.reader import LedgerReader
@@ -13,11 +12,11 @@ from appliance.sync.head_note import Note
 from appliance.sync.manifest_verification import ManifestVerifier
 from appliance.wire.manifests import ManifestVerification
 from appliance.wire.records import canonical
-from tests.fakes.sealed_site import SealedSite, sealed_site
+from tests.fakes.sealed_site import AUDIT_HEAD, SealedSite, sealed_site
 
 
 def verdict(
-    site: SealedSite, *, note: Note | None = None, audit_heads: tuple[str, ...] = (NO_HASH,)
+    site: SealedSite, *, note: Note | None = None, audit_heads: tuple[str, ...] = (AUDIT_HEAD,)
 ) -> ManifestVerification:
     verifier = ManifestVerifier(
         LedgerReader(site.home.ledger_file),
@@ -55,7 +54,7 @@ def test_a_site_without_manifests_is_sound(tmp_path: Path) -> None:
 def test_progress_comes_manifest_by_manifest(site: SealedSite) -> None:
     verifier = ManifestVerifier(
         *(LedgerReader(site.home.ledger_file), Salts(site.identity.salts)),
-        *((NO_HASH,).__contains__, None),
+        *((AUDIT_HEAD,).__contains__, None),
         rest=lambda _worked_s: None,
     )
     steps = [(step.done, step.checked) for step in verifier.run()]

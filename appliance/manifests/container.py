@@ -242,10 +242,10 @@ def _strange(block: bytes) -> str:
     """What a block is that is no header of ours, in words."""
     if block.startswith(_GZIP):
         return "The bundle is compressed; it must be carried as it was written."
+    if not block.strip(b"\0"):
+        return "The bundle ends before its last member."
     try:
         info = tarfile.TarInfo.frombuf(block, "ascii", "surrogateescape")
-    except tarfile.EOFHeaderError:
-        return "The bundle ends before its last member."
     except (tarfile.HeaderError, ValueError):
         return "This is no bundle, or a header in it is damaged."
     return f"{info.name!r:.120} was not written as a member of a bundle."

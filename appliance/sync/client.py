@@ -68,14 +68,20 @@ class ControlPlane:
         """`transport` replaces the network in tests; None is the network."""
         self._address = address
         self._settings = settings
-        self._http = httpx.AsyncClient(
-            verify=_trust(settings.ca_file),
-            trust_env=False,
-            follow_redirects=False,
-            proxy=settings.proxy,
-            transport=transport,
-            timeout=httpx.Timeout(settings.request_s, connect=settings.connect_s),
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                verify=_trust(settings.ca_file),
+                trust_env=False,
+                follow_redirects=False,
+                proxy=settings.proxy,
+                transport=transport,
+                timeout=httpx.Timeout(settings.request_s, connect=settings.connect_s),
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise ControlPlaneAway(
+                f"The proxy cannot be used: {error}.",
+                next_step="Correct sync.proxy: http://HOST:PORT or https://HOST:PORT.",
+            ) from error
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -149,7 +155,7 @@ class ControlPlane:
                     return await _answer(response, answers, answer_bytes_max)
         except TimeoutError as error:
             raise self._away("it did not answer in time") from error
-        except (httpx.HTTPError, OSError, ssl.SSLError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise self._away(_reason(error)) from error
 
     async def _way(self, path: str) -> _Way:

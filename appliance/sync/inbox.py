@@ -37,6 +37,7 @@ from appliance.security.signing import PublicKey
 from appliance.sync.entitlements import check_acceptable
 from appliance.sync.epochs import begin
 from appliance.sync.errors import DocumentRefused, EntitlementRefused, NotPinned, SyncError
+from appliance.sync.identity import signing_key_now
 from appliance.sync.installed import basis_of, installed_entitlements, payload, with_basis
 from appliance.sync.lease import heard
 from appliance.sync.moments import moment_ns
@@ -275,6 +276,8 @@ def _take_revocation(
     if _is_known(connection, one):
         return _told(one, "unchanged")
     _store(connection, one, moment_ns(revocation.at))
+    if signing_key_now(connection, state)[0].key_id != revocation.key_id:
+        return _told(one, "applied")  # a key of before, or one that a grant has replaced
     _update(
         *(connection, state),
         frozen=True,

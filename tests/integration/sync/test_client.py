@@ -155,6 +155,12 @@ async def test_a_proxy_of_the_settings_is_used() -> None:
             await key_at(f"http://127.0.0.1:{port}", proxy="http://127.0.0.1:9")
 
 
+@pytest.mark.parametrize("proxy", ["nonsense", "gopher://127.0.0.1:1", "http://[::1"])
+async def test_a_proxy_that_is_none_is_named(proxy: str) -> None:
+    with pytest.raises(ControlPlaneAway, match="proxy"):
+        await key_at("http://127.0.0.1:9", proxy=proxy)
+
+
 async def test_a_redirect_is_not_followed() -> None:
     asked = []
 

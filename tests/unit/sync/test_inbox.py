@@ -6,14 +6,19 @@ from typing import Any
 import pytest
 
 from appliance.domain.clock import iso
+from appliance.domain.errors import CrossLogicError
 from appliance.manifests import archive
 from appliance.manifests.archive import Kind, SyncState
 from appliance.manifests.documents import Document, KeyRevocation, TenantPlan
 from appliance.security.signing import SigningKey
 from appliance.sync.errors import EntitlementRefused, NotPinned
-from appliance.sync.inbox import bring, take
+from appliance.sync.identity import prepare_key
+from appliance.sync.inbox import bring, open_signed, take
 from appliance.wire.sync import DocumentOutcome
+from tests.fakes.clock import START_NS
+from tests.fakes.entropy import SeededEntropy
 from tests.fakes.sealed_site import SealedSite, sealed_site
+from tests.fakes.shipping import vendor_of
 from tests.fakes.vendor import DAY_NS, Vendor
 
 
@@ -136,15 +141,18 @@ def test_what_the_control_plane_did_not_sign_is_refused_and_nothing_kept(desk: D
     assert desk.count(Kind.RECEIPT) == 0
 
 
-def test_every_changed_bit_of_a_receipt_is_refused(desk: Desk) -> None:
-    raw = desk.vendor.sign(desk.receipt(3))
-    before = desk.state
+@pytest.mark.parametrize("kind", ["receipt", "entitlement"])
+def test_every_changed_bit_is_refused(kind: str) -> None:
+    vendor = Vendor("apl_1", "00" * 32)
+    document = vendor.receipt() if kind == "receipt" else vendor.entitlement(START_NS)
+    raw, key = vendor.sign(document), vendor.key.public
+    open_signed(raw, key)
     for place in range(len(raw)):
-        changed = bytearray(raw)
-        changed[place] ^= 1 << (place % 8)
-        (outcome,) = desk.take_raw(bytes(changed))
-        assert outcome.outcome == "refused", place
-    assert desk.state == before
+        for bit in range(8):
+            changed = bytearray(raw)
+            changed[place] ^= 1 << bit
+            with pytest.raises(CrossLogicError):
+                open_signed(bytes(changed), key)
 
 
 def test_one_refused_document_keeps_no_other_from_being_taken(desk: Desk) -> None:
@@ -225,6 +233,35 @@ def test_a_revocation_of_the_key_freezes_and_says_what_to_do(desk: Desk) -> None
     assert desk.state.frozen
     assert "lost laptop" in desk.state.frozen_reason
     assert "--new-key" in desk.state.next_step
+
+
+def test_a_grant_that_comes_with_the_revocation_is_not_undone_by_it(desk: Desk) -> None:
+    old = desk.site.identity.key
+    control_plane = vendor_of(desk.site)
+    control_plane.vendor = desk.vendor
+    for seq in (1, 2):
+        stored = desk.site.manifest(seq)
+        control_plane.take(1, seq, stored.envelope, stored.lines)
+    new = prepare_key(desk.site.home.secrets, SeededEntropy(9))
+    revocation = KeyRevocation(
+        appliance_id=desk.site.appliance_id,
+        key_id=old.key_id,
+        epoch=1,
+        seq=3,
+        reason="lost laptop",
+        at=iso(desk.site.now_ns),
+    )
+    grant = control_plane.grant(new.public)
+    with desk.site.writing() as connection:
+        outcomes = take(connection, [desk.vendor.sign(revocation), grant], 0, [new.key_id])
+        assert [one.outcome for one in outcomes] == ["applied", "applied"]
+        chain = archive.chain_state(connection)
+    assert not desk.state.frozen
+    # What the revoked key sealed after the head is sealed anew: manifests 3 and 4.
+    assert (chain.epoch, chain.seq) == (2, 0)
+    assert chain.record_seq_hi == desk.site.manifest(2, 1).row.record_seq_hi
+    with desk.site.reading() as connection:
+        assert archive.manifest_count(connection) == 2
 
 
 def test_price_books_and_plans_only_go_on(desk: Desk) -> None:

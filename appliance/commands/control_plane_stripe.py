@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TypeVar
 
 import click
-from sqlalchemy import Connection
 
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import Column, print_fields, print_json, print_rows
@@ -126,7 +125,7 @@ def list_(invocation: ControlInvocation) -> None:
 @click.pass_obj
 def send(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
     """Send them again: Stripe does not have them."""
-    _decide(invocation, lambda connection: decisions.send(connection, rows, _who()))
+    _decide(invocation, decisions.send, rows, _who())
 
 
 @quarantine.command()
@@ -134,8 +133,7 @@ def send(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
 @click.pass_obj
 def accept(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
     """Take them as delivered: Stripe has them."""
-    now_ns = SystemClock().wall_ns()
-    _decide(invocation, lambda connection: decisions.accept(connection, rows, _who(), now_ns))
+    _decide(invocation, decisions.accept, rows, _who(), SystemClock().wall_ns())
 
 
 @quarantine.command()
@@ -143,13 +141,13 @@ def accept(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
 @click.pass_obj
 def cancel(invocation: ControlInvocation, rows: tuple[str, ...]) -> None:
     """Do not bill them."""
-    now_ns = SystemClock().wall_ns()
-    _decide(invocation, lambda connection: decisions.cancel(connection, rows, _who(), now_ns))
+    _decide(invocation, decisions.cancel, rows, _who(), SystemClock().wall_ns())
 
 
-def _decide(invocation: ControlInvocation, run: Callable[[Connection], int]) -> None:
+def _decide(invocation: ControlInvocation, decision: Callable[..., int], *given: object) -> None:
+    """Carry a decision out in one transaction; it takes a connection and what is given."""
     with invocation.database() as database:
-        count = database.transact(run)
+        count = database.transact(lambda connection: decision(connection, *given))
     if invocation.json:
         print_json({"rows": count})
     else:

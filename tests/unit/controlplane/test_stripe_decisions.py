@@ -32,6 +32,7 @@ from appliance.controlplane.invoices import (
     period_state,
     put_off_until_s,
 )
+from appliance.controlplane.pace import Pace
 from appliance.controlplane.stripe_errors import PriceTooFine
 from appliance.controlplane.stripe_names import (
     NAME_MAX,
@@ -42,6 +43,7 @@ from appliance.controlplane.stripe_names import (
     month_of,
 )
 from appliance.controlplane.stripe_objects import Invoice
+from tests.fakes.clock import ManualClock
 
 HOUR = 500_000 * HOUR_S
 TARIFF = Tariff(
@@ -311,3 +313,21 @@ def test_a_draft_is_kept_open_while_usage_waits_but_not_for_ever() -> None:
     assert put_off_until_s(closing, last) == HOUR + HELD_MAX_S
     assert put_off_until_s(closing, last + 1) is None
     assert put_off_until_s(replace(DRAFT, status="open"), late) is None
+
+
+async def test_no_second_has_more_calls_than_stripe_takes() -> None:
+    clock = ManualClock()
+    moments: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        clock.turn(seconds)
+
+    pace = Pace(clock, per_s=100, sleep=sleep)
+    for number in range(500):
+        if number == 250:
+            clock.turn(30)  # what was not used is not saved up
+        await pace.turn()
+        moments.append(clock.monotonic_s())
+    for start in moments:
+        assert sum(start <= moment < start + 1 for moment in moments) <= 111
+    assert moments[-1] >= 30 + 4.7

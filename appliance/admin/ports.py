@@ -24,6 +24,7 @@ from appliance.wire.manifests import (
     ManifestShown,
     ManifestVerification,
     Sealing,
+    SealingStatus,
     UsageProof,
 )
 from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
@@ -105,6 +106,8 @@ class ManifestSource(Protocol):
     async def key(self, ref: str | None = None) -> ManifestKey:
         """That signs the next manifest, or signed `ref`."""
         ...
+
+    async def status(self) -> SealingStatus: ...
 
     async def seal(self) -> Sealing:
         """Seal what is new now."""

@@ -51,6 +51,7 @@ async def status(services: Services, _call: Call[NoQuery, None]) -> SiteStatus:
         requests_running=live.requests_running(),
         requests_queued=live.requests_queued(),
         records=await asyncio.to_thread(services.usage.records),
+        sealing=await services.manifests.status(),
         sync=await services.sync.status(),
         entitlement=await services.sync.entitlement(),
         deployments=await list_deployments(services, nothing),

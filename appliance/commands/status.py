@@ -20,7 +20,9 @@ def status(invocation: Invocation) -> None:
     if invocation.json:
         print_json(site)
         return
-    print_fields(fields_of(site, omit=("sync", "entitlement", "deployments", "nodes")))
+    print_fields(fields_of(site, omit=("sealing", "sync", "entitlement", "deployments", "nodes")))
+    click.echo()
+    print_fields(fields_of(site.sealing))
     click.echo()
     print_standing(site.sync)
     click.echo()

@@ -19,6 +19,7 @@ from appliance.wire.manifests import (
     ManifestShown,
     ManifestVerification,
     Sealing,
+    SealingStatus,
     UsageProof,
 )
 
@@ -49,6 +50,9 @@ class ManifestService:
 
     async def show(self, ref: str, tenant: str | None) -> ManifestShown:
         return await asyncio.to_thread(self._view.show, ref, tenant)
+
+    async def status(self) -> SealingStatus:
+        return await asyncio.to_thread(self._view.status, self._sealer.last_error)
 
     async def key(self, ref: str | None = None) -> ManifestKey:
         return await asyncio.to_thread(self._view.key, ref)

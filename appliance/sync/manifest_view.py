@@ -24,6 +24,7 @@ from appliance.wire.manifests import (
     ManifestKey,
     ManifestShown,
     Sealing,
+    SealingStatus,
     Totals,
 )
 
@@ -71,6 +72,9 @@ class ManifestView:
     def key(self, ref: str | None = None) -> ManifestKey:
         """The key that signs the next manifest, or that signed `ref`. Raises NoSuchManifest."""
         return self._reader.query(lambda connection: _key(connection, ref))
+
+    def status(self, last_error: str) -> SealingStatus:
+        return self._reader.query(lambda connection: _status(connection, last_error))
 
     def sealing(self, made: Sequence[ManifestRow]) -> Sealing:
         """What a seal that made these is told as."""
@@ -145,6 +149,18 @@ def _shown_lines(stored: StoredManifest, tenant: str | None) -> list[LineShown]:
             LineShown(index=index, leaf_sha256=leaf, hidden=not ours, line=msgspec.Raw(written))
         )
     return shown
+
+
+def _status(connection: sqlite3.Connection, last_error: str) -> SealingStatus:
+    chain = archive.chain_state(connection)
+    row = archive.manifest_row(connection, chain.epoch, chain.seq)
+    (records,) = connection.execute("SELECT seq FROM head").fetchone()
+    return SealingStatus(
+        newest="" if row is None else f"{row.epoch}-{row.seq}",
+        sealed_at=None if row is None else iso(row.sealed_at_ns),
+        unsealed_records=max(0, records - chain.record_seq_hi),
+        last_error=last_error,
+    )
 
 
 def _key(connection: sqlite3.Connection, ref: str | None) -> ManifestKey:

@@ -29,6 +29,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from appliance.wire.manifests import SealingStatus
 from appliance.wire.sync import EntitlementStatus, SyncStatus
 
 State = Literal["active", "suspended"]
@@ -394,6 +395,7 @@ class SiteStatus(_Message, frozen=True):
     requests_running: int
     requests_queued: int
     records: int
+    sealing: SealingStatus
     sync: SyncStatus
     entitlement: EntitlementStatus
     deployments: list[Deployment]

@@ -75,6 +75,15 @@ class Sealing(_Message, frozen=True):
     manifests: list[Manifest]
 
 
+class SealingStatus(_Message, frozen=True):
+    """How far the ledger is sealed. `last_error` is "" when the last attempt succeeded."""
+
+    newest: str  # EPOCH-SEQ of the newest manifest; "" when there is none
+    sealed_at: str | None
+    unsealed_records: int  # that the next manifest will hold
+    last_error: str
+
+
 class ManifestKey(_Message, frozen=True):
     """The key that signs the next manifest, or that signed the one that was asked for."""
 

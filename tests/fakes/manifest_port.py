@@ -14,6 +14,7 @@ from appliance.wire.manifests import (
     ManifestShown,
     ManifestVerification,
     Sealing,
+    SealingStatus,
     UsageProof,
 )
 from tests.fakes.sealed_site import SealedSite
@@ -35,6 +36,9 @@ class SealedPort:
 
     async def show(self, ref: str, tenant: str | None) -> ManifestShown:
         return self.view.show(ref, tenant)
+
+    async def status(self) -> SealingStatus:
+        return self.view.status("")
 
     async def key(self, ref: str | None = None) -> ManifestKey:
         return self.view.key(ref)

@@ -11,14 +11,15 @@ only once, so two that release the same rows at once bill them once.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
 
 from appliance.controlplane import audit, tenants
 from appliance.controlplane.billing_errors import BadAmount, NothingHeld
 from appliance.controlplane.bulk import insert_rows
+from appliance.controlplane.bulk_update import update_rows
 from appliance.controlplane.charging import Charged, Charging, Subject
 from appliance.controlplane.posting import open_hold, settled_columns
 from appliance.controlplane.pricing import ANY, Tokens
@@ -251,9 +252,9 @@ class _Outcome:
         self._rows.append({**place, **payer, **settled_columns(None, self._now_ns), **state})
 
     def save(self) -> Released:
-        _update(self._connection, USAGE, KEY, self._rows)
+        update_rows(self._connection, USAGE, KEY, self._rows)
         for state, closed in self._closed.items():
-            _update(
+            update_rows(
                 self._connection,
                 HOLDS,
                 (*KEY, "code"),
@@ -262,7 +263,7 @@ class _Outcome:
         # A hold that was closed before and is needed again is opened again, not doubled.
         known = _closed_before(self._connection, self._opened)
         again = [hold for hold in self._opened if _hold_key(hold) in known]
-        _update(self._connection, HOLDS, (*KEY, "code"), again)
+        update_rows(self._connection, HOLDS, (*KEY, "code"), again)
         new = [hold for hold in self._opened if _hold_key(hold) not in known]
         insert_rows(self._connection, HOLDS, new)
         self._charging.save()
@@ -280,18 +281,10 @@ def _open(
     connection: Connection, selection: Selection
 ) -> tuple[dict[Place, Row[Any]], dict[Place, set[str]]]:
     """The held rows that are meant, in the order of their manifests, with all their open holds."""
-    narrowed = (
-        select(*(USAGE.c[name] for name in KEY))
-        .select_from(_held())
-        .where(HOLDS.c.state == HoldState.OPEN.value, *selection.where())
-        .distinct()
-        .subquery()
-    )
-    meant = and_(*(USAGE.c[name] == narrowed.c[name] for name in KEY))
     query = (
         select(USAGE, HOLDS.c.code)
-        .select_from(_held().join(narrowed, meant))
-        .where(HOLDS.c.state == HoldState.OPEN.value)
+        .select_from(_held())
+        .where(HOLDS.c.state == HoldState.OPEN.value, *replace(selection, code=None).where())
         .order_by(*(USAGE.c[name] for name in KEY))
     )
     rows: dict[Place, Row[Any]] = {}
@@ -300,7 +293,8 @@ def _open(
         place = (row.appliance_id, row.epoch, row.seq, row.part)
         rows[place] = row
         codes[place].add(row.code)
-    return rows, codes
+    meant = [place for place in rows if selection.code is None or selection.code in codes[place]]
+    return {place: rows[place] for place in meant}, codes
 
 
 def _held() -> Any:
@@ -308,32 +302,18 @@ def _held() -> Any:
     return USAGE.join(HOLDS, and_(same, USAGE.c.state == UsageState.HELD.value))
 
 
-def _update(
-    connection: Connection, table: Table, key: tuple[str, ...], rows: list[dict[str, Any]]
-) -> None:
-    """Update many rows that all have the same columns, found by their key."""
-    if not rows:
-        return
-    changed = [name for name in rows[0] if name not in key]
-    statement = (
-        update(table)
-        .where(*(table.c[name] == bindparam(f"k_{name}") for name in key))
-        .values({name: bindparam(f"v_{name}") for name in changed})
-    )
-    values = [
-        {f"{'k' if name in key else 'v'}_{name}": value for name, value in row.items()}
-        for row in rows
-    ]
-    connection.execute(statement, values)
-
-
 def _closed_before(connection: Connection, opened: list[dict[str, Any]]) -> set[tuple[object, ...]]:
+    """Which of these holds are there already, closed."""
+    if not opened:
+        return set()
     columns = [HOLDS.c[name] for name in (*KEY, "code")]
-    known: set[tuple[object, ...]] = set()
-    for hold in opened:
-        where = [HOLDS.c[name] == hold[name] for name in (*KEY, "code")]
-        known.update(tuple(row) for row in connection.execute(select(*columns).where(*where)))
-    return known
+    query = select(*columns).where(
+        HOLDS.c.code.in_(sorted({hold["code"] for hold in opened})),
+        HOLDS.c.appliance_id.in_(sorted({hold["appliance_id"] for hold in opened})),
+        HOLDS.c.state != HoldState.OPEN.value,
+    )
+    closed = {tuple(row) for row in connection.execute(query)}
+    return closed & {_hold_key(hold) for hold in opened}
 
 
 def _hold_key(hold: dict[str, Any]) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """Windows and the chain: every record in one manifest, whatever clocks and others do."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,13 +24,18 @@ from appliance.manifests.envelope import parse
 from appliance.manifests.errors import ChainMoved
 from appliance.manifests.lines import Salts
 from appliance.manifests.seal import Moment, SealContext
+from appliance.metering.book import Book
 from appliance.metering.reader import LedgerReader
+from appliance.metering.schema import MIGRATIONS
+from appliance.storage.database import connect, migrate
 from appliance.sync.errors import KeyUnused, OtherManifestKey
 from appliance.sync.head_note import read_note
 from appliance.sync.identity import KEY_FILE, NEXT_KEY_FILE, establish, prepare_key
 from appliance.sync.sealer import Sealer, Surroundings
 from appliance.sync.windows import make, read_window, standing
-from tests.fakes.sealed_site import DIGEST, SealedSite, sealed_site
+from appliance.wire.home import find_home
+from tests.fakes.ledger_items import opening, settlement
+from tests.fakes.sealed_site import DIGEST, SealedSite, sealed_site, site_in
 
 R = TypeVar("R")
 YEAR_NS = 365 * 86_400 * 1_000_000_000
@@ -290,3 +296,21 @@ def test_establishing_again_changes_nothing(tmp_path: Path) -> None:
     assert again.key.public == site.identity.key.public
     assert (again.appliance_id, again.salts) == (site.appliance_id, site.identity.salts)
     assert again.salts.hex() not in repr(again)
+
+
+async def test_a_ledger_of_before_manifests_is_sealed_from_its_first_record(
+    tmp_path: Path,
+) -> None:
+    home = find_home(str(tmp_path / "home"))
+    home.secrets.mkdir(parents=True, mode=0o700)
+    migrate(home.ledger_file, MIGRATIONS[:1])
+    with contextlib.closing(connect(home.ledger_file)) as connection:
+        connection.row_factory = None
+        connection.execute("BEGIN")
+        Book(connection).apply(connection, [settlement(opening(n)) for n in range(30)])
+        connection.execute("COMMIT")
+    site = site_in(home)
+    row = site.seal()
+    assert row is not None
+    assert (row.seq, row.record_seq_lo, row.record_seq_hi) == (1, 1, 30)
+    assert LedgerReader(home.ledger_file).verify().ok

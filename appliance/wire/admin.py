@@ -18,10 +18,8 @@ POST   /v1/keys/{ref}/rotate              KeyRotate -> KeyCreated
        /v1/regions[/{ref}]                Region                 (list, create, update, delete)
 GET    /v1/limits?tenant=&environment=&key=  list[LayerReport]     PUT   LimitsSet -> the same
 GET    /v1/usage?since=&until=&by=        list[UsageRow]
-GET    /v1/ledger?since=SEQ               NDJSON of LedgerRow
-GET    /v1/ledger/verify                  LedgerVerification
-GET    /v1/audit?since=SEQ                NDJSON of AuditEntry
-GET    /v1/audit/verify                   AuditVerification
+GET    /v1/ledger?since=SEQ               NDJSON of LedgerRow    /v1/ledger/verify
+GET    /v1/audit?since=SEQ                NDJSON of AuditEntry   /v1/audit/verify
 GET    /openapi.json · /metrics · /healthz · /readyz
 """
 

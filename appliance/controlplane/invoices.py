@@ -172,7 +172,6 @@ def _invoice(row: RowMapping) -> Invoice:
         period_start_s=row["period_start_s"],
         period_end_s=row["period_end_s"],
         finalizes_at_s=row["finalizes_at_s"],
-        auto_advance=row["finalizes_at_s"] is not None,
         currency=row["currency"],
         total_minor=row["total_minor"],
         paid_minor=row["paid_minor"],

@@ -60,7 +60,6 @@ class SubscriptionItem:
     item_id: str
     price_id: str
     covered_from_s: int  # usage from here on is billed by it
-    quantity: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,6 @@ class NewInvoiceItem:
 class InvoiceItem:
     item_id: str
     late_key: str
-    amount_minor: int
-    quantity: int | None
     invoice_id: str | None
 
 
@@ -101,8 +98,7 @@ class Invoice:
     status: str
     period_start_s: int
     period_end_s: int
-    finalizes_at_s: int | None
-    auto_advance: bool
+    finalizes_at_s: int | None  # None: it does not close by itself
     currency: str
     total_minor: int
     paid_minor: int

@@ -55,22 +55,17 @@ def subscription(found: Json) -> Subscription:
 
 
 def item(found: Json) -> SubscriptionItem:
-    quantity = found.get("quantity")
     return SubscriptionItem(
         item_id=str(found["id"]),
         price_id=_id(found["price"]),
         covered_from_s=int(_ours(found, FROM_KEY) or found["created"]),
-        quantity=None if quantity is None else int(quantity),
     )
 
 
 def invoice_item(found: Json) -> InvoiceItem:
-    quantity = found.get("quantity")
     return InvoiceItem(
         item_id=str(found["id"]),
         late_key=_ours(found, LATE_KEY),
-        amount_minor=int(found["amount"]),
-        quantity=None if quantity is None else int(quantity),
         invoice_id=None if found.get("invoice") is None else _id(found["invoice"]),
     )
 
@@ -86,7 +81,6 @@ def invoice(found: Json) -> Invoice:
         period_start_s=int(found["period_start"]),
         period_end_s=int(found["period_end"]),
         finalizes_at_s=None if finalizes is None else int(finalizes),
-        auto_advance=bool(found.get("auto_advance")),
         currency=str(found["currency"]),
         total_minor=int(found["total"]),
         paid_minor=int(found.get("amount_paid") or 0),

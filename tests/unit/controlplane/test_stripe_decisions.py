@@ -57,7 +57,6 @@ DRAFT = Invoice(
     period_start_s=HOUR - 30 * DAY_S,
     period_end_s=HOUR,
     finalizes_at_s=HOUR + HOUR_S,
-    auto_advance=True,
     currency="usd",
     total_minor=0,
     paid_minor=0,

@@ -4,6 +4,7 @@ A version adds rows and takes none away, so usage of any hour keeps the one pric
 vendor's file is TOML or JSON; `examples` is a book of made-up prices for trying things out.
 """
 
+import hashlib
 import json
 import tomllib
 from collections import defaultdict
@@ -19,7 +20,6 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
-    func,
     insert,
     select,
 )
@@ -44,7 +44,7 @@ from appliance.manifests.documents import Price, PriceBook, RegionMultiplier
 MICROS_MAX: Final = 10**13  # for a million tokens: ten million dollars
 MULTIPLIER_BP_MAX: Final = 1_000_000
 _LAST_S: Final = 2**62
-_CACHE: Final = "price_book"  # in Connection.info: a version never changes
+_CACHE: Final = "price_book"  # in Connection.info: the book and its hash
 
 PRICE_BOOKS: Final = Table(
     "price_books",
@@ -53,6 +53,7 @@ PRICE_BOOKS: Final = Table(
     Column("currency", Text, nullable=False),
     Column("free_tokens_per_month", BigInteger, nullable=False),
     Column("free_since_s", BigInteger, nullable=False),  # the start of the month it counts from
+    Column("sha256", Text, nullable=False),  # of the version before and what this one adds
     Column("created_at_ns", BigInteger, nullable=False),
     Column("created_by", Text, nullable=False),
 )
@@ -168,6 +169,9 @@ def install(connection: Connection, file: BookFile, *, currency: str, by: str, n
             currency=currency,
             free_tokens_per_month=allowance,
             free_since_s=free_since_s,
+            sha256=_sha256(
+                last.sha256 if last else "", [*prices, *regions, allowance, free_since_s]
+            ),
             created_at_ns=now_ns,
             created_by=by,
         )
@@ -192,14 +196,20 @@ def ensure(connection: Connection, currency: str, now_ns: int) -> bool:
 
 def current(connection: Connection) -> Book:
     """The newest book; read anew only when there is a newer one."""
-    version = connection.execute(select(func.max(PRICE_BOOKS.c.version))).scalar()
-    if version is None:
+    newest = connection.execute(
+        select(PRICE_BOOKS.c.version, PRICE_BOOKS.c.sha256)
+        .order_by(PRICE_BOOKS.c.version.desc())
+        .limit(1)
+    ).first()
+    if newest is None:
         return NO_BOOK
+    # By its content, not by its number: a version may be rolled back and be made by another.
     known = connection.info.get(_CACHE)
-    if isinstance(known, Book) and known.version == version:
-        return known
-    book = _read(connection, version)
-    connection.info[_CACHE] = book
+    if isinstance(known, tuple) and known[0] == newest.sha256:
+        book: Book = known[1]
+        return book
+    book = _read(connection, newest.version)
+    connection.info[_CACHE] = (newest.sha256, book)
     return book
 
 
@@ -248,6 +258,10 @@ def installed_by(connection: Connection) -> str:
         select(PRICE_BOOKS.c.created_by).order_by(PRICE_BOOKS.c.version.desc()).limit(1)
     ).scalar()
     return by or ""
+
+
+def _sha256(before: str, added: list[Any]) -> str:
+    return hashlib.sha256(f"{before}{json.dumps(added, sort_keys=True)}".encode()).hexdigest()
 
 
 def _read(connection: Connection, version: int) -> Book:

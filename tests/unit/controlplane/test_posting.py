@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from appliance.controlplane import holds, journal, tenants
+from appliance.controlplane import holds, journal, price_book, tenants
 from appliance.controlplane.billing_errors import AlreadyBilled, BadAmount, NothingHeld, UnknownPlan
 from appliance.controlplane.database import Database
 from appliance.controlplane.holds import Selection
@@ -268,6 +268,26 @@ def test_a_price_counts_from_its_hour_and_changes_nothing_that_is_billed(office:
     amounts = [(row.hour_s, row.amount_micros) for row in outbox(office.database)]
     assert sorted(amounts)[-1] == (HOUR + 2 * HOUR_S, 300)
     assert amounts.count((HOUR, 100)) == 2
+
+
+def test_a_book_that_was_rolled_back_is_forgotten(office: Office) -> None:
+    """Another book then has its number, on the same connections."""
+    acme = office.customer("Acme")
+    office.map(ALICE, acme)
+    since = "2026-11-22T20:00:00Z"
+    later = line(hour_s=HOUR + HOUR_S, tokens=(100, 0, 0))
+
+    def install_and_fail(connection: Any) -> None:
+        file = BookFile("usd", [PriceLine("llama", "paid", 9_000_000, since=since)])
+        price_book.install(connection, file, currency="usd", by="ana", now_ns=NOW_NS)
+        assert price_book.current(connection).version == 2
+        raise BadAmount("something else went wrong")
+
+    with pytest.raises(BadAmount):
+        office.database.transact(install_and_fail)
+    assert office.prices(BookFile("usd", [PriceLine("llama", "paid", 3_000_000, since=since)])) == 2
+    office.post(later)
+    assert [row.amount_micros for row in outbox(office.database)] == [300]
 
 
 def test_the_free_plan_has_an_allowance_a_month_and_pays_the_rest(office: Office) -> None:

@@ -93,6 +93,12 @@ class Examination:
             return lambda: self._here(batch, known)
         return lambda: [one for part, told in begun for one in self._told(part, told, known)]
 
+    def load(self) -> None:
+        """Wait until the processes are there: before much is to be taken in at once."""
+        if self._processes and not self._is_running():
+            assert self._loaded is not None  # just begun
+            self._loaded.result()
+
     def close(self) -> None:
         self._drop()
 

@@ -74,6 +74,18 @@ class Round:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """When the lease of a lane is nearly over, by both clocks.
+
+    While a machine is suspended its monotonic clock may stand still; its leases, and what Stripe
+    remembers of identifiers, run out all the same.
+    """
+
+    monotonic_s: float
+    wall_ns: int
+
+
 class Deliverer:
     """Delivers meter events. Several may run on one database, in one program or in many.
 
@@ -166,22 +178,24 @@ class Deliverer:
 
     async def _lane(self, lane: Lane, holder: str) -> tuple[Round, StripeError | None]:
         """What was done, and the error that stopped it."""
-        ends_s = self._clock.monotonic_s() + LEASE_S - CALL_S
         now_ns = self._clock.wall_ns()
+        ends = _Ends(
+            self._clock.monotonic_s() + LEASE_S - CALL_S, now_ns + (LEASE_S - CALL_S) * SECOND_NS
+        )
         done, batch = Round(), Batch()
         try:
             routes, fates = await self._ways(lane, now_ns)
             done = replace(done, planned_late=await self._plan_late(lane, fates, now_ns))
-            while self._clock.monotonic_s() < ends_s:
+            while self._in_time(ends):
                 batch = await self._claim(lane, holder, routes, fates)
                 if not batch.events:
                     break
-                sent, stopped = await self._send(batch, ends_s)
+                sent, stopped = await self._send(batch, ends)
                 done = done.plus(sent)
                 if stopped is not None:
                     return done, stopped
             for tariff, hour_s in batch.look_up[:LOOK_UPS]:
-                if self._clock.monotonic_s() < ends_s:
+                if self._in_time(ends):
                     await self._lookup.decide(lane, routes[tariff], hour_s)
         except StripeError as error:
             return done, error
@@ -246,15 +260,16 @@ class Deliverer:
             )
         )
 
-    async def _send(self, batch: Batch, ends_s: float) -> tuple[Round, StripeError | None]:
+    async def _send(self, batch: Batch, ends: _Ends) -> tuple[Round, StripeError | None]:
         """One call after the other. What came of those that were made is kept in any case."""
         attempts: list[Attempt] = []
         stopped: StripeError | None = None
         for one in batch.events:
-            if stopped is not None or self._clock.monotonic_s() >= ends_s:
+            if stopped is None:
+                await self._pace.turn()
+            if stopped is not None or not self._in_time(ends):
                 attempts.append(Attempt(one, Outcome.NOT_MADE))
                 continue
-            await self._pace.turn()
             attempt, stopped = await self._call(one)
             attempts.append(attempt)
         now_ns = self._clock.wall_ns()
@@ -263,6 +278,10 @@ class Deliverer:
             accepted=sum(attempt.outcome in ARRIVED for attempt in attempts),
             refused=sum(attempt.outcome is Outcome.REFUSED for attempt in attempts),
         ), stopped
+
+    def _in_time(self, ends: _Ends) -> bool:
+        """Looked at right before each call: what was decided is not done a day later."""
+        return self._clock.monotonic_s() < ends.monotonic_s and self._clock.wall_ns() < ends.wall_ns
 
     async def _call(self, one: Sending) -> tuple[Attempt, StripeError | None]:
         """What came of one call; the error if no other may follow it now."""

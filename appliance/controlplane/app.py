@@ -36,7 +36,7 @@ T = TypeVar("T")
 # Stripe's webhook: the raw body and the signature header; False when it is known already.
 Webhook = Callable[[bytes, str], Awaitable[bool]]
 
-_SMALL_BYTES: Final = 256 * 1024
+_SMALL_BYTES: Final = 1024 * 1024
 _UPLOADS_MAX: Final = 32  # bodies on their way at once
 _PIECE_BYTES: Final = 64 * 1024
 

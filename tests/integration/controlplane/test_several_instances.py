@@ -94,3 +94,24 @@ def test_two_processes_import_the_same_file_at_once(
     held = books(plane, site.appliance_id)
     assert held.agree, held
     assert held.requests_posted == 150
+
+
+def test_many_sites_at_several_instances_do_not_wait_for_each_other_for_ever(
+    another: Callable[[], ControlPlane],
+) -> None:
+    """What serialisable transactions turn back is done again, until all of it is done."""
+    planes = [another(), another()]
+    reporting = [enrolled(planes[0], number, f"site-{number}") for number in range(1, 7)]
+    work = [(planes[n % 2], site, sealed(site, 6, records=1)) for n, site in enumerate(reporting)]
+
+    def report(one: tuple[ControlPlane, Site, list[CarriedManifest]]) -> None:
+        plane, site, manifests = one
+        for manifest in manifests:
+            assert all(taken.well for taken in offer(plane, site, [manifest]))
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(report, work))
+    for site in reporting:
+        held = books(planes[0], site.appliance_id)
+        assert held.agree, held
+        assert held.accepted_through == 6

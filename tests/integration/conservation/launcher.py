@@ -158,8 +158,7 @@ def _child(order: dict[str, Any], armed: Armed, shift: Shift) -> None:
             NAIVE[order["naive"]]()
         from appliance.cli import main  # noqa: PLC0415 - after the points are in place
 
-        main()
-        status = 0
+        status = int(main())
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001 - whatever it is belongs into the child's log

@@ -45,7 +45,7 @@ def kills(made: World, chance: random.Random, count: int) -> None:
         else:
             missed[point] = missed.get(point, 0) + 1
             assert missed[point] < 5, f"{point} is never reached"
-        made.advance(chance.choice(JUMPS_S))
+        made.leap(chance.choice(JUMPS_S))
 
 
 @pytest.mark.serial
@@ -96,7 +96,7 @@ def the_report_agrees(made: World, sheet: Sheet) -> None:
 def killed_while_sending(made: World, jump_s: int) -> None:
     """A process dies after Stripe took its events and before it wrote that down."""
     assert made.round(random.Random(SEED), "delivery sends an event after", 2, deadline_s=20)
-    made.advance(jump_s)
+    made.leap(jump_s)
 
 
 # What a naive delivery does, and how much later it is started again: while Stripe still knows the

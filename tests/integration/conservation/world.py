@@ -202,9 +202,17 @@ class World:
     # Time
 
     def advance(self, seconds: int) -> None:
-        """First at Stripe, then for the programs: nobody is ahead of Stripe."""
-        self.stripe.advance(seconds)
+        """Stripe's clock and the programs' at one moment; then Stripe does what became due."""
+        self.stripe.double.clock.advance(seconds)
         self.launcher.shift.seconds += seconds
+        self.stripe.run(self.stripe.double.settle())
+
+    def leap(self, seconds: int) -> None:
+        """The control plane's machine is off for so long. What it had sent has arrived before."""
+        if seconds:
+            self.control.kill()
+            time.sleep(0.05)
+            self.advance(seconds)
 
     # Load
 

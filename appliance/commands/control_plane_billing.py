@@ -12,17 +12,18 @@ import click
 from appliance.commands.control_plane_context import ControlInvocation, actor
 from appliance.commands.moments import Moment
 from appliance.commands.output import Column, print_fields, print_json, print_rows
-from appliance.controlplane import capacity as capacities
-from appliance.controlplane import price_book, sites
-from appliance.controlplane import tenants as mappings
-from appliance.controlplane.adjustments import Correction
-from appliance.controlplane.billing_errors import BadPriceBook
-from appliance.controlplane.capacity import Capacity
-from appliance.controlplane.credits import Credit, list_credits
-from appliance.controlplane.customers import Customer, list_customers
-from appliance.controlplane.desk import Desk
-from appliance.controlplane.pricing import HOUR_S, Kind
-from appliance.controlplane.tenants import TenantRow
+from appliance.controlplane import sites
+from appliance.controlplane.billing import capacity as capacities
+from appliance.controlplane.billing import price_book
+from appliance.controlplane.billing import tenants as mappings
+from appliance.controlplane.billing.adjustments import Correction
+from appliance.controlplane.billing.billing_errors import BadPriceBook
+from appliance.controlplane.billing.capacity import Capacity
+from appliance.controlplane.billing.credits import Credit, list_credits
+from appliance.controlplane.billing.customers import Customer, list_customers
+from appliance.controlplane.billing.desk import Desk
+from appliance.controlplane.billing.pricing import HOUR_S, Kind
+from appliance.controlplane.billing.tenants import TenantRow
 from appliance.domain.clock import SystemClock, iso
 from appliance.manifests.documents import Price, RegionMultiplier
 

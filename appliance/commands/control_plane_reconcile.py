@@ -12,16 +12,17 @@ from appliance.commands.control_plane_billing import desk_of, hour_text, seconds
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.moments import Moment
 from appliance.commands.output import Column, print_json, print_rows
-from appliance.controlplane import customers, focus, reconcile_table, sites, tenants
-from appliance.controlplane.billing_errors import BadAmount
-from appliance.controlplane.capacity import accrue
+from appliance.controlplane import sites
+from appliance.controlplane.billing import customers, focus, reconcile_table, tenants
+from appliance.controlplane.billing.billing_errors import BadAmount
+from appliance.controlplane.billing.capacity import accrue
+from appliance.controlplane.billing.holds import HeldSum, Released, Selection
+from appliance.controlplane.billing.pricing import HOUR_S, next_month_s
+from appliance.controlplane.billing.reconcile import Question, Report, report
+from appliance.controlplane.billing.reconciliation import ReportRow
 from appliance.controlplane.database import Database
-from appliance.controlplane.holds import HeldSum, Released, Selection
-from appliance.controlplane.pricing import HOUR_S, next_month_s
-from appliance.controlplane.provisioning import customer_card
-from appliance.controlplane.reconcile import Question, Report, report
-from appliance.controlplane.reconciliation import ReportRow
-from appliance.controlplane.stripe_billing import stripe_billing
+from appliance.controlplane.payments.provisioning import customer_card
+from appliance.controlplane.payments.stripe_billing import stripe_billing
 from appliance.domain.clock import SystemClock
 from appliance.wire.command import ExitCode
 

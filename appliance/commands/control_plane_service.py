@@ -7,7 +7,7 @@ import msgspec
 
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import print_fields, print_json
-from appliance.controlplane import price_book
+from appliance.controlplane.billing import price_book
 from appliance.controlplane.errors import ControlPlaneError
 from appliance.controlplane.identity import bind, create, load_identity
 from appliance.controlplane.settings import ControlHome

@@ -10,15 +10,15 @@ import click
 
 from appliance.commands.control_plane_context import ControlInvocation
 from appliance.commands.output import Column, print_fields, print_json, print_rows
-from appliance.controlplane import quarantine as decisions
-from appliance.controlplane.customers import find
+from appliance.controlplane.billing.customers import find
 from appliance.controlplane.database import Database
-from appliance.controlplane.provisioning import customer_card, link_customer
-from appliance.controlplane.quarantine import Held
-from appliance.controlplane.stripe_billing import StripeBilling, stripe_billing
-from appliance.controlplane.stripe_errors import StripeNotConfigured
-from appliance.controlplane.stripe_status import StripeStatus, WaitingLane, stripe_status
-from appliance.controlplane.webhooks import WANTED
+from appliance.controlplane.payments import quarantine as decisions
+from appliance.controlplane.payments.provisioning import customer_card, link_customer
+from appliance.controlplane.payments.quarantine import Held
+from appliance.controlplane.payments.stripe_billing import StripeBilling, stripe_billing
+from appliance.controlplane.payments.stripe_errors import StripeNotConfigured
+from appliance.controlplane.payments.stripe_status import StripeStatus, WaitingLane, stripe_status
+from appliance.controlplane.payments.webhooks import WANTED
 from appliance.domain.clock import SystemClock, iso
 from appliance.wire.command import ExitCode
 

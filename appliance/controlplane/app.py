@@ -24,10 +24,10 @@ from appliance.controlplane.errors import (
     UploadTooLarge,
 )
 from appliance.controlplane.operator_api import OperatorCall, OperatorRoute
+from appliance.controlplane.payments.stripe_errors import StripeNotConfigured
 from appliance.controlplane.pull import pulled
 from appliance.controlplane.rates import Rates
 from appliance.controlplane.service import ControlPlane
-from appliance.controlplane.stripe_errors import StripeNotConfigured
 from appliance.manifests.bundle import RECEIPT_MEDIA_TYPE, USAGE_MEDIA_TYPE, UsageReader
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from appliance.controlplane import documents, licences, price_book, tenants
+from appliance.controlplane import documents, licences
+from appliance.controlplane.billing import price_book, tenants
 from appliance.controlplane.sites import Site
 from appliance.manifests.bundle import CarriedDocument
 from appliance.manifests.canonical import encode

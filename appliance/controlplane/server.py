@@ -14,13 +14,13 @@ from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from appliance.controlplane.app import App
-from appliance.controlplane.billing_api import BILLING_ROUTES
+from appliance.controlplane.billing.billing_api import BILLING_ROUTES
 from appliance.controlplane.errors import ControlPlaneError
 from appliance.controlplane.operator_api import SITE_ROUTES
-from appliance.controlplane.provisioning import customer_card
+from appliance.controlplane.payments.provisioning import customer_card
+from appliance.controlplane.payments.stripe_billing import StripeBilling, stripe_billing
 from appliance.controlplane.service import ControlPlane, open_control_plane
 from appliance.controlplane.settings import ControlHome, ControlPlaneSettings, Listen
-from appliance.controlplane.stripe_billing import StripeBilling, stripe_billing
 from appliance.domain.clock import Clock
 from appliance.wire import logs
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.controlplane.billing.posting import Posting
 from appliance.controlplane.database import Database
 from appliance.controlplane.enrolment import Act
 from appliance.controlplane.evidence import Caps
@@ -11,7 +12,6 @@ from appliance.controlplane.examination import Examination
 from appliance.controlplane.identity import Identity, bind, load_identity
 from appliance.controlplane.ingest import Ingest
 from appliance.controlplane.migration import migrate
-from appliance.controlplane.posting import Posting
 from appliance.controlplane.settings import (
     ControlHome,
     ControlPlaneSettings,

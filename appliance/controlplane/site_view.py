@@ -4,9 +4,9 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from appliance.controlplane import licences
+from appliance.controlplane.billing.usage_table import HOLDS, HoldState
 from appliance.controlplane.site_tables import EVIDENCE
 from appliance.controlplane.sites import Site
-from appliance.controlplane.usage_table import HOLDS, HoldState
 from appliance.domain.clock import iso
 
 

@@ -3,21 +3,20 @@
 A module that defines tables has a line here, or its tables are never made.
 """
 
-from appliance.controlplane import (
+from appliance.controlplane import identity, site_tables
+from appliance.controlplane.billing import (
     adjustments,
     capacity,
     customers,
     free_tier,
-    identity,
     journal,
     outbox_table,
     price_book,
-    site_tables,
-    stripe_tables,
     tenants,
     usage_table,
 )
-from appliance.controlplane import credits as credit_tables  # the name is a builtin's
+from appliance.controlplane.billing import credits as credit_tables  # the name is a builtin's
+from appliance.controlplane.payments import stripe_tables
 from appliance.controlplane.schema import METADATA
 
 __all__ = [

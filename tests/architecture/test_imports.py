@@ -13,7 +13,7 @@ OWNERS = {
     "sqlite_utils": ("appliance.storage",),
     "cryptography": ("appliance.security",),
     "redis": ("appliance.limits",),
-    "stripe": ("appliance.controlplane.stripe_api",),
+    "stripe": ("appliance.controlplane.payments.stripe_api",),
     "sqlalchemy": ("appliance.controlplane",),
     "pg8000": ("appliance.controlplane",),
     "httpx": ("console", "appliance.sync", "appliance.commands"),

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from appliance.controlplane import customers, price_book, tenants
 from appliance.controlplane.accepted import AcceptedManifest
+from appliance.controlplane.billing import customers, price_book, tenants
+from appliance.controlplane.billing.posting import post_manifest
+from appliance.controlplane.billing.price_book import BookFile, PriceLine, RegionLine
+from appliance.controlplane.billing.tenants import Party
 from appliance.controlplane.database import Database
-from appliance.controlplane.posting import post_manifest
-from appliance.controlplane.price_book import BookFile, PriceLine, RegionLine
-from appliance.controlplane.tenants import Party
 from appliance.domain.clock import iso
 from appliance.manifests.codes import Code
 from appliance.manifests.documents import NO_HASH, Line

@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import func, select
 
 from appliance.controlplane import documents, sites
+from appliance.controlplane.billing.usage_table import USAGE
 from appliance.controlplane.service import ControlPlane
 from appliance.controlplane.site_tables import MANIFESTS, ManifestState
-from appliance.controlplane.usage_table import USAGE
 from appliance.manifests.keys import open_receipt
 
 

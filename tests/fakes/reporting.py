@@ -8,13 +8,13 @@ import msgspec
 from sqlalchemy import func, select
 
 from appliance.controlplane import enrolment, sites
+from appliance.controlplane.billing.usage_table import USAGE
 from appliance.controlplane.enrolment import Act, appliance_id_of
 from appliance.controlplane.ingest import Taken
 from appliance.controlplane.licences import Terms
 from appliance.controlplane.service import ControlPlane
 from appliance.controlplane.site_tables import DOCUMENTS, EVIDENCE, MANIFESTS
 from appliance.controlplane.sites import Site as KnownToUs
-from appliance.controlplane.usage_table import USAGE
 from appliance.manifests.bundle import CarriedManifest, KeyChain, write_usage
 from appliance.manifests.canonical import decode, encode
 from appliance.manifests.checkpoint import sign_checkpoint

@@ -5,16 +5,16 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from appliance.controlplane.billing.outbox_table import OUTBOX
 from appliance.controlplane.database import Database
-from appliance.controlplane.deliverer import Deliverer, Round
-from appliance.controlplane.invoices import Invoices
-from appliance.controlplane.late import LateBiller
-from appliance.controlplane.outbox_table import OUTBOX
-from appliance.controlplane.pace import Pace
-from appliance.controlplane.provisioning import CustomerCard, Provisioner
-from appliance.controlplane.stripe_api import StripeSdk
-from appliance.controlplane.stripe_facts import Facts
-from appliance.controlplane.stripe_objects import StripeApi
+from appliance.controlplane.payments.deliverer import Deliverer, Round
+from appliance.controlplane.payments.invoices import Invoices
+from appliance.controlplane.payments.late import LateBiller
+from appliance.controlplane.payments.pace import Pace
+from appliance.controlplane.payments.provisioning import CustomerCard, Provisioner
+from appliance.controlplane.payments.stripe_api import StripeSdk
+from appliance.controlplane.payments.stripe_facts import Facts
+from appliance.controlplane.payments.stripe_objects import StripeApi
 from appliance.domain.clock import Clock
 from tests.fakes.entropy import SeededEntropy
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import appliance
-from appliance.controlplane import stripe_billing
+from appliance.controlplane.payments import stripe_billing
 from appliance.domain.clock import SystemClock
 from tests.integration.conservation.naive import NAIVE
 from tests.integration.conservation.points import POINTS, Point

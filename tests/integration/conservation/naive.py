@@ -5,8 +5,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from appliance.controlplane import sending
-from appliance.controlplane.delivery import Fate, Step
+from appliance.controlplane.payments import sending
+from appliance.controlplane.payments.delivery import Fate, Step
 
 
 def _blindly() -> None:

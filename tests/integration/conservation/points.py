@@ -7,6 +7,7 @@ commit; what is durable and not yet told is after the function that commits.
 from dataclasses import dataclass
 
 SITE = "site"
+PLANE = "appliance.controlplane"
 CONTROL = "control"
 
 
@@ -43,35 +44,39 @@ POINTS: tuple[Point, ...] = (
     Point(CONTROL, "ingest saves the chain", "appliance.controlplane.chain:Chain.save"),
     Point(CONTROL, "ingest keeps a receipt", "appliance.controlplane.receipts:keep"),
     Point(CONTROL, "ingest answers", "appliance.controlplane.carriage:answer"),
-    Point(CONTROL, "billing posts a manifest", "appliance.controlplane.posting:Posting.add"),
-    Point(CONTROL, "billing saves postings", "appliance.controlplane.posting:Posting.save"),
+    Point(CONTROL, "billing posts a manifest", f"{PLANE}.billing.posting:Posting.add"),
+    Point(CONTROL, "billing saves postings", f"{PLANE}.billing.posting:Posting.save"),
     Point(CONTROL, "database commits", "appliance.controlplane.database:Database._attempt"),
     # Billing: delivery to Stripe.
-    Point(CONTROL, "delivery claims a batch", "appliance.controlplane.sending:claim"),
+    Point(CONTROL, "delivery claims a batch", f"{PLANE}.payments.sending:claim"),
     Point(
         CONTROL,
         "delivery sends an event",
-        ("appliance.controlplane.stripe_api:StripeSdk.send_meter_event"),
+        (f"{PLANE}.payments.stripe_api:StripeSdk.send_meter_event"),
     ),
-    Point(CONTROL, "delivery sends a batch", ("appliance.controlplane.deliverer:Deliverer._send")),
-    Point(CONTROL, "delivery writes outcomes", "appliance.controlplane.sending:finish"),
-    Point(CONTROL, "delivery plans late items", "appliance.controlplane.late:plan"),
+    Point(
+        CONTROL,
+        "delivery sends a batch",
+        (f"{PLANE}.payments.deliverer:Deliverer._send"),
+    ),
+    Point(CONTROL, "delivery writes outcomes", f"{PLANE}.payments.sending:finish"),
+    Point(CONTROL, "delivery plans late items", f"{PLANE}.payments.late:plan"),
     Point(
         CONTROL,
         "delivery makes a late item",
-        ("appliance.controlplane.stripe_api:StripeSdk.create_invoice_item"),
+        (f"{PLANE}.payments.stripe_api:StripeSdk.create_invoice_item"),
     ),
-    Point(CONTROL, "delivery notes a late item", "appliance.controlplane.late:_made"),
-    Point(CONTROL, "delivery looks an hour up", "appliance.controlplane.lookup:Lookup.decide"),
+    Point(CONTROL, "delivery notes a late item", f"{PLANE}.payments.late:_made"),
+    Point(CONTROL, "delivery looks an hour up", f"{PLANE}.payments.lookup:Lookup.decide"),
     Point(
         CONTROL,
         "delivery makes a customer",
-        ("appliance.controlplane.stripe_api:StripeSdk.create_customer"),
+        (f"{PLANE}.payments.stripe_api:StripeSdk.create_customer"),
     ),
     Point(
         CONTROL,
         "delivery makes a subscription",
-        ("appliance.controlplane.stripe_api:StripeSdk.create_subscription"),
+        (f"{PLANE}.payments.stripe_api:StripeSdk.create_subscription"),
     ),
 )
 

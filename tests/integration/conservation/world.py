@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from appliance.controlplane import customers, price_book, tenants
+from appliance.controlplane.billing import customers, price_book, tenants
 from appliance.controlplane.database import Database
 from tests.fakes.engine import FaultEngine, engine_in_thread
 from tests.fakes.engine_answers import figures

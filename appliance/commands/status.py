@@ -14,18 +14,18 @@ from appliance.wire.command import Invocation
 @click.command()
 @click.pass_obj
 def status(invocation: Invocation) -> None:
-    """Show the site: its endpoint, deployments and nodes."""
+    """Show the site: its endpoint, manifests, control plane, entitlement, deployments, nodes."""
     with AdminClient(invocation.home) as client:
         site = client.get("/v1/status", SiteStatus)
     if invocation.json:
         print_json(site)
         return
     print_fields(fields_of(site, omit=("sealing", "sync", "entitlement", "deployments", "nodes")))
-    click.echo()
+    click.echo("\nMANIFESTS")
     print_fields(fields_of(site.sealing))
-    click.echo()
+    click.echo("\nCONTROL PLANE")
     print_standing(site.sync)
-    click.echo()
+    click.echo("\nENTITLEMENT")
     print_licence(site.entitlement)
     click.echo()
     print_rows(site.deployments, DEPLOYMENT.columns, "No deployments yet.")

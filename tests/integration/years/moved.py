@@ -2,11 +2,11 @@
 
     python -m tests.integration.years.moved
 
-One process that has loaded everything and forks a child for each line of JSON on its input, {"argv":
-[…], "environ": {…}, "shift_ns": N, "stdout": FILE, "stderr": FILE}. It answers with {"code", "seconds",
-"rss_bytes"} once that child has ended. A fork saves the second that loading the programs takes; what
-runs in the child is the program itself. The product has one clock for the time of day
-(`SystemClock`), and knows nothing of this.
+One process that has loaded everything and forks a child for each line of JSON on its input,
+{"argv": […], "environ": {…}, "shift_ns": N, "stdout": FILE, "stderr": FILE}. It answers with
+{"code", "seconds", "rss_bytes"} once that child has ended. A fork saves the second that loading the
+programs takes; what runs in the child is the program itself. The product has one clock for the time
+of day (`SystemClock`), and knows nothing of this.
 """
 
 import importlib

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.integration.years.years_desk import Desk, desk
+from tests.integration.years.years_desk import Desk, at_s, desk
 from tests.integration.years.years_site import DAY_S, HOUR_S, S_NS, Use, Window
 
 pytestmark = pytest.mark.timeout(180)
@@ -23,9 +23,10 @@ def book(since: str) -> str:
     )
 
 
-def one(at_s_: int, output: int, tenant: str = "acme") -> Window:
+def one(at_s_: int, output: int, tenant: str = "acme", sealed_s: int | None = None) -> Window:
+    """A request, sealed a minute later unless said otherwise."""
     use = Use(at_s_ * S_NS, tenant, 1, "llama", "eu", 0, 0, output)
-    return Window((at_s_ + 60) * S_NS, (use,))
+    return Window((at_s_ + 60 if sealed_s is None else sealed_s) * S_NS, (use,))
 
 
 def items(made: Desk) -> Counter[tuple[str, int, int, int, str]]:
@@ -84,3 +85,29 @@ def test_each_age_lands_where_it_belongs_at_the_price_of_its_time() -> None:
         )
         total = made.reconcile().told["total"]
         assert (total["stripe"], total["invoiced"], total["waiting"]) == (110_000, 1_111, 0)
+
+
+def test_a_month_of_days_is_metered_while_its_invoice_is_a_draft_and_late_after() -> None:
+    with desk("2028-03-20T10:00:00") as made:
+        made.introduce(book("2030-01-01T00:00:00Z"), {"acme": "Acme", "globex": "Globex"})
+        made.site.live([one(made.now_s - HOUR_S, 1), one(made.now_s - HOUR_S, 10, "globex")])
+        made.carry()
+        made.deliver()  # both have a subscription that began in March
+        made.advance(at_s("2028-04-01T00:05:00") - made.now_s)
+        first_s = at_s("2028-03-01T00:10:00")
+        # The site was switched off before it sealed: a month old, and in time for the draft.
+        made.site.live([one(first_s, 100, sealed_s=made.now_s)])
+        made.carry()
+        made.deliver()
+        assert made.metered()["Acme", "llama_output_eu_paid", first_s // HOUR_S * HOUR_S] == 100
+        # Three days younger, and the invoice is final.
+        made.advance(5 * HOUR_S)
+        later_s = first_s + 3 * DAY_S
+        made.site.live([one(later_s, 1_000, "globex", made.now_s)])
+        made.carry()
+        made.deliver()
+        assert items(made) == {
+            ("Globex", hour(later_s), hour(later_s) + HOUR_S - 1, 1_000, "0.00044"): 1
+        }
+        total = made.reconcile().told["total"]
+        assert (total["stripe"], total["invoiced"], total["held"]) == (111, 1_000, 0)

@@ -26,7 +26,11 @@ CHANGE = "2027-10-31T01:00:00"  # of prices: in the hour that Berlin has twice
 PAYS = {"acme": "Acme", "globex": "Globex"}
 MODELS = ("llama", "qwen")
 REGIONS = {"eu": 11_000, "usa": 10_000}
-MICROS = {"input": (1_000_000, 2_000_000), "cached": (500_000, 500_000), "output": (4_000_000, 6_000_000)}
+MICROS = {
+    "input": (1_000_000, 2_000_000),
+    "cached": (500_000, 500_000),
+    "output": (4_000_000, 6_000_000),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +87,7 @@ def _use(number: int, at_s_: int) -> Use:
 
 
 def expected(made: Desk) -> tuple[Counter[tuple[str, str, int]], set[Billed]]:
-    """Reckoned from what was used, by plain sums: meter events of this month, items of those before."""
+    """By plain sums of what was used: meter events of this month, items of those before."""
     month_s = at_s("2028-04-01T00:00:00")
     events: Counter[tuple[str, str, int]] = Counter()
     late: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}

@@ -1,7 +1,7 @@
 """A site without a wire, its vendor, and Stripe's double, all in one year of the test's choosing.
 
 Every step is the command that a person types, as a process of its own; Stripe's clock and theirs
-are one. They believe to be in New York, whose clocks are set twice a year: nothing may depend on it.
+are one. They believe to be in New York, whose clocks are set twice a year: nothing depends on it.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ from tests.integration.years.moved import MovedClock
 from tests.integration.years.years_site import S_NS, YearsSite
 
 NAME = "factory-7"
-COMMAND_S = 3_600.0
 LAG_S = 300  # of Stripe's sums
 
 

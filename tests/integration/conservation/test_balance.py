@@ -45,6 +45,17 @@ def test_books_that_agree_are_in_balance() -> None:
     assert dict(sheet.lines)["cut off by a kill (served less what was charged)"] == 7
 
 
+def test_what_a_person_has_to_decide_is_explained_if_it_can_be_so() -> None:
+    books = sound()
+    books.outbox = {"accepted": 60, "ambiguous": 40, "late": 50}
+    books.metered, books.ambiguous, books.stripe = {PLACE: 60}, {PLACE: [20, 20]}, {PLACE: 80}
+    sheet = balance(books)
+    assert sheet.wrong == []
+    assert dict(sheet.lines)["ambiguous and not at Stripe: a person decides"] == 20
+    books.stripe = {PLACE: 81}
+    assert any("21 tokens billed twice" in one for one in balance(books).wrong)
+
+
 def _twice(books: Books) -> None:
     books.stripe = {PLACE: 200}
 

@@ -321,9 +321,10 @@ class World:
         if state["lag_manifests"]:
             return False
         with closing(sqlite3.connect(self.control_home / "control-plane.db")) as connection:
-            marks = ", ".join("?" * (len(TAKEN) + 1))
+            marks = ", ".join("?" * (len(TAKEN) + 2))
             (open_rows,) = connection.execute(
-                f"SELECT count(*) FROM outbox WHERE state NOT IN ({marks})", (*TAKEN, "late")
+                f"SELECT count(*) FROM outbox WHERE state NOT IN ({marks})",
+                (*TAKEN, "late", "ambiguous"),
             ).fetchone()
         return not open_rows
 

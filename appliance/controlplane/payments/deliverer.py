@@ -233,20 +233,22 @@ class Deliverer:
                 connection, sending.open_in(lane.customer_id, lane.meter), self._currency
             )
         )
+        now_s = now_ns // SECOND_NS
         routes: dict[Tariff, Route] = {}
         fates: dict[tuple[Tariff, int], HourFate] = {}
         for tariff, some in hours.items():
             route = routes[tariff] = await self._provisioner.route(lane.customer_id, tariff)
             states: dict[int, PeriodState] = {}
             for hour_s in some:
-                month_s, _ = month_of(hour_s)
-                if month_s not in states:
-                    states[month_s] = await self._invoices.period(
-                        route.stripe_customer, route.subscription, hour_s
-                    )
-                fates[tariff, hour_s] = hour_fate(
-                    hour_s, route.covered_from_s, states[month_s], now_ns // SECOND_NS
-                )
+                fate = hour_fate(hour_s, route.covered_from_s, PeriodState.OPEN, now_s)
+                if fate.fate is not Fate.LATE:  # else it is, whatever becomes of its invoice
+                    month_s, _ = month_of(hour_s)
+                    if month_s not in states:
+                        states[month_s] = await self._invoices.period(
+                            route.stripe_customer, route.subscription, hour_s
+                        )
+                    fate = hour_fate(hour_s, route.covered_from_s, states[month_s], now_s)
+                fates[tariff, hour_s] = fate
         return routes, fates
 
     async def _plan_late(

@@ -3,9 +3,10 @@
 Its period's invoice is final, or its hour is (nearly) as old as Stripe takes events, or lies
 before the subscription began to bill the meter. No usage is ever given another hour instead.
 
-An item is planned first, with its rows, in one transaction, so that what it bills is fixed. Then
-Stripe is asked whether it has it (metadata `late_key`); only if not, it is made. Listing shows
-what was made ("List all invoice items"); searching, which lags, is not used.
+An item is planned first, with its rows, in one transaction, so that what it bills is fixed. After
+an attempt that may have arrived Stripe is asked whether it has it (metadata `late_key`); only if
+not, it is made. Listing shows what was made ("List all invoice items"); searching, which lags, is
+not used.
 """
 
 import logging
@@ -145,7 +146,7 @@ class LateItem:
     period_end_s: int
     quantity: int
     planned_at_ns: int
-    tries: int
+    tries: int  # before this one
     stored_failures: int
 
 
@@ -210,10 +211,11 @@ class LateBiller:
     async def _found_or_made(self, item: LateItem) -> tuple[str, str | None]:
         unit_amount = minor_digits(item.micros_per_million, item.multiplier_bp, item.currency)
         customer = await self._provisioner.customer(item.customer_id)
-        since_s = item.planned_at_ns // SECOND_NS - LOOK_BACK_S
-        for known in await self._api.invoice_items(customer, since_s):
-            if known.late_key == item.late_key:
-                return known.item_id, known.invoice_id
+        if item.tries:  # none may be there before the first: its take is committed before the call
+            since_s = item.planned_at_ns // SECOND_NS - LOOK_BACK_S
+            for known in await self._api.invoice_items(customer, since_s):
+                if known.late_key == item.late_key:
+                    return known.item_id, known.invoice_id
         new = NewInvoiceItem(
             stripe_customer=customer,
             late_key=item.late_key,

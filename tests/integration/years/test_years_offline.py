@@ -17,7 +17,7 @@ import pytest
 from tests.integration.years.years_desk import Desk, Ran, at_s, desk
 from tests.integration.years.years_site import DAY_S, HOUR_S, S_NS, Use, Used, Window
 
-WINDOWS = int(os.environ.get("YEARS_WINDOWS", "1600"))
+WINDOWS = int(os.environ.get("YEARS_WINDOWS", "1200"))
 IMPORT_S_MAX = 600.0
 RSS_MAX = 1 << 30
 SPAN_S = 400 * DAY_S
@@ -79,7 +79,7 @@ def _use(number: int, at_s_: int) -> Use:
         tenant=tuple(PAYS)[chosen % 2],
         key=number % 3,
         model=MODELS[chosen // 2 % 2],
-        region=tuple(REGIONS)[chosen // 4 % 2],
+        region=tuple(REGIONS)[chosen // 2 % 2],
         input=800 + number % 101,
         cached=number % 50,
         output=60 + number % 37,

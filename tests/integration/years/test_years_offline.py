@@ -2,6 +2,7 @@
 
 YEARS_WINDOWS says into how many windows the 400 days are cut. 115,200 is one every five minutes
 (`make years`): a measurement, whose figures are logged. The ages are the same with few of them.
+YEARS_DATABASE_URL names an empty PostgreSQL database for the control plane; SQLite without it.
 """
 
 import logging
@@ -18,6 +19,7 @@ from tests.integration.years.years_desk import Desk, Ran, at_s, desk
 from tests.integration.years.years_site import DAY_S, HOUR_S, S_NS, Use, Used, Window
 
 WINDOWS = int(os.environ.get("YEARS_WINDOWS", "1200"))
+DATABASE_URL = os.environ.get("YEARS_DATABASE_URL", "")
 IMPORT_S_MAX = 600.0
 RSS_MAX = 1 << 30
 SPAN_S = 400 * DAY_S
@@ -142,7 +144,7 @@ def told(name: str, ran: Ran, **counts: int) -> None:
 @pytest.mark.timeout(120 + WINDOWS // 20)
 def test_400_days_are_imported_at_once_and_every_token_is_billed_once() -> None:
     with desk(NOW) as made:
-        made.introduce(book(), PAYS)
+        made.introduce(book(), PAYS, DATABASE_URL)
         made.site.live(windows(made.now_s, WINDOWS))
         lines = made.site.requests  # each of a key and a model of its own in its window
         exported, taken = made.carry()

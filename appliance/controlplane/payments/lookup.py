@@ -70,7 +70,7 @@ def _decide(
     sum_ = keep_reading(
         connection, lane.customer_id, lane.meter, event_name, hour_s, quantity, now_ns
     )
-    rows = _rows(connection, lane.customer_id, event_name, hour_s)
+    rows = _rows(connection, lane, event_name, hour_s)
     accepted = sum(row["quantity"] for row in rows if row["state"] in TAKEN)
     doubtful = [
         row
@@ -110,9 +110,7 @@ def _apply(connection: Connection, doubtful: list[RowMapping], found: Verdict, n
     )
 
 
-def _rows(
-    connection: Connection, customer_id: str, event_name: str, hour_s: int
-) -> list[RowMapping]:
+def _rows(connection: Connection, lane: Lane, event_name: str, hour_s: int) -> list[RowMapping]:
     """Every row of that hour that was ever sent under that name."""
     return list(
         connection.execute(
@@ -126,7 +124,8 @@ def _rows(
             )
             .join(STRIPE_DELIVERIES, STRIPE_DELIVERIES.c.row_id == OUTBOX.c.row_id)
             .where(
-                OUTBOX.c.customer_id == customer_id,
+                OUTBOX.c.customer_id == lane.customer_id,
+                OUTBOX.c.meter == lane.meter,
                 OUTBOX.c.hour_s == hour_s,
                 STRIPE_DELIVERIES.c.event_name == event_name,
             )

@@ -126,6 +126,7 @@ def _confirm(connection: Connection, stream: Stream, hour_s: int, sum_: Sum, now
         .join(STRIPE_DELIVERIES, STRIPE_DELIVERIES.c.row_id == OUTBOX.c.row_id)
         .where(
             OUTBOX.c.customer_id == stream.customer_id,
+            OUTBOX.c.meter == stream.meter,  # told by the event's name as well; it has the index
             OUTBOX.c.hour_s == hour_s,
             STRIPE_DELIVERIES.c.event_name == stream.event_name,
         )

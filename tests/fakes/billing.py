@@ -1,25 +1,44 @@
 """Lines, accepted manifests and a price book, for tests of billing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 
+from appliance.controlplane import sites
 from appliance.controlplane.accepted import AcceptedManifest
 from appliance.controlplane.billing import customers, price_book, tenants
 from appliance.controlplane.billing.posting import post_manifest
 from appliance.controlplane.billing.price_book import BookFile, PriceLine, RegionLine
 from appliance.controlplane.billing.tenants import Party
 from appliance.controlplane.database import Database
+from appliance.controlplane.enrolment import appliance_id_of
+from appliance.controlplane.examined import pack
+from appliance.controlplane.site_tables import MANIFESTS
 from appliance.domain.clock import iso
+from appliance.manifests.canonical import encode
 from appliance.manifests.codes import Code
-from appliance.manifests.documents import NO_HASH, Line
+from appliance.manifests.documents import (
+    MANIFEST_SCHEMA,
+    MANIFEST_TYPE,
+    NO_HASH,
+    EngineCounters,
+    Header,
+    Line,
+    Totals,
+)
+from appliance.manifests.envelope import sign
+from appliance.manifests.merkle import leaf_hash, root
 from tests.fakes.entropy import SeededEntropy
+from tests.fakes.sites import signing_key
 
 HOUR_S = 3_600
 DAY_S = 86_400
 HOUR = 1_795_374_000  # 2026-11-22T19:00:00Z
 NOW_NS = (HOUR + 1_800) * 1_000_000_000
-SITE = "apl_" + "a" * 24
+KEY = signing_key(1)
+SITE = appliance_id_of(KEY.public)
 ALICE = "ten_" + "1" * 24
 BOB = "ten_" + "2" * 24
 
@@ -70,6 +89,69 @@ def manifest(
     seq: int, lines: Sequence[Line], holds: tuple[Code, ...] = (), site: str = SITE
 ) -> AcceptedManifest:
     return AcceptedManifest(site, 1, seq, f"{seq:064x}", lines, holds)
+
+
+def store_signed(
+    connection: Connection, seq: int, lines: Sequence[Line], holds: tuple[Code, ...] = ()
+) -> None:
+    """The manifest of these lines as ingest stores it: signed, chained, the site's new head."""
+    site = sites.read(connection, SITE) or sites.insert_site(
+        connection,
+        appliance_id=SITE,
+        name="site",
+        customer="",
+        key=KEY.public,
+        lease_days=30,
+        now_ns=NOW_NS,
+    )
+    raw = [encode(one) for one in lines]
+    requests = sum(int(one.requests) for one in lines)
+    nothing = Totals(requests="0", input_tokens="0", cached_tokens="0", output_tokens="0")
+    header = Header(
+        schema=MANIFEST_SCHEMA,
+        appliance_id=SITE,
+        epoch=1,
+        seq=seq,
+        prev_sha256=site.state.head_sha256,
+        key_id=KEY.key_id,
+        entitlement_id="",
+        software_digest=NO_HASH,
+        event_seq_lo=1,
+        event_seq_hi=requests,
+        line_count=len(lines),
+        lines_root=root([leaf_hash(one) for one in raw]).hex(),
+        totals=nothing,
+        cumulative_totals=nothing,
+        log_size=0,
+        log_root=NO_HASH,
+        last_receipt_sha256=NO_HASH,
+        audit_head=NO_HASH,
+        wall=iso(NOW_NS),
+        watermark=iso(NOW_NS),
+        boot_id="boot",
+        mono_ns="1",
+        regressions=0,
+        engines=EngineCounters(prompt_tokens="0", generated_tokens="0"),
+    )
+    payload = encode(header)
+    digest = sha256(payload).hexdigest()
+    row = {
+        "appliance_id": SITE,
+        "epoch": 1,
+        "seq": seq,
+        "state": "accepted",
+        "sha256": digest,
+        "receipt_id": "r",
+        "holds": " ".join(holds),
+        "via": "wire",
+        "received_at_ns": NOW_NS,
+        "line_count": len(lines),
+        "envelope": sign(MANIFEST_TYPE, payload, KEY).to_bytes(),
+        "lines": pack(b"".join(one + b"\n" for one in raw)),
+    }
+    connection.execute(insert(MANIFESTS).values(row))
+    state = replace(site.state, accepted_through=seq, head_sha256=digest)
+    sites.store_state(connection, replace(site, state=state))
 
 
 class Office:

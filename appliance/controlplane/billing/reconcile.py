@@ -25,6 +25,7 @@ from appliance.controlplane.billing.reconciliation import (
     total,
 )
 from appliance.controlplane.billing.signed_usage import Difference, Span, differences
+from appliance.controlplane.billing.stored_manifests import StoredManifests
 from appliance.controlplane.billing.usage_table import USAGE, UsageState
 from appliance.controlplane.payments.delivery import SETTLED_AFTER_S
 from appliance.controlplane.payments.stripe_tables import STRIPE_READINGS
@@ -71,7 +72,8 @@ def report(connection: Connection, question: Question, *, currency: str, now_ns:
     """Compare everything for the hours that are asked for."""
     figures: dict[Key, Figures] = defaultdict(Figures)
     _add_usage(connection, question, figures)
-    found = _wanted(differences(connection, question.span), question)
+    manifests = StoredManifests(connection)
+    found = _wanted(differences(connection, question.span, manifests), question)
     for difference in found:
         for kind, tokens in difference.tokens.kinds():
             meter = meter_key(kind, difference.model, difference.region, difference.plan or NO_PLAN)
@@ -90,6 +92,7 @@ def report(connection: Connection, question: Question, *, currency: str, now_ns:
     problems = [_told(difference) for difference in found[:DIFFERENCES_SHOWN]]
     if len(found) > DIFFERENCES_SHOWN:
         problems.append(f"{len(found)} rows of usage differ from what was signed")
+    problems += manifests.problems[:DIFFERENCES_SHOWN]
     problems += _of_prices(connection, question)
     problems += _of_the_books(connection)
     return Report(rows, total(rows), problems, currency)

@@ -2,7 +2,8 @@
 
 Every accepted manifest of the span is read, its lines are added up as they were when it was
 posted, and the sums are compared with the rows of usage. What differs is told row by row; rows of
-usage without an accepted manifest are invented ones.
+usage without an accepted manifest are invented ones. Lines count as signed only while the site's
+signature over them still holds (`stored_manifests`).
 """
 
 from collections import defaultdict
@@ -16,9 +17,9 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, tup
 from appliance.controlplane.billing import tenants
 from appliance.controlplane.billing.posting import UsageKey, Used, gather, hour_s_of
 from appliance.controlplane.billing.pricing import Tokens
+from appliance.controlplane.billing.stored_manifests import StoredManifests
 from appliance.controlplane.billing.tenants import Mapping
 from appliance.controlplane.billing.usage_table import USAGE
-from appliance.controlplane.examined import unpack
 from appliance.controlplane.site_tables import MANIFESTS, ManifestState
 from appliance.manifests.codes import Code
 
@@ -28,7 +29,7 @@ SECOND_NS: Final = 1_000_000_000
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False):
-    """As much of a line as its usage is read from; its bytes were verified when it came."""
+    """As much of a line as its usage is read from; its bytes are verified before."""
 
     hour: str
     tenant_id: str
@@ -72,18 +73,24 @@ class Difference:
     tokens: Tokens
 
 
-def differences(connection: Connection, span: Span) -> list[Difference]:
+def differences(
+    connection: Connection, span: Span, manifests_stored: StoredManifests
+) -> list[Difference]:
+    """Row by row; what is wrong with the manifests themselves is told to `manifests_stored`."""
     found: list[Difference] = []
     mappings: dict[str, Mapping] = {}
     hours: dict[str, int] = {}
     for manifests in _pages(connection, span):
         signed = {
-            (row.appliance_id, row.epoch, row.seq): _signed(row.lines, span, hours)
+            (row.appliance_id, row.epoch, row.seq): _signed(
+                manifests_stored.lines(row), span, hours
+            )
             for row in manifests
         }
         stored = _stored(connection, span, list(signed))
         for place, expected in signed.items():
             found += _compare(connection, place, expected, stored.get(place, []), mappings, hours)
+    manifests_stored.count(span.site)
     found += _invented(connection, span)
     return found
 
@@ -98,7 +105,12 @@ def _pages(connection: Connection, span: Span) -> Iterator[list[Any]]:
     where.append(or_(received, MANIFESTS.c.holds.contains(Code.CLOCK_FUTURE.value)))
     after: Place | None = None
     while True:
-        query = select(*key, MANIFESTS.c.lines).where(*where).order_by(*key).limit(AT_ONCE)
+        query = (
+            select(*key, MANIFESTS.c.sha256, MANIFESTS.c.envelope, MANIFESTS.c.lines)
+            .where(*where)
+            .order_by(*key)
+            .limit(AT_ONCE)
+        )
         if after is not None:
             query = query.where(tuple_(*key) > after)
         rows = list(connection.execute(query))
@@ -108,8 +120,8 @@ def _pages(connection: Connection, span: Span) -> Iterator[list[Any]]:
         after = (rows[-1].appliance_id, rows[-1].epoch, rows[-1].seq)
 
 
-def _signed(packed: bytes, span: Span, hours: dict[str, int]) -> dict[UsageKey, Used]:
-    lines = _LINES.decode_lines(unpack(packed))
+def _signed(raw: bytes, span: Span, hours: dict[str, int]) -> dict[UsageKey, Used]:
+    lines = _LINES.decode_lines(raw)
     for line in lines:
         if line.hour not in hours:
             hours[line.hour] = hour_s_of(line.hour)

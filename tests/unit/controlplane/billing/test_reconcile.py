@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 
 from appliance.controlplane.billing import capacity, focus, holds
 from appliance.controlplane.billing.adjustments import Correction, adjust
@@ -21,13 +21,13 @@ from appliance.controlplane.billing.reconcile_table import COLUMNS, as_object, c
 from appliance.controlplane.billing.reconciliation import Cause, Figures, judge
 from appliance.controlplane.billing.usage_table import HOLDS, USAGE
 from appliance.controlplane.database import Database
-from appliance.controlplane.examined import pack
+from appliance.controlplane.examined import pack, unpack
 from appliance.controlplane.payments.stripe_facts import keep_reading
-from appliance.controlplane.site_tables import MANIFESTS
-from appliance.manifests.canonical import encode
+from appliance.controlplane.site_tables import MANIFESTS, SITE_KEYS
 from appliance.manifests.codes import Code
 from appliance.manifests.documents import Line
-from tests.fakes.billing import ALICE, BOB, HOUR, HOUR_S, NOW_NS, SITE, Office, line
+from tests.fakes.billing import ALICE, BOB, HOUR, HOUR_S, NOW_NS, SITE, Office, line, store_signed
+from tests.fakes.sites import signing_key
 
 ALL = Question(0, 2**33)
 
@@ -37,21 +37,7 @@ class Books(Office):
 
     def post(self, *lines: Line, holds: tuple[Code, ...] = ()) -> tuple[Code, ...]:
         codes = super().post(*lines, holds=holds)
-        row = {
-            "appliance_id": SITE,
-            "epoch": 1,
-            "seq": self.seq,
-            "state": "accepted",
-            "sha256": f"{self.seq:064x}",
-            "receipt_id": "r",
-            "holds": " ".join(holds),
-            "via": "wire",
-            "received_at_ns": NOW_NS,
-            "line_count": len(lines),
-            "envelope": b"",
-            "lines": pack(b"".join(encode(one) + b"\n" for one in lines)),
-        }
-        self.database.transact(lambda c: c.execute(insert(MANIFESTS).values(row)))
+        self.database.transact(lambda c: store_signed(c, self.seq, lines, holds))
         return codes
 
     def report(self, question: Question = ALL) -> Report:
@@ -170,6 +156,59 @@ def test_invented_usage_is_found(books: Books) -> None:
     found = books.report()
     assert not found.sound
     assert sum(row.drift for row in found.rows) == -110
+
+
+def _fewer_tokens(connection: Any) -> None:
+    """Lines, usage and outbox say the same: less than what was signed."""
+    row = connection.execute(select(MANIFESTS).where(MANIFESTS.c.seq == 1)).one()
+    fewer = unpack(row.lines).replace(b'"output_tokens":"10"', b'"output_tokens":"9"')
+    connection.execute(update(MANIFESTS).where(MANIFESTS.c.seq == 1).values(lines=pack(fewer)))
+    connection.execute(update(USAGE).where(USAGE.c.seq == 1).values(output_tokens=9))
+    least = select(OUTBOX.c.row_id).where(OUTBOX.c.kind == "output").limit(1).scalar_subquery()
+    connection.execute(update(OUTBOX).where(OUTBOX.c.row_id == least).values(quantity=9))
+
+
+def _no_lines(connection: Any) -> None:
+    connection.execute(update(MANIFESTS).where(MANIFESTS.c.seq == 1).values(lines=b"no zlib"))
+
+
+def _no_envelope(connection: Any) -> None:
+    connection.execute(update(MANIFESTS).where(MANIFESTS.c.seq == 1).values(envelope=b"{}"))
+
+
+def _another_hash(connection: Any) -> None:
+    connection.execute(update(MANIFESTS).where(MANIFESTS.c.seq == 2).values(sha256="0" * 64))
+
+
+def _another_key(connection: Any) -> None:
+    key = signing_key(2).public
+    connection.execute(update(SITE_KEYS).values(key_id=key.key_id, pem=key.pem))
+
+
+def _left_out(connection: Any) -> None:
+    connection.execute(MANIFESTS.delete().where(MANIFESTS.c.seq == 2))
+    connection.execute(USAGE.delete().where(USAGE.c.seq == 2))
+
+
+@pytest.mark.parametrize(
+    "tamper", [_fewer_tokens, _no_lines, _no_envelope, _another_hash, _another_key, _left_out]
+)
+def test_a_manifest_that_is_not_as_it_was_signed_is_found(books: Books, tamper: Any) -> None:
+    books.map(ALICE, books.customer("Acme"))
+    books.post(line())
+    books.post(line(hour_s=HOUR + HOUR_S))
+    assert books.report().sound
+    books.database.transact(tamper)
+    found = books.report()
+    assert not found.sound
+    assert any("manifest" in problem and SITE in problem for problem in found.problems)
+
+
+def test_what_a_revoked_key_signed_before_stands(books: Books) -> None:
+    books.map(ALICE, books.customer("Acme"))
+    books.post(line())
+    books.change(update(SITE_KEYS).values(revoked_epoch=1, revoked_seq=2))
+    assert books.report().sound
 
 
 def test_an_unbalanced_journal_and_lost_revenue_are_found(books: Books) -> None:

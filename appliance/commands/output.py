@@ -154,6 +154,7 @@ def _print_table(table: "Table") -> None:
 def _cell(title: str, value: object) -> "Text":
     from rich.text import Text  # noqa: PLC0415 (see the top)
 
-    shown = text(value)
+    # Names come from other machines: none of them commands this terminal.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text(value))
     style = _STATE_STYLES.get(shown, "") if title in _STATE_FIELDS else ""
     return Text(shown, style=style)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ from appliance.controlplane.errors import BadDatabaseUrl, DatabaseUnavailable
 R = TypeVar("R")
 
 POSTGRESQL: Final = "postgresql"
+_FILE_MODE: Final = 0o600
 THREADS: Final = 8
 RETRY_S: Final = 60.0  # how long a transaction that others get in the way of is run again
 _PAUSE_S_MIN: Final = 0.002
@@ -158,6 +160,9 @@ def _sqlite(url: URL) -> Engine:
         raise _bad_url("SQLite in a file and PostgreSQL are known.")
     if not Path(url.database).parent.is_dir():
         raise _bad_url(f"there is no folder {Path(url.database).parent}.")
+    # Other accounts cannot read it; SQLite gives its log the same mode. A file that is there stays.
+    with suppress(OSError):
+        os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
     engine = create_engine(
         url.set(drivername="sqlite"),
         pool_size=THREADS,

@@ -32,6 +32,7 @@ TTL_S: Final = 7 * 86_400
 _SECRET_BYTES: Final = 24
 _CODE_ID_BYTES: Final = 8
 _ID_DIGITS: Final = 24
+_NAME_CHARS_MAX: Final = 100
 _REFUSED: Final = "Ask the vendor for a new code: `cic control-plane enroll NAME`."
 
 
@@ -201,6 +202,12 @@ def _is_known(connection: Connection, key: PublicKey) -> bool:
 
 
 def _check_name(connection: Connection, name: str) -> None:
+    # It is printed, logged and part of the names of files.
+    if not (name.isprintable() and name.strip() == name and 0 < len(name) <= _NAME_CHARS_MAX):
+        raise EnrolmentRefused(
+            "This is no name for a site.",
+            next_step=f"Use 1 to {_NAME_CHARS_MAX} printable characters.",
+        )
     taken = connection.execute(select(SITES.c.appliance_id).where(SITES.c.name == name)).first()
     if taken is not None or name.startswith("apl_"):
         raise SiteExists(

@@ -185,3 +185,12 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable) as refused:
         Database.open(f"postgresql://a:secret-word@localhost/x?host={tmp_path}")
     assert "secret-word" not in str(refused.value)
+
+
+def test_other_accounts_cannot_read_sqlite_files(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'plane.db'}")
+    migrate(database, START_NS)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    database.close()
+    assert modes
+    assert set(modes.values()) == {0o600}

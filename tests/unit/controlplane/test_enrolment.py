@@ -217,3 +217,13 @@ def test_an_audit_row_that_is_taken_out_is_missed(plane: ControlPlane) -> None:
         lambda c: c.execute(OPERATOR_AUDIT.delete().where(OPERATOR_AUDIT.c.seq == 2))
     )
     assert plane.database.read(audit.verify).problems != ()
+
+
+@pytest.mark.parametrize(
+    "name", ["", " berlin", "\x1b[31mred", "two\nlines", "a\u202eb", "x" * 101]
+)
+def test_a_name_that_commands_a_terminal_is_none(plane: ControlPlane, name: str) -> None:
+    with pytest.raises(EnrolmentRefused):
+        plane.database.transact(
+            lambda c: enrolment.make_code(c, act(plane), name, Terms(customer="Acme"), 60)
+        )

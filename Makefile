@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation test-stripe check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation years test-stripe check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -35,6 +35,10 @@ crash: ## Kill the appliance 300 times under load, cut its power 1,000 times (CR
 conservation: ## Kill every process at named points 1,000 times, and account for every token (CONSERVATION_KILLS=)
 	@packaging/setup test
 	CONSERVATION_KILLS=$(or $(CONSERVATION_KILLS),1000) $(bin)/pytest -q tests/integration/conservation $(ARGS)
+
+years: ## A site 400 days offline: one import, billed once (YEARS_WINDOWS=, YEARS_DATABASE_URL=)
+	@packaging/setup test
+	YEARS_WINDOWS=$(or $(YEARS_WINDOWS),115200) $(bin)/pytest -q tests/integration/years/test_years_offline.py -o log_cli=true --log-cli-level=INFO $(ARGS)
 
 test-stripe: ## The Stripe double's behaviours against Stripe's test mode (STRIPE_SECRET_KEY=sk_test_…)
 	@packaging/setup test

@@ -125,7 +125,7 @@ def list_tenants(invocation: ControlInvocation, site: str | None = None) -> None
 @click.argument("site")
 @click.argument("tenant")
 @click.argument("customer")
-@click.option("--plan", default="paid", show_default=True, help="A plan of the price book.")
+@click.option("--plan", required=True, help="A plan of the price book: free, business, …")
 @click.option("--since", type=Moment(-1), help="From this hour on; always, when left out.")
 @click.pass_obj
 def map_tenant(
@@ -340,7 +340,7 @@ def end_capacity(invocation: ControlInvocation, capacity_id: str, at: str | None
 @click.option("--kind", type=click.Choice([kind.value for kind in Kind]), required=True)
 @click.option("--model", required=True)
 @click.option("--region", required=True)
-@click.option("--plan", default="paid", show_default=True)
+@click.option("--plan", required=True, help="Of the price book; its price counts.")
 @click.option("--hour", type=Moment(-1), required=True, help="The UTC hour of the usage.")
 @click.option("--reason", required=True, help="Why; it is kept.")
 @click.pass_obj

@@ -39,6 +39,7 @@ Webhook = Callable[[bytes, str], Awaitable[bool]]
 _SMALL_BYTES: Final = 1024 * 1024
 _UPLOADS_MAX: Final = 32  # bodies on their way at once
 _PIECE_BYTES: Final = 64 * 1024
+SITES_OF_SENDER: Final = 20  # as many sites may report from one address
 
 
 class _EnrolBody(msgspec.Struct, frozen=True):
@@ -135,7 +136,8 @@ class App:
 
     def _taken(self, file: BinaryIO, remote: str) -> Delivery:
         file.seek(0)
-        # By sender too: nobody else can use up what a site may send.
+        # By sender too: nobody else can use up what a site may send, or change ids to send more.
+        self._rates.spend(("any site", remote), SITES_OF_SENDER)
         self._rates.spend((UsageReader(file).index.appliance_id, remote))
         file.seek(0)
         return carriage.take_bundle(self._plane.ingest, file, "wire")
@@ -143,11 +145,16 @@ class App:
     async def _receipts(self, request: web.Request) -> web.Response:
         header = request.headers.get("Authorization", "")
         signed = signed_requests.read_header(request.method, request.raw_path, header)
-        self._rates.spend((signed.appliance_id, request.remote or ""))
+        remote = request.remote or ""
+        self._rates.spend(("any site", remote), SITES_OF_SENDER)
+        self._rates.spend((signed.appliance_id, remote))
         query = request.query
         if query.get("appliance") != signed.appliance_id:
             raise RequestRefused("The request is for another site than the one that signed it.")
         plane = self._plane
+        # Who did not sign costs a read, and never waits for the database's one writer.
+        now_ns = plane.clock.wall_ns()
+        await plane.database.aread(lambda c: signed_requests.recognise(c, signed, now_ns))
         raw = await plane.database.arun(
             lambda connection: pulled(
                 connection,

@@ -58,8 +58,8 @@ def read_header(method: str, target: str, header: str) -> Signed:
     return Signed(appliance_id, int(seconds), nonce, signature, message)
 
 
-def admit(connection: Connection, signed: Signed, now_ns: int) -> Caller:
-    """The site that signed, whose nonce is remembered with this. Raises RequestRefused."""
+def recognise(connection: Connection, signed: Signed, now_ns: int) -> Caller:
+    """The site that signed; reads only. Raises RequestRefused."""
     now_s = now_ns // _SECOND_NS
     if abs(now_s - signed.seconds) > WINDOW_S:
         raise _refused(
@@ -74,6 +74,12 @@ def admit(connection: Connection, signed: Signed, now_ns: int) -> Caller:
             signer = known
     if site is None or signer is None:
         raise _refused("The request is not signed with a key of this site.")
+    return Caller(site, signer.revoked is not None)
+
+
+def admit(connection: Connection, signed: Signed, now_ns: int) -> Caller:
+    """The site that signed, whose nonce is remembered with this. Raises RequestRefused."""
+    caller = recognise(connection, signed, now_ns)
     connection.execute(delete(NONCES).where(NONCES.c.expires_at_ns < now_ns))
     used = connection.execute(
         select(NONCES.c.nonce).where(
@@ -89,7 +95,7 @@ def admit(connection: Connection, signed: Signed, now_ns: int) -> Caller:
             expires_at_ns=now_ns + 2 * WINDOW_S * _SECOND_NS,
         )
     )
-    return Caller(site, signer.revoked is not None)
+    return caller
 
 
 def _refused(message: str, next_step: str = "Ask again with a new signature.") -> RequestRefused:

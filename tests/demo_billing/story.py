@@ -107,7 +107,7 @@ class Story:
     def map_tenant(self) -> None:
         """The usage was accepted and held: nobody paid for this tenant."""
         self._vendor("customers", "add", CUSTOMER)
-        self._vendor("tenants", "map", SITE, self.tenant_id, CUSTOMER)
+        self._vendor("tenants", "map", SITE, self.tenant_id, CUSTOMER, "--plan", "business")
         self.say(f"mapped   {TENANT} to {CUSTOMER}: what was held is billed")
 
     @property

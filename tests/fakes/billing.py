@@ -45,7 +45,7 @@ BOB = "ten_" + "2" * 24
 # Prices of 1.00, 0.50 and 2.00 for a million tokens; three quarters of it in the region "eu".
 BOOK = BookFile(
     "usd",
-    [PriceLine("*", plan, 1_000_000, 500_000, 2_000_000) for plan in ("free", "paid")],
+    [PriceLine("*", plan, 1_000_000, 500_000, 2_000_000) for plan in ("free", "business")],
     [RegionLine("usa", 10_000), RegionLine("eu", 7_500)],
     1_000,
     "1970-01-01T00:00:00Z",
@@ -177,7 +177,9 @@ class Office:
         )
         return made.customer_id
 
-    def map(self, tenant_id: str, customer_id: str, plan: str = "paid", since_s: int = 0) -> None:
+    def map(
+        self, tenant_id: str, customer_id: str, plan: str = "business", since_s: int = 0
+    ) -> None:
         def run(connection: Connection) -> None:
             tenants.map_tenant(
                 connection,

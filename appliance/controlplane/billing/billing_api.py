@@ -34,7 +34,7 @@ class _Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     site: str
     tenant: str
     customer: str
-    plan: str = "paid"
+    plan: str
     since: str | None = None
 
 
@@ -66,8 +66,8 @@ class _Adjustment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     region: str
     hour: str
+    plan: str
     reason: str
-    plan: str = "paid"
 
 
 class _Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

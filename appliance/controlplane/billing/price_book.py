@@ -28,7 +28,6 @@ from appliance.controlplane.billing.billing_errors import AlreadyBilled, BadPric
 from appliance.controlplane.billing.outbox_table import OUTBOX
 from appliance.controlplane.billing.pricing import (
     ANY,
-    FREE_PLAN,
     HOUR_S,
     NO_BOOK,
     Book,
@@ -39,6 +38,7 @@ from appliance.controlplane.billing.pricing import (
 )
 from appliance.controlplane.schema import METADATA
 from appliance.domain.clock import iso
+from appliance.domain.limits import Plan
 from appliance.manifests.documents import Price, PriceBook, RegionMultiplier
 
 MICROS_MAX: Final = 10**13  # for a million tokens: ten million dollars
@@ -106,7 +106,7 @@ class BookFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def examples(currency: str) -> BookFile:
     """Example prices, to be replaced by the vendor's own: 0.10, 0.05 and 0.40 for a million."""
-    lines = [PriceLine(ANY, plan, 100_000, 50_000, 400_000) for plan in (FREE_PLAN, "paid")]
+    lines = [PriceLine(ANY, plan.value, 100_000, 50_000, 400_000) for plan in Plan]
     regions = [("india", 7_000), ("usa", 10_000), ("eu", 11_000), ("apac", 9_000), (ANY, 10_000)]
     return BookFile(
         currency,

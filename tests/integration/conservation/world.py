@@ -129,7 +129,9 @@ class World:
         self._appliance_id = status["appliance_id"]
         self._with_database(self._install_prices)
         self._with_database(lambda connection: self._map(connection, "free", ids["free"], "free"))
-        self._with_database(lambda connection: self._map(connection, "paid", ids["paid"], "paid"))
+        self._with_database(
+            lambda connection: self._map(connection, "paid", ids["paid"], "business")
+        )
 
     def newcomer(self) -> None:
         """One more tenant, and a customer who pays for it: Stripe knows neither."""
@@ -137,7 +139,7 @@ class World:
         name = f"newcomer-{next(self._numbers)}"
         key = self.site.key(tenant=self.site.tenant(name))
         ids = self._tenant_ids()
-        self._with_database(lambda connection: self._map(connection, name, ids[name], "paid"))
+        self._with_database(lambda connection: self._map(connection, name, ids[name], "business"))
         self._keys = [*self._keys[:3], key]  # the newest one takes the place of the last
 
     def _tenant_ids(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(180)
 def book(since: str) -> str:
     """Output is 4.00 for a million until `since`, then 6.00; in the region `eu` a tenth more."""
     old, new = (
-        f'[[prices]]\nmodel = "llama"\nplan = "paid"\ninput = 1000000\ncached = 500000\n'
+        f'[[prices]]\nmodel = "llama"\nplan = "business"\ninput = 1000000\ncached = 500000\n'
         f'output = {output}\nsince = "{moment}"\n'
         for output, moment in ((4_000_000, "1970-01-01T00:00:00Z"), (6_000_000, since))
     )
@@ -79,8 +79,8 @@ def test_each_age_lands_where_it_belongs_at_the_price_of_its_time() -> None:
         )
         assert made.metered() == Counter(
             {
-                ("Acme", "llama_output_eu_paid", hour(ages["19 d"][0])): 10_000,
-                ("Acme", "llama_output_eu_paid", hour(ages["1 h"][0])): 100_000,
+                ("Acme", "llama_output_eu_business", hour(ages["19 d"][0])): 10_000,
+                ("Acme", "llama_output_eu_business", hour(ages["1 h"][0])): 100_000,
             }
         )
         total = made.reconcile().told["total"]
@@ -99,7 +99,7 @@ def test_a_month_of_days_is_metered_while_its_invoice_is_a_draft_and_late_after(
         made.site.live([one(first_s, 100, sealed_s=made.now_s)])
         made.carry()
         made.deliver()
-        assert made.metered()["Acme", "llama_output_eu_paid", first_s // HOUR_S * HOUR_S] == 100
+        assert made.metered()["Acme", "llama_output_eu_business", first_s // HOUR_S * HOUR_S] == 100
         # Three days younger, and the invoice is final.
         made.advance(5 * HOUR_S)
         later_s = first_s + 3 * DAY_S

@@ -51,7 +51,7 @@ class Billed(NamedTuple):
 def book() -> str:
     """All prices before and after the change."""
     prices = "".join(
-        f'[[prices]]\nmodel = "{model}"\nplan = "paid"\nsince = "{since}"\n'
+        f'[[prices]]\nmodel = "{model}"\nplan = "business"\nsince = "{since}"\n'
         + "".join(f"{kind} = {both[new]}\n" for kind, both in MICROS.items())
         for model in MODELS
         for new, since in enumerate(("1970-01-01T00:00:00Z", f"{CHANGE}Z"))
@@ -96,9 +96,10 @@ def expected(made: Desk) -> tuple[Counter[tuple[str, str, int]], set[Billed]]:
     for used, tokens in made.site.used.items():
         customer = PAYS[used.tenant]
         if used.hour_s >= month_s:
-            events[customer, f"{used.model}_{used.kind}_{used.region}_paid", used.hour_s] += tokens
+            meter = f"{used.model}_{used.kind}_{used.region}_business"
+            events[customer, meter, used.hour_s] += tokens
         else:
-            title = f"{used.model}: {used.kind} tokens ({used.region}, paid), reported late"
+            title = f"{used.model}: {used.kind} tokens ({used.region}, business), reported late"
             month = f"{datetime.fromtimestamp(used.hour_s, UTC):%Y-%m}"
             late.setdefault((customer, title, month, price(used)), []).append((used.hour_s, tokens))
     return events, {

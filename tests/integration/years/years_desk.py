@@ -142,7 +142,7 @@ class Desk:
         self.control("enroll", NAME, "--public-key", pem, "--valid-days", 3_650)
         for tenant, customer in tenants.items():
             self.control("customers", "add", customer)
-            self.control("tenants", "map", NAME, f"ten_{tenant}", customer)
+            self.control("tenants", "map", NAME, f"ten_{tenant}", customer, "--plan", "business")
 
     def carry(self) -> tuple[Ran, Ran]:
         """The stick there, and the receipt back: what the export and the import came to."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from appliance.controlplane import authority, enrolment
+from appliance.controlplane.app import SITES_OF_SENDER
 from appliance.controlplane.errors import DatabaseUnavailable, TooManyRequests
 from appliance.controlplane.licences import Terms
 from appliance.controlplane.rates import Rates
@@ -309,6 +310,23 @@ def test_a_sender_that_asks_too_often_waits() -> None:
     rates.spend(("a", "y"))  # another sender in its name takes nothing from it
     clock.turn(31)
     rates.spend(("a", "x"))
+    for _ in range(2 * 3):
+        rates.spend(("any", "x"), 3)
+    with pytest.raises(TooManyRequests):
+        rates.spend(("any", "x"), 3)
+
+
+async def test_who_changes_the_site_for_each_request_is_slowed_all_the_same(
+    plane: ControlPlane, client: httpx.AsyncClient
+) -> None:
+    statuses = []
+    for number in range(SITES_OF_SENDER * plane.settings.ingest.requests_per_min + 1):
+        name = f"apl_{number:024x}"
+        header = f"CrossLogic-Ed25519 {name}:1:{'0' * 32}:{'A' * 86}"
+        path = f"/v1/receipts?appliance={name}"
+        statuses.append((await client.get(path, headers={"Authorization": header})).status_code)
+    assert set(statuses[:-1]) == {401}
+    assert statuses[-1] == 429
 
 
 async def test_too_many_requests_are_answered_429(

@@ -24,6 +24,8 @@ from appliance.wire.command import ExitCode
 from tests.fakes.billing import ALICE, HOUR, NOW_NS, SITE, line, manifest
 from tests.fakes.command_line import Done, cic
 
+BUSINESS = ("--plan", "business")
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -74,16 +76,21 @@ def test_from_an_unmapped_tenant_to_the_exported_charges(
     assert [(one["code"], one["input_tokens"]) for one in held] == [("TENANT_UNMAPPED", 1_000_000)]
     assert typed("customers", "add", "Acme", "--email", "pay@acme.example").code == ExitCode.OK
     assert typed("customers", "add", "Acme").error["code"] == "customer_exists"
-    unknown = typed("tenants", "map", "berlin", "name-1", "Nobody")
+    unknown = typed("tenants", "map", "berlin", "name-1", "Nobody", *BUSINESS)
     assert (unknown.code, unknown.error["code"]) == (ExitCode.FAILED, "unknown_customer")
-    assert typed("tenants", "map", "berlin", "who", "Acme").error["code"] == "unknown_tenant"
-    assert typed("tenants", "map", "paris", "*", "Acme").error["code"] == "unknown_site"
+    assert (
+        typed("tenants", "map", "berlin", "who", "Acme", *BUSINESS).error["code"]
+        == "unknown_tenant"
+    )
+    assert typed("tenants", "map", "paris", "*", "Acme", *BUSINESS).error["code"] == "unknown_site"
     gold = typed("tenants", "map", "berlin", "name-1", "Acme", "--plan", "gold")
     assert gold.error["code"] == "unknown_plan"
-    mapped = typed("tenants", "map", "berlin", "name-1", "Acme").json
+    mapped = typed("tenants", "map", "berlin", "name-1", "Acme", *BUSINESS).json
     assert mapped["released"] == {"billed": 1, "written_off": 0, "still_held": 0}
     assert typed("holds").json == []
-    assert [one["plan"] for one in typed("tenants", "list", "--site", "berlin").json] == ["paid"]
+    assert [one["plan"] for one in typed("tenants", "list", "--site", "berlin").json] == [
+        "business"
+    ]
     table, charges = tmp_path / "table.csv", tmp_path / "focus.csv"
     # The manifest itself was never stored, so what was posted is not what was signed.
     found = typed("reconcile", "--month", "2026-11", "--csv", table, "--focus", charges)
@@ -133,7 +140,7 @@ def test_credits_capacity_and_corrections(plane: ControlPlane, typed: Any) -> No
     ended = typed("capacity", "end", made["capacity_id"], "--at", "2027-01-01").json
     assert (ended["units"], ended["until_s"]) == (4, 1_798_761_600)
     wrong = ("--kind", "input", "--model", "llama", "--region", "usa", "--reason", "lost")
-    hour = ("--hour", "2026-11-22T19:00:00Z")
+    hour = ("--hour", "2026-11-22T19:00:00Z", *BUSINESS)
     adjusted = typed("adjust", "Acme", 10_000_000, *wrong, *hour).json
     assert adjusted["amount_micros"] == 1_000_000
     less = typed("adjust", *wrong, *hour, "Acme", "--", -10_000_001)
@@ -169,7 +176,7 @@ def test_the_same_over_http(plane: ControlPlane) -> None:
     assert ask(plane, "POST", "/capacity/{capacity}/end", end, capacity=made)["until_s"]
     assert len(ask(plane, "GET", "/capacity")) == 1
     more = {"customer": acme, "tokens": 5, "kind": "input", "model": "llama", "region": "USA"}
-    more |= {"hour": "2026-11-22T19:00:00Z", "reason": "lost"}
+    more |= {"hour": "2026-11-22T19:00:00Z", "reason": "lost", "plan": "business"}
     assert ask(plane, "POST", "/adjustments", more)["quantity"] == 5
     assert len(ask(plane, "GET", "/adjustments")) == 1
     found = ask(plane, "GET", "/reconcile", customer=acme)

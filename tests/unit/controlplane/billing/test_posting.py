@@ -72,7 +72,7 @@ def test_usage_of_a_mapped_tenant_is_priced_by_kind_region_and_plan(office: Offi
         ("output", 200, 300),
     ]
     assert {row.meter for row in rows} == {
-        f"{kind}/llama/eu/paid" for kind in ("input", "cached", "output")
+        f"{kind}/llama/eu/business" for kind in ("input", "cached", "output")
     }
     assert all(row.state == "pending" and len(row.identifier) <= 100 for row in rows)
     assert owed(office.database, acme) == 188 + 750 + 300
@@ -108,7 +108,7 @@ def test_an_unmapped_tenant_is_held_and_released_by_its_mapping_once(office: Off
     assert open_codes(office.database) == {"TENANT_UNMAPPED"}
 
     def map_and_release(connection: Any) -> holds.Released:
-        party = Party(acme, "paid")
+        party = Party(acme, "business")
         tenants.map_tenant(connection, SITE, ALICE, party, since_s=0, by="test", now_ns=NOW_NS)
         return holds.recheck(connection, NOW_NS)
 
@@ -178,7 +178,7 @@ def test_usage_that_comes_while_its_tenant_is_mapped_is_billed(
 
     def map_and_release() -> None:
         def run(connection: Any) -> None:
-            party = Party(acme, "paid")
+            party = Party(acme, "business")
             tenants.map_tenant(connection, SITE, ALICE, party, since_s=0, by="ana", now_ns=NOW_NS)
             holds.recheck(connection, NOW_NS)
 
@@ -241,7 +241,9 @@ def test_written_off_usage_is_never_billed(office: Office) -> None:
 
 
 def test_usage_without_a_price_is_held_until_there_is_one(database: Database) -> None:
-    office = Office(database, BookFile("usd", [PriceLine("other", "paid", 1, 1, 1)], BOOK.regions))
+    office = Office(
+        database, BookFile("usd", [PriceLine("other", "business", 1, 1, 1)], BOOK.regions)
+    )
     acme = office.customer("Acme")
     office.map(ALICE, acme)
     assert office.post(line()) == ()
@@ -264,9 +266,9 @@ def test_a_price_counts_from_its_hour_and_changes_nothing_that_is_billed(office:
     office.post(line(), line(hour_s=HOUR + HOUR_S))
     with pytest.raises(AlreadyBilled):
         office.prices(
-            BookFile("usd", [PriceLine("llama", "paid", 7, since="2026-11-22T20:00:00Z")])
+            BookFile("usd", [PriceLine("llama", "business", 7, since="2026-11-22T20:00:00Z")])
         )
-    dearer = PriceLine("llama", "paid", 3_000_000, since="2026-11-22T21:00:00Z")
+    dearer = PriceLine("llama", "business", 3_000_000, since="2026-11-22T21:00:00Z")
     assert office.prices(BookFile("usd", [dearer])) == 2
     assert office.prices(BookFile("usd", [dearer])) == 2
     office.post(line(tokens=(100, 0, 0)), line(hour_s=HOUR + 2 * HOUR_S, tokens=(100, 0, 0)))
@@ -283,14 +285,17 @@ def test_a_book_that_was_rolled_back_is_forgotten(office: Office) -> None:
     later = line(hour_s=HOUR + HOUR_S, tokens=(100, 0, 0))
 
     def install_and_fail(connection: Any) -> None:
-        file = BookFile("usd", [PriceLine("llama", "paid", 9_000_000, since=since)])
+        file = BookFile("usd", [PriceLine("llama", "business", 9_000_000, since=since)])
         price_book.install(connection, file, currency="usd", by="ana", now_ns=NOW_NS)
         assert price_book.current(connection).version == 2
         raise BadAmount("something else went wrong")
 
     with pytest.raises(BadAmount):
         office.database.transact(install_and_fail)
-    assert office.prices(BookFile("usd", [PriceLine("llama", "paid", 3_000_000, since=since)])) == 2
+    assert (
+        office.prices(BookFile("usd", [PriceLine("llama", "business", 3_000_000, since=since)]))
+        == 2
+    )
     office.post(later)
     assert [row.amount_micros for row in outbox(office.database)] == [300]
 
@@ -317,13 +322,13 @@ def test_a_change_of_plan_counts_from_its_hour(office: Office) -> None:
     acme = office.customer("Acme")
     office.map(ALICE, acme, plan="free")
     office.post(line())
-    office.map(ALICE, acme, plan="paid", since_s=HOUR + HOUR_S)
+    office.map(ALICE, acme, plan="business", since_s=HOUR + HOUR_S)
     office.post(line(), line(hour_s=HOUR + HOUR_S))
     assert [(row.plan, row.hour_s) for row in outbox(office.database)] == [
-        ("paid", HOUR + HOUR_S)
+        ("business", HOUR + HOUR_S)
     ] * 2
     with pytest.raises(AlreadyBilled):
-        office.map(ALICE, acme, plan="paid", since_s=HOUR)
+        office.map(ALICE, acme, plan="business", since_s=HOUR)
     with pytest.raises(UnknownPlan):
         office.map(ALICE, acme, plan="gold")
-    assert [row.plan for row in usage(office.database)] == ["free", "free", "paid"]
+    assert [row.plan for row in usage(office.database)] == ["free", "free", "business"]

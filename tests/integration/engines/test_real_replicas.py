@@ -151,10 +151,10 @@ def test_leaving_the_queue(site: Site, key: Key) -> None:
     try:
         first_id, second_id = site.new_request_id(), site.new_request_id()
         with begin(site, key, first_id, body_of("single", 3)) as first:
-            site.until(lambda: site.status()["requests_running"] == 1, 2, "the first to run")
+            site.until(lambda: site.status()["requests_running"] == 1, 10, "the first to run")
             with begin(site, key, second_id, body_of("single", 3)):
-                site.until(lambda: site.status()["requests_queued"] == 1, 2, "the second to wait")
-            site.until(lambda: site.status()["requests_queued"] == 0, 0.5, "its place")
+                site.until(lambda: site.status()["requests_queued"] == 1, 10, "the second to wait")
+            site.until(lambda: site.status()["requests_queued"] == 0, 5, "its place")
             os.kill(engine, signal.SIGCONT)
             assert first.answer().status == 200
     finally:

@@ -12,7 +12,7 @@ from appliance.domain.clock import iso
 from appliance.domain.usage import Operation
 from appliance.registry.deployments import DeploymentRow
 from appliance.registry.models import ModelRow
-from appliance.wire.admin import (
+from appliance.wire.fleet import (
     Deployment,
     DeploymentCreate,
     DeploymentUpdate,

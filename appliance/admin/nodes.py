@@ -7,14 +7,7 @@ from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
 from appliance.registry.nodes import NodeRow
 from appliance.registry.regions import RegionRow
-from appliance.wire.admin import (
-    Node,
-    NodeCreate,
-    NodeUpdate,
-    Region,
-    RegionCreate,
-    RegionUpdate,
-)
+from appliance.wire.fleet import Node, NodeCreate, NodeUpdate, Region, RegionCreate, RegionUpdate
 
 
 def node_view(row: NodeRow, live: NodeLive | None) -> Node:

@@ -9,15 +9,8 @@ from typing import Protocol
 
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
-from appliance.wire.admin import (
-    DeploymentState,
-    LedgerRow,
-    LedgerVerification,
-    NodeState,
-    Replica,
-    UsageColumn,
-    UsageRow,
-)
+from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.manifests import (
     Manifest,
     ManifestKey,

@@ -21,6 +21,7 @@ from appliance.admin.calls import (
     UsageQuery,
 )
 from appliance.wire import admin as wire
+from appliance.wire import fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
 
@@ -134,17 +135,17 @@ _KEYS: Final = (
 )
 
 _MODELS: Final = (
-    Route("GET", "/v1/models", "List models", deployments.list_models, list[wire.Model]),
+    Route("GET", "/v1/models", "List models", deployments.list_models, list[fleet.Model]),
     Route(
-        *("POST", "/v1/models", "Register a model's file", deployments.create_model, wire.Model),
-        body=wire.ModelCreate,
+        *("POST", "/v1/models", "Register a model's file", deployments.create_model, fleet.Model),
+        body=fleet.ModelCreate,
         status=201,
         grows=True,
     ),
-    Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, wire.Model),
+    Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, fleet.Model),
     Route(
-        *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, wire.Model),
-        body=wire.ModelUpdate,
+        *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, fleet.Model),
+        body=fleet.ModelUpdate,
         grows=True,
     ),
     Route(
@@ -152,7 +153,7 @@ _MODELS: Final = (
         *(deployments.delete_model, None),
     ),
     *_states(
-        *("/v1/models/{ref}", "a model", wire.Model),
+        *("/v1/models/{ref}", "a model", fleet.Model),
         *(deployments.suspend_model, deployments.resume_model),
     ),
 )
@@ -160,23 +161,23 @@ _MODELS: Final = (
 _DEPLOYMENTS: Final = (
     Route(
         *("GET", "/v1/deployments", "List deployments and their replicas"),
-        *(deployments.list_deployments, list[wire.Deployment]),
+        *(deployments.list_deployments, list[fleet.Deployment]),
     ),
     Route(
         *("POST", "/v1/deployments", "Deploy a model", deployments.create_deployment),
-        answer=wire.Deployment,
-        body=wire.DeploymentCreate,
+        answer=fleet.Deployment,
+        body=fleet.DeploymentCreate,
         status=201,
         grows=True,
     ),
     Route(
         *("GET", "/v1/deployments/{ref}", "Show a deployment and its replicas"),
-        *(deployments.show_deployment, wire.Deployment),
+        *(deployments.show_deployment, fleet.Deployment),
     ),
     Route(
         *("PATCH", "/v1/deployments/{ref}", "Change a deployment"),
-        *(deployments.update_deployment, wire.Deployment),
-        body=wire.DeploymentUpdate,
+        *(deployments.update_deployment, fleet.Deployment),
+        body=fleet.DeploymentUpdate,
         grows=True,
     ),
     Route(
@@ -184,38 +185,38 @@ _DEPLOYMENTS: Final = (
         *(deployments.delete_deployment, None),
     ),
     *_states(
-        *("/v1/deployments/{ref}", "a deployment", wire.Deployment),
+        *("/v1/deployments/{ref}", "a deployment", fleet.Deployment),
         *(deployments.suspend_deployment, deployments.resume_deployment),
     ),
 )
 
 _NODES: Final = (
-    Route("GET", "/v1/nodes", "List nodes", nodes.list_nodes, list[wire.Node]),
+    Route("GET", "/v1/nodes", "List nodes", nodes.list_nodes, list[fleet.Node]),
     Route(
-        *("POST", "/v1/nodes", "Expect a node", nodes.create_node, wire.Node),
-        body=wire.NodeCreate,
+        *("POST", "/v1/nodes", "Expect a node", nodes.create_node, fleet.Node),
+        body=fleet.NodeCreate,
         status=201,
         grows=True,
     ),
-    Route("GET", "/v1/nodes/{ref}", "Show a node", nodes.show_node, wire.Node),
+    Route("GET", "/v1/nodes/{ref}", "Show a node", nodes.show_node, fleet.Node),
     Route(
-        *("PATCH", "/v1/nodes/{ref}", "Change a node", nodes.update_node, wire.Node),
-        body=wire.NodeUpdate,
+        *("PATCH", "/v1/nodes/{ref}", "Change a node", nodes.update_node, fleet.Node),
+        body=fleet.NodeUpdate,
         grows=True,
     ),
     Route("DELETE", "/v1/nodes/{ref}", "Forget a node", nodes.delete_node, None),
-    *_states(*("/v1/nodes/{ref}", "a node", wire.Node), *(nodes.suspend_node, nodes.resume_node)),
-    Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[wire.Region]),
+    *_states(*("/v1/nodes/{ref}", "a node", fleet.Node), *(nodes.suspend_node, nodes.resume_node)),
+    Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[fleet.Region]),
     Route(
-        *("POST", "/v1/regions", "Create a region", nodes.create_region, wire.Region),
-        body=wire.RegionCreate,
+        *("POST", "/v1/regions", "Create a region", nodes.create_region, fleet.Region),
+        body=fleet.RegionCreate,
         status=201,
         grows=True,
     ),
-    Route("GET", "/v1/regions/{ref}", "Show a region", nodes.show_region, wire.Region),
+    Route("GET", "/v1/regions/{ref}", "Show a region", nodes.show_region, fleet.Region),
     Route(
-        *("PATCH", "/v1/regions/{ref}", "Change a region", nodes.update_region, wire.Region),
-        body=wire.RegionUpdate,
+        *("PATCH", "/v1/regions/{ref}", "Change a region", nodes.update_region, fleet.Region),
+        body=fleet.RegionUpdate,
         grows=True,
     ),
     Route("DELETE", "/v1/regions/{ref}", "Delete a region", nodes.delete_region, None),

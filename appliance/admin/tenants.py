@@ -10,11 +10,11 @@ from appliance.wire.admin import (
     EnvironmentCreate,
     EnvironmentUpdate,
     LimitValues,
-    State,
     Tenant,
     TenantCreate,
     TenantUpdate,
 )
+from appliance.wire.admin_message import State
 
 
 def limit_values(limits: Limits) -> LimitValues:

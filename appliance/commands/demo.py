@@ -26,7 +26,7 @@ from rich.markup import escape
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.context import cic_line
-from appliance.wire import admin
+from appliance.wire import admin, fleet
 from appliance.wire.command import CommandError, ExitCode, Invocation
 from appliance.wire.home import Home
 
@@ -212,8 +212,8 @@ def prepare(client: AdminClient, files: dict[str, Path], console: Console) -> st
 
 def deploy(client: AdminClient, files: dict[str, Path], console: Console) -> None:
     """Deploy what is not deployed, and anew what went with another installation."""
-    models = {row.name: row for row in client.get("/v1/models", list[admin.Model])}
-    there = {row.name: row for row in client.get("/v1/deployments", list[admin.Deployment])}
+    models = {row.name: row for row in client.get("/v1/models", list[fleet.Model])}
+    there = {row.name: row for row in client.get("/v1/deployments", list[fleet.Deployment])}
     for name, path in files.items():
         if name in there:
             model = models.get(there[name].model)
@@ -222,14 +222,14 @@ def deploy(client: AdminClient, files: dict[str, Path], console: Console) -> Non
             client.send("DELETE", object_path("deployments", there[name].id), type(None))
             client.send("DELETE", object_path("models", model.id), type(None))
         console.print(f"deploys  {name}")
-        deployment = admin.DeploymentCreate(
+        deployment = fleet.DeploymentCreate(
             name=name,
             engine="llamacpp",
             model=str(path.resolve()),
             embedding=name == EMBEDDING,
             context_tokens=512 if name == EMBEDDING else 2_048,
         )
-        client.send("POST", "/v1/deployments", admin.Deployment, deployment)
+        client.send("POST", "/v1/deployments", fleet.Deployment, deployment)
 
 
 def wait_ready(client: AdminClient, names: tuple[str, ...], console: Console) -> None:
@@ -240,7 +240,7 @@ def wait_ready(client: AdminClient, names: tuple[str, ...], console: Console) ->
     started = time.monotonic()
     with console.status("loads    the models …") as status:
         while True:
-            rows = client.get("/v1/deployments", list[admin.Deployment])
+            rows = client.get("/v1/deployments", list[fleet.Deployment])
             waiting = [row for row in rows if row.name in names and row.state != "ready"]
             if not waiting:
                 break

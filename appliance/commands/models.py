@@ -20,7 +20,8 @@ from appliance.commands.output import (
 )
 from appliance.commands.tenants import words
 from appliance.domain.usage import Operation
-from appliance.wire.admin import (
+from appliance.wire.command import CommandError, ExitCode, Invocation
+from appliance.wire.fleet import (
     Deployment,
     DeploymentCreate,
     DeploymentUpdate,
@@ -29,7 +30,6 @@ from appliance.wire.admin import (
     ModelUpdate,
     Replica,
 )
-from appliance.wire.command import CommandError, ExitCode, Invocation
 
 # Reading and hashing the weights of a model may take as long as its disk takes.
 HASH_TIMEOUT_S: Final = 3_600.0

@@ -8,15 +8,8 @@ import click
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, print_fields
-from appliance.wire.admin import (
-    Node,
-    NodeCreate,
-    NodeUpdate,
-    Region,
-    RegionCreate,
-    RegionUpdate,
-)
 from appliance.wire.command import Invocation
+from appliance.wire.fleet import Node, NodeCreate, NodeUpdate, Region, RegionCreate, RegionUpdate
 
 NODE: Final = Noun(
     word="node",

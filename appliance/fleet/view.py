@@ -8,7 +8,7 @@ from appliance.domain.ids import ReplicaId
 from appliance.fleet.reconcile import DeploymentStatus, ReplicaStatus
 from appliance.fleet.sessions import Session
 from appliance.scheduler.tickets import ReplicaView
-from appliance.wire.admin import DeploymentState, NodeState, Replica
+from appliance.wire.fleet import DeploymentState, NodeState, Replica
 
 
 @dataclass(frozen=True, slots=True)

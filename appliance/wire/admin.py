@@ -27,27 +27,20 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from appliance.wire.admin_message import Message, State
+from appliance.wire.fleet import Deployment, Node
 from appliance.wire.manifests import SealingStatus
 from appliance.wire.sync import EntitlementStatus, SyncStatus
 
-State = Literal["active", "suspended"]
 PlanName = Literal["free", "developer", "business", "enterprise"]
 RoleName = Literal["admin", "developer", "read-only"]
-EngineName = Literal["llamacpp", "external", "vllm"]
-# retiring: the secret of before a rotation is still accepted.
 KeyState = Literal["active", "suspended", "expired", "retiring"]
-DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
-NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
 UsageColumn = Literal["tenant", "environment", "key", "model", "hour"]
 
 SEQ_MAX: Final = 2**63 - 1  # the largest number of a record that SQLite holds
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class ErrorBody(_Message, frozen=True):
+class ErrorBody(Message, frozen=True):
     """`code` is stable; `message` and `next_step` are for people."""
 
     code: str
@@ -55,7 +48,7 @@ class ErrorBody(_Message, frozen=True):
     next_step: str = ""
 
 
-class LimitValues(_Message, frozen=True):
+class LimitValues(Message, frozen=True):
     """Limits of one layer; null: not limited here (or: as the plan says)."""
 
     requests_per_min: int | None = None
@@ -64,7 +57,7 @@ class LimitValues(_Message, frozen=True):
     concurrency: int | None = None
 
 
-class Tenant(_Message, frozen=True):
+class Tenant(Message, frozen=True):
     id: str
     name: str
     plan: PlanName
@@ -73,17 +66,17 @@ class Tenant(_Message, frozen=True):
     limits: LimitValues  # set on this tenant, over its plan
 
 
-class TenantCreate(_Message, frozen=True):
+class TenantCreate(Message, frozen=True):
     name: str
     plan: PlanName = "enterprise"
 
 
-class TenantUpdate(_Message, frozen=True):
+class TenantUpdate(Message, frozen=True):
     name: str | None = None
     plan: PlanName | None = None
 
 
-class Environment(_Message, frozen=True):
+class Environment(Message, frozen=True):
     id: str
     name: str
     tenant: str  # name
@@ -95,21 +88,21 @@ class Environment(_Message, frozen=True):
     limits: LimitValues
 
 
-class EnvironmentCreate(_Message, frozen=True):
+class EnvironmentCreate(Message, frozen=True):
     name: str
     tenant: str
     region: str | None = None  # default: the site's region
     models: list[str] | None = None  # default: all
 
 
-class EnvironmentUpdate(_Message, frozen=True):
+class EnvironmentUpdate(Message, frozen=True):
     name: str | None = None
     region: str | None = None
     models: list[str] | None = None
     all_models: bool = False  # back to null
 
 
-class Key(_Message, frozen=True):
+class Key(Message, frozen=True):
     id: str
     name: str
     prefix: str  # "clsk_live_Ab12…": for people, not enough to use
@@ -125,7 +118,7 @@ class Key(_Message, frozen=True):
     limits: LimitValues
 
 
-class KeyCreate(_Message, frozen=True):
+class KeyCreate(Message, frozen=True):
     tenant: str
     environment: str
     name: str | None = None
@@ -135,14 +128,14 @@ class KeyCreate(_Message, frozen=True):
     limits: LimitValues = LimitValues()
 
 
-class KeyUpdate(_Message, frozen=True):
+class KeyUpdate(Message, frozen=True):
     name: str | None = None
     role: RoleName | None = None
     expires_at: str | None = None
     never_expires: bool = False  # takes the expiry away
 
 
-class KeyRotate(_Message, frozen=True):
+class KeyRotate(Message, frozen=True):
     overlap_s: int = 86_400  # the old secret goes on for so long
 
 
@@ -150,141 +143,7 @@ class KeyCreated(Key, frozen=True):
     key: str  # the secret, shown this once
 
 
-class Model(_Message, frozen=True):
-    """Named weights on this site."""
-
-    id: str
-    name: str
-    path: str
-    digest: str  # sha256:<hex>
-    size_bytes: int
-    family: str
-    licence: str
-    state: State
-    created_at: str
-
-
-class ModelCreate(_Message, frozen=True):
-    path: str
-    name: str | None = None  # default: the file's name
-    family: str = ""
-    licence: str = ""
-
-
-class ModelUpdate(_Message, frozen=True):
-    name: str | None = None
-    family: str | None = None
-    licence: str | None = None
-
-
-class Replica(_Message, frozen=True):
-    """One engine process, as last reported. Missing figures are null, never 0."""
-
-    id: str
-    node: str
-    state: str
-    reason: str
-    address: str | None
-    pid: int | None
-    restarts: int
-    slots: int | None
-    context_tokens: int | None
-    tokens_per_s: float | None
-    requests_running: int | None
-    since: str | None
-
-
-class Deployment(_Message, frozen=True):
-    id: str
-    name: str  # what clients write as `model`
-    engine: EngineName
-    model: str  # name of the model; "" for external
-    url: str | None  # external only
-    has_api_key: bool
-    upstream_model: str | None
-    replicas_wanted: int
-    parallel: int
-    context_tokens: int | None
-    embedding: bool
-    operations: list[str]
-    region: str
-    state: DeploymentState
-    reason: str
-    replicas: list[Replica]
-    created_at: str
-
-
-class DeploymentCreate(_Message, frozen=True):
-    """`model` is a model's name or id, or a path: a path registers the model as well."""
-
-    name: str
-    engine: EngineName
-    model: str | None = None
-    url: str | None = None
-    api_key: str | None = None
-    upstream_model: str | None = None
-    replicas: int = 1
-    parallel: int = 4
-    context_tokens: int | None = None
-    embedding: bool = False
-    operations: list[str] | None = None  # default: what the engine is known to have
-    region: str | None = None
-
-
-class DeploymentUpdate(_Message, frozen=True):
-    """A field that is absent stays; "" takes `api_key` or `upstream_model` away."""
-
-    replicas: int | None = None
-    parallel: int | None = None
-    context_tokens: int | None = None
-    url: str | None = None
-    api_key: str | None = None
-    upstream_model: str | None = None
-    operations: list[str] | None = None
-
-
-class Node(_Message, frozen=True):
-    id: str
-    name: str
-    region: str
-    state: NodeState
-    agent_version: str | None
-    cores: int | None
-    memory_bytes: int | None
-    gpus: list[str]
-    engines: list[str]
-    last_seen_at: str | None
-    created_at: str
-
-
-class NodeCreate(_Message, frozen=True):
-    name: str
-    region: str | None = None
-
-
-class NodeUpdate(_Message, frozen=True):
-    name: str | None = None
-    region: str | None = None
-
-
-class Region(_Message, frozen=True):
-    """Price multiplier in basis points: 7000 is 0.7, 10000 is 1.0."""
-
-    name: str
-    multiplier_bp: int
-    created_at: str
-
-
-class RegionCreate(_Message, frozen=True):
-    name: str
-    multiplier_bp: int = 10_000
-
-
-class RegionUpdate(_Message, frozen=True):
-    multiplier_bp: int
-
-
-class LimitsSet(_Message, frozen=True):
+class LimitsSet(Message, frozen=True):
     """Sets the limits of one layer. A field that is absent stays; null takes the limit away."""
 
     layer: Literal["global", "tenant", "environment", "key"]
@@ -297,7 +156,7 @@ class LimitsSet(_Message, frozen=True):
     concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class LayerReport(_Message, frozen=True):
+class LayerReport(Message, frozen=True):
     """One layer's limits in force, where they come from, and what is used of them now."""
 
     layer: Literal["global", "tenant", "environment", "key"]
@@ -307,7 +166,7 @@ class LayerReport(_Message, frozen=True):
     used: LimitValues  # null where nothing is limited
 
 
-class UsageRow(_Message, frozen=True, omit_defaults=True):
+class UsageRow(Message, frozen=True, omit_defaults=True):
     """Sums over the columns asked for; the others are absent.
 
     A name comes with its id: two environments may both have a key of that name.
@@ -327,7 +186,7 @@ class UsageRow(_Message, frozen=True, omit_defaults=True):
     key_id: str | None = None
 
 
-class LedgerRow(_Message, frozen=True):
+class LedgerRow(Message, frozen=True):
     seq: int
     record_id: str
     request_id: str
@@ -350,7 +209,7 @@ class LedgerRow(_Message, frozen=True):
     first_token_ms: int | None
 
 
-class LedgerVerification(_Message, frozen=True):
+class LedgerVerification(Message, frozen=True):
     ok: bool
     records: int
     open: int  # requests at work right now
@@ -358,7 +217,7 @@ class LedgerVerification(_Message, frozen=True):
     problems: list[str]
 
 
-class AuditEntry(_Message, frozen=True):
+class AuditEntry(Message, frozen=True):
     """`before` and `after` are the object as JSON, null when it was not or is no more."""
 
     seq: int
@@ -373,14 +232,14 @@ class AuditEntry(_Message, frozen=True):
     sha256: str
 
 
-class AuditVerification(_Message, frozen=True):
+class AuditVerification(Message, frozen=True):
     ok: bool
     entries: int
     head_sha256: str
     problems: list[str]
 
 
-class SiteStatus(_Message, frozen=True):
+class SiteStatus(Message, frozen=True):
     name: str
     version: str
     region: str

@@ -1,5 +1,8 @@
 """Messages between an agent and the appliance, version 1. JSON bodies over HTTP.
 
+On the appliance's own host they go over a unix socket; from other hosts over mutual TLS, where the
+certificate says which node speaks and a message about another node is refused.
+
 POST /agent/v1/hello      Hello     -> Welcome
 POST /agent/v1/heartbeat  Heartbeat -> Desired
 
@@ -12,9 +15,12 @@ from typing import Literal
 
 import msgspec
 
+from appliance.wire.engine import EngineSettings
+from appliance.wire.gpu import Driver, Gpu, NodeHealth
+
 VERSION = 1
 
-EngineKind = Literal["llamacpp", "vllm", "external"]
+EngineKind = Literal["llamacpp", "vllm", "sglang", "external"]
 
 # pending: known, nothing started · starting: process runs, no token yet · ready: gave a real token
 # draining: takes no new requests · backoff: failed, waits before the next start
@@ -32,6 +38,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     memory_bytes: int
     engines: tuple[EngineKind, ...]  # kinds this node can start
+    engine_versions: dict[EngineKind, str] = {}  # as probed; absent: not known
     gpus: tuple[str, ...] = ()  # names, in NVML's order
 
 
@@ -39,6 +46,31 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     node_id: str
     heartbeat_s: float
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a model. `name` is relative to the model's folder, with "/"."""
+
+    name: str
+    sha256: str  # 64 hex digits
+    size_bytes: int
+
+
+class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model this node shall have in its own store before its engines start."""
+
+    digest: str  # "sha256:<hex>"
+    files: tuple[ModelFile, ...]
+    entry: str  # what engines open: "" the folder itself, else the file's name in it
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """The place of this process among those of one replica that spans nodes."""
+
+    rank: int  # 0: the one that serves
+    nodes: int
+    master_host: str
+    master_port: int
 
 
 class DesiredReplica(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +86,39 @@ class DesiredReplica(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int = 4096  # for one request; the engine's total is context_tokens * parallel
     embedding: bool = False
     threads: int | None = None  # None: the agent divides the cores that are free
+    settings: EngineSettings = EngineSettings()
+    gpu_uuids: tuple[str, ...] = ()  # GPUs or MIG slices it runs on
+    model: WantedModel | None = None  # None: `model_path` is there already
+    pipeline: Pipeline | None = None
+    asleep: bool = False  # give its memory back, and wait to be woken
+    probe_prompt: str = ""  # the golden prompt of the model's pack
+    probe_answer: str = ""  # what its answer must contain; "": any token will do
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """Something somebody wants to know of a node. Answered once, with the next heartbeats.
+
+    gpu_history: `subject` is a GPU's UUID or "" for all · engine_log: `subject` is a replica's id.
+    """
+
+    question_id: str
+    kind: Literal["gpu_history", "engine_log", "engine_dump"]
+    subject: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """`content` is JSON of the question's kind; `problem` says why there is none."""
+
+    question_id: str
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    problem: str = ""
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     replicas: tuple[DesiredReplica, ...]
+    models: tuple[WantedModel, ...] = ()  # to keep in the node's store; others may be removed
+    questions: tuple[Question, ...] = ()
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +139,13 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None = None  # for one request, as the engine itself reports it
     tokens_per_s: float | None = None  # generated tokens per second over all slots
     prompt_tokens_per_byte: float | None = None  # measured by the readiness request
+    prefill_tokens_per_s: float | None = None  # prompt tokens, over all slots
+    engine_version: str | None = None
+    command: tuple[str, ...] = ()  # what runs, without secrets
+    gpu_memory_bytes: int | None = None  # of all its GPUs, measured once it was ready
+    loaded_s: float | None = None  # from the spawn to the first token
+    progress: float | None = None  # 0–1 of what it waits for: a copy, a load; None: not known
+    asleep: bool = False
 
 
 class EngineCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +160,28 @@ class EngineCount(msgspec.Struct, frozen=True, kw_only=True):
     generated_tokens: int
 
 
+class PreemptionNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """The cloud takes this machine away."""
+
+    source: Literal["aws", "gcp", "azure", "operator"]
+    at_ns: int  # when it ends, wall clock
+    seen_ns: int
+    detail: str = ""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     node_id: str
     replicas: tuple[ReplicaReport, ...]
     counts: tuple[EngineCount, ...] = ()  # of the engines that tell
+    gpus: tuple[Gpu, ...] = ()
+    driver: Driver | None = None
+    health: NodeHealth | None = None
+    notice: PreemptionNotice | None = None
+    models: tuple[str, ...] = ()  # digests in the node's store, whole and verified
+    disk_free_bytes: int | None = None  # where models are stored
+    door_port: int | None = None  # where the engines of this node answer over mutual TLS
+    answers: tuple[Answer, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

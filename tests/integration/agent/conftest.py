@@ -21,7 +21,7 @@ from appliance.scheduler.scheduler import Scheduler
 from appliance.security.seal import Seal
 from appliance.settings import Fleet as FleetSettings
 from appliance.settings import Scheduling
-from appliance.wire.admin import Replica
+from appliance.wire.fleet import Replica
 from appliance.wire.home import Home, find_home
 from tests.fakes.tiny_gguf import write_tiny_gguf
 

@@ -13,7 +13,7 @@ from appliance.domain.ids import DeploymentId, EnvironmentId, KeyId, NodeId, Ten
 from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.api_keys import KeyRow
 from appliance.registry.snapshot import Role
-from appliance.wire import admin
+from appliance.wire import admin, fleet
 from tests.fakes.admin_site import AdminSite, ledger_row, served
 from tests.fakes.tiny_gguf import write_tiny_gguf
 
@@ -236,7 +236,7 @@ def test_a_deployment_shows_what_the_fleet_knows_unless_it_is_suspended(site: Ad
     made = ask(site, "POST", "/v1/deployments", status=201, json=create)
     assert made["has_api_key"] is True
     assert made["operations"] == ["chat"]
-    replica = admin.Replica(
+    replica = fleet.Replica(
         id="rep_1",
         node="",
         state="ready",

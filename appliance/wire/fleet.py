@@ -1,0 +1,144 @@
+"""The fleet in the admin API: models, deployments, replicas, nodes, regions."""
+
+from typing import Literal
+
+from appliance.wire.admin_message import Message, State
+
+EngineName = Literal["llamacpp", "external", "vllm"]
+# retiring: the secret of before a rotation is still accepted.
+DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
+NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
+
+
+class Model(Message, frozen=True):
+    """Named weights on this site."""
+
+    id: str
+    name: str
+    path: str
+    digest: str  # sha256:<hex>
+    size_bytes: int
+    family: str
+    licence: str
+    state: State
+    created_at: str
+
+
+class ModelCreate(Message, frozen=True):
+    path: str
+    name: str | None = None  # default: the file's name
+    family: str = ""
+    licence: str = ""
+
+
+class ModelUpdate(Message, frozen=True):
+    name: str | None = None
+    family: str | None = None
+    licence: str | None = None
+
+
+class Replica(Message, frozen=True):
+    """One engine process, as last reported. Missing figures are null, never 0."""
+
+    id: str
+    node: str
+    state: str
+    reason: str
+    address: str | None
+    pid: int | None
+    restarts: int
+    slots: int | None
+    context_tokens: int | None
+    tokens_per_s: float | None
+    requests_running: int | None
+    since: str | None
+
+
+class Deployment(Message, frozen=True):
+    id: str
+    name: str  # what clients write as `model`
+    engine: EngineName
+    model: str  # name of the model; "" for external
+    url: str | None  # external only
+    has_api_key: bool
+    upstream_model: str | None
+    replicas_wanted: int
+    parallel: int
+    context_tokens: int | None
+    embedding: bool
+    operations: list[str]
+    region: str
+    state: DeploymentState
+    reason: str
+    replicas: list[Replica]
+    created_at: str
+
+
+class DeploymentCreate(Message, frozen=True):
+    """`model` is a model's name or id, or a path: a path registers the model as well."""
+
+    name: str
+    engine: EngineName
+    model: str | None = None
+    url: str | None = None
+    api_key: str | None = None
+    upstream_model: str | None = None
+    replicas: int = 1
+    parallel: int = 4
+    context_tokens: int | None = None
+    embedding: bool = False
+    operations: list[str] | None = None  # default: what the engine is known to have
+    region: str | None = None
+
+
+class DeploymentUpdate(Message, frozen=True):
+    """A field that is absent stays; "" takes `api_key` or `upstream_model` away."""
+
+    replicas: int | None = None
+    parallel: int | None = None
+    context_tokens: int | None = None
+    url: str | None = None
+    api_key: str | None = None
+    upstream_model: str | None = None
+    operations: list[str] | None = None
+
+
+class Node(Message, frozen=True):
+    id: str
+    name: str
+    region: str
+    state: NodeState
+    agent_version: str | None
+    cores: int | None
+    memory_bytes: int | None
+    gpus: list[str]
+    engines: list[str]
+    last_seen_at: str | None
+    created_at: str
+
+
+class NodeCreate(Message, frozen=True):
+    name: str
+    region: str | None = None
+
+
+class NodeUpdate(Message, frozen=True):
+    name: str | None = None
+    region: str | None = None
+
+
+class Region(Message, frozen=True):
+    """Price multiplier in basis points: 7000 is 0.7, 10000 is 1.0."""
+
+    name: str
+    multiplier_bp: int
+    created_at: str
+
+
+class RegionCreate(Message, frozen=True):
+    name: str
+    multiplier_bp: int = 10_000
+
+
+class RegionUpdate(Message, frozen=True):
+    multiplier_bp: int

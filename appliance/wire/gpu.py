@@ -1,0 +1,109 @@
+"""GPUs and the health of a node, as its agent measures them. None: the driver does not tell."""
+
+from typing import Literal
+
+import msgspec
+
+# gone: it was there and has fallen off the bus, or is not enumerated any more
+GpuState = Literal["ok", "degraded", "failed", "gone"]
+HealthState = Literal["ok", "degraded", "failed"]
+
+
+class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that holds memory of a GPU."""
+
+    pid: int
+    memory_bytes: int | None
+    name: str = ""
+    replica_id: str | None = None  # one of our engines
+
+
+class GpuLink(msgspec.Struct, frozen=True, kw_only=True):
+    """One NVLink of a GPU."""
+
+    link: int
+    up: bool
+    peer_uuid: str | None = None
+
+
+class GpuSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """A MIG device: a part of a GPU that is used like one."""
+
+    uuid: str
+    profile: str  # "1g.10gb"
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+
+
+class GpuFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong. `code` is stable: XID_79, GPU_LOST, ECC_UNCORRECTED, NVML_HUNG …"""
+
+    code: str
+    severity: Literal["warning", "error", "fatal"]
+    message: str
+    next_step: str
+    since_ns: int  # wall clock
+    gpu_uuid: str | None = None  # None: the node's
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU. Bytes, °C, W, MHz, percent 0–100, mJ since the driver was loaded."""
+
+    index: int
+    uuid: str
+    name: str
+    bus_id: str  # PCI, "00000000:01:00.0"
+    state: GpuState = "ok"
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilisation: int | None = None
+    memory_utilisation: int | None = None
+    temperature: int | None = None
+    temperature_slowdown: int | None = None
+    power: float | None = None
+    power_limit: float | None = None
+    sm_clock: int | None = None
+    sm_clock_max: int | None = None
+    memory_clock: int | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    fan: int | None = None
+    ecc_enabled: bool | None = None
+    ecc_corrected: int | None = None  # volatile: since the driver was loaded
+    ecc_uncorrected: int | None = None
+    remapped_rows: int | None = None
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    links: tuple[GpuLink, ...] = ()
+    slices: tuple[GpuSlice, ...] = ()
+    mig: bool | None = None
+    processes: tuple[GpuProcess, ...] = ()
+    energy: int | None = None
+    compute_capability: str | None = None  # "9.0"
+    xids: tuple[int, ...] = ()  # seen by this agent, newest last
+    score: int = 100  # 0–100
+
+
+class Driver(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU driver of a node. `problem` "": it answers, or there are no GPUs."""
+
+    version: str | None = None
+    cuda: str | None = None  # "12.8", the newest the driver serves
+    nvml: str | None = None
+    problem: str = ""  # none, mismatch, hung: in words, with what to do
+
+
+class HealthPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a node's health: engine, temperature, memory, processor, network, faults."""
+
+    name: str
+    score: int  # 0–100
+    reason: str = ""  # what lowers it, with what to do
+
+
+class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """`score` is the lowest of the parts, held back by hysteresis when it rises."""
+
+    score: int
+    state: HealthState
+    parts: tuple[HealthPart, ...]
+    faults: tuple[GpuFault, ...] = ()

@@ -1,43 +1,18 @@
-"""`cic model` and `cic deployment`."""
+"""`cic model`: named weights on this site."""
 
-import os
-import sys
-import time
-from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import click
 
 from appliance.commands.client import AdminClient, object_path
-from appliance.commands.context import Refused, absolute
+from appliance.commands.context import absolute
 from appliance.commands.noun import Noun, add_common
-from appliance.commands.output import (
-    Column,
-    fields_of,
-    print_fields,
-    print_rows,
-    progress,
-)
-from appliance.commands.tenants import words
-from appliance.domain.usage import Operation
-from appliance.wire.command import CommandError, ExitCode, Invocation
-from appliance.wire.fleet import (
-    Deployment,
-    DeploymentCreate,
-    DeploymentUpdate,
-    Model,
-    ModelCreate,
-    ModelUpdate,
-    Replica,
-)
+from appliance.commands.output import Column, progress
+from appliance.wire.command import Invocation
+from appliance.wire.fleet import Model, ModelCreate, ModelUpdate
 
 # Reading and hashing the weights of a model may take as long as its disk takes.
 HASH_TIMEOUT_S: Final = 3_600.0
-POLL_S: Final = 0.25
-API_KEY_VARIABLE: Final = "CIC_ENGINE_API_KEY"
-
-# The engines of this installation; the wire knows more words than that.
-EngineChoice = Literal["llamacpp", "external"]
 
 MODEL: Final = Noun(
     word="model",
@@ -52,47 +27,6 @@ MODEL: Final = Noun(
         Column("PATH", lambda row: row.path),
         Column("ID", lambda row: row.id),
     ),
-)
-
-
-def ready_of(row: Deployment) -> str:
-    """`1/2`: replicas that are ready, and wanted."""
-    return f"{sum(replica.state == 'ready' for replica in row.replicas)}/{row.replicas_wanted}"
-
-
-def show_deployment(row: Deployment) -> None:
-    print_fields(fields_of(row, omit=("replicas",)))
-    if row.replicas:
-        click.echo()
-        print_rows(row.replicas, REPLICA_COLUMNS, "")
-
-
-REPLICA_COLUMNS: Final[tuple[Column[Replica], ...]] = (
-    Column("REPLICA", lambda row: row.id),
-    Column("NODE", lambda row: row.node),
-    Column("STATE", lambda row: row.state),
-    Column("ADDRESS", lambda row: row.address),
-    Column("PID", lambda row: None if row.pid is None else str(row.pid)),
-    Column("RESTARTS", lambda row: row.restarts, right=True),
-    Column("RUNNING", lambda row: row.requests_running, right=True),
-    Column("TOKENS/S", lambda row: row.tokens_per_s, right=True),
-    Column("REASON", lambda row: row.reason),
-)
-DEPLOYMENT: Final = Noun(
-    word="deployment",
-    collection="deployments",
-    answer=Deployment,
-    columns=(
-        Column("NAME", lambda row: row.name),
-        Column("ENGINE", lambda row: row.engine),
-        Column("STATE", lambda row: row.state),
-        Column("REPLICAS", ready_of, right=True),
-        Column("REGION", lambda row: row.region),
-        Column("SOURCE", lambda row: row.model or row.url),
-        Column("REASON", lambda row: row.reason),
-        Column("ID", lambda row: row.id),
-    ),
-    show=show_deployment,
 )
 
 
@@ -136,153 +70,4 @@ def update_model(
     MODEL.print(invocation, item)
 
 
-@click.group()
-def deployment() -> None:
-    """Deployments: a model, an engine, settings and replicas; clients ask for its name."""
-
-
-@deployment.command("create")
-@click.option("--name", required=True, help="What clients write as `model`.")
-@click.option("--engine", type=click.Choice(get_args(EngineChoice)), required=True)
-@click.option("--model", "source", metavar="PATH|MODEL", help="llamacpp: a GGUF file or a model.")
-@click.option("--url", help="external: base URL of an OpenAI-compatible engine.")
-@click.option(
-    "--api-key",
-    help=f"external: its key; `-` reads it from standard input. Also {API_KEY_VARIABLE}.",
-)
-@click.option("--upstream-model", help="external: the engine's own name of the model.")
-@click.option("--operations", metavar="A,B", help=f"Of {', '.join(Operation)}.")
-@click.option("--replicas", type=click.IntRange(min=0), default=1, show_default=True)
-@click.option(
-    "--parallel", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at once."
-)
-@click.option("--context", type=click.IntRange(min=1), help="Tokens of one request.")
-@click.option("--embedding", is_flag=True, help="The model makes embeddings.")
-@click.option("--region", help="Default: the site's region.")
-@click.option("--wait", is_flag=True, help="Return when it is ready, or cannot become so.")
-@click.option(
-    "--wait-timeout", type=click.IntRange(min=1), default=600, show_default=True, metavar="SECONDS"
-)
-@click.pass_obj
-def create_deployment(
-    invocation: Invocation,
-    name: str,
-    engine: EngineChoice,
-    source: str | None,
-    url: str | None,
-    api_key: str | None,
-    upstream_model: str | None,
-    operations: str | None,
-    replicas: int,
-    parallel: int,
-    context: int | None,
-    region: str | None,
-    wait_timeout: int,
-    *,
-    embedding: bool,
-    wait: bool,
-) -> None:
-    """Deploy a model."""
-    require_source(engine, source, url)
-    if api_key is None and engine == "external":
-        api_key = os.environ.get(API_KEY_VARIABLE)
-    body = DeploymentCreate(
-        name=name,
-        engine=engine,
-        model=None if source is None else path_or_name(source),
-        url=url,
-        api_key=secret_from(api_key),
-        upstream_model=upstream_model,
-        replicas=replicas,
-        parallel=parallel,
-        context_tokens=context,
-        embedding=embedding,
-        operations=None if operations is None else words(operations),
-        region=region,
-    )
-    with AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client:
-        with progress(f"Deploying {name} …"):
-            item = client.send("POST", "/v1/deployments", Deployment, body)
-        if wait:
-            item = wait_ready(client, item, wait_timeout)
-    DEPLOYMENT.print(invocation, item)
-
-
-@deployment.command("update")
-@click.argument("ref")
-@click.option("--replicas", type=click.IntRange(min=0))
-@click.option("--parallel", type=click.IntRange(min=1), help="Requests at once.")
-@click.option("--context", type=click.IntRange(min=1), help="Tokens of one request.")
-@click.option("--url", help="external: base URL.")
-@click.option("--api-key", help='external: `-` reads it from standard input; "" takes it away.')
-@click.option("--upstream-model", help='external; "" takes it away.')
-@click.option("--operations", metavar="A,B")
-@click.pass_obj
-def update_deployment(
-    invocation: Invocation,
-    ref: str,
-    replicas: int | None,
-    parallel: int | None,
-    context: int | None,
-    url: str | None,
-    api_key: str | None,
-    upstream_model: str | None,
-    operations: str | None,
-) -> None:
-    """Change the deployment REF, an id or a name. Replicas are replaced where that is needed."""
-    body = DeploymentUpdate(
-        replicas=replicas,
-        parallel=parallel,
-        context_tokens=context,
-        url=url,
-        api_key=secret_from(api_key),
-        upstream_model=upstream_model,
-        operations=None if operations is None else words(operations),
-    )
-    with AdminClient(invocation.home) as client:
-        item = client.send("PATCH", object_path("deployments", ref), Deployment, body)
-    DEPLOYMENT.print(invocation, item)
-
-
-def require_source(engine: EngineChoice, source: str | None, url: str | None) -> None:
-    """Raises CommandError when the option that the engine cannot do without is missing."""
-    missing = {"llamacpp": "--model" * (source is None), "external": "--url" * (url is None)}
-    if missing[engine]:
-        raise Refused(
-            "usage",
-            f"The engine {engine} needs {missing[engine]}.",
-            next_step="`cic deployment create --help` shows what each engine takes.",
-            exit_code=ExitCode.USAGE,
-        )
-
-
-def path_or_name(source: str) -> str:
-    """A path is made absolute; the name of a model that is registered stays a name."""
-    looks_like_path = os.sep in source or source.endswith(".gguf") or Path(source).is_file()
-    return absolute(source) if looks_like_path else source
-
-
-def secret_from(option: str | None) -> str | None:
-    """The secret an option stands for: `-` is standard input, which no list of processes shows."""
-    return sys.stdin.readline().rstrip("\r\n") if option == "-" else option
-
-
-def wait_ready(client: AdminClient, item: Deployment, timeout_s: float) -> Deployment:
-    """Poll until the deployment is ready. Raises CommandError when it failed or took too long."""
-    deadline = time.monotonic() + timeout_s
-    with progress(f"{item.name}: {item.state} …") as show:
-        while item.state != "ready":
-            if item.state in ("failed", "suspended") or time.monotonic() > deadline:
-                reason = item.reason.rstrip(".") or "no reason is known"
-                raise CommandError(
-                    f"The deployment {item.name} is {item.state}: {reason}.",
-                    next_step=f"`cic deployment show {item.name}` tells of its replicas.",
-                )
-            time.sleep(POLL_S)
-            item = client.get(object_path("deployments", item.id), Deployment)
-            show(f"{item.name}: {item.state} {item.reason} …")
-    return item
-
-
 add_common(model, MODEL)
-add_common(deployment, DEPLOYMENT)

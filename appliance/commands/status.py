@@ -3,7 +3,7 @@
 import click
 
 from appliance.commands.client import AdminClient
-from appliance.commands.models import DEPLOYMENT
+from appliance.commands.deployments import DEPLOYMENT
 from appliance.commands.nodes import NODE
 from appliance.commands.output import fields_of, print_fields, print_json, print_rows
 from appliance.commands.standing import print_licence, print_standing

@@ -20,6 +20,7 @@ from appliance.domain.errors import CrossLogicError
 from appliance.fleet.errors import (
     BadReport,
     FleetError,
+    ForeignNode,
     PeerRefused,
     UnknownNode,
     UnsupportedVersion,
@@ -40,6 +41,7 @@ _STATUS: Final[dict[type[CrossLogicError], int]] = {
     UnknownNode: 404,
     UnsupportedVersion: 426,
     PeerRefused: 403,
+    ForeignNode: 403,
     BadReport: 400,
 }
 

@@ -4,6 +4,7 @@ FleetError
 ├── UnknownNode          a heartbeat of a node that has not said hello to this appliance
 ├── UnsupportedVersion   the agent speaks another version of the wire
 ├── BadReport            a report that cannot be true, or not on this socket
+├── ForeignNode          somebody speaks for a node that it is not
 └── PeerRefused          the process at the other end may not be this host's agent
 """
 
@@ -24,6 +25,10 @@ class UnsupportedVersion(FleetError):
 
 class BadReport(FleetError):
     code = "bad_report"
+
+
+class ForeignNode(FleetError):
+    code = "foreign_node"
 
 
 class PeerRefused(FleetError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
+from appliance.domain.tls_names import replica_name
 from appliance.fleet.external import Endpoint, Health
 from appliance.registry.deployments import DeploymentRow
 from appliance.registry.engines import Engine
@@ -31,6 +32,18 @@ _ON_THE_WAY: Final = frozenset({"pending", "starting", "draining", "stopped"})
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """Where the engines of a node on another host are reached: the address its agent speaks from.
+
+    `port` None: the node's door is not open.
+    """
+
+    node_id: NodeId
+    host: str
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """A node as far as its agent told. `engines` is empty when it never spoke."""
 
@@ -40,6 +53,7 @@ class NodeFacts:
     silent_s: float
     engines: frozenset[str] = frozenset()
     reports: Mapping[str, ReplicaReport] = field(default_factory=dict)
+    door: Door | None = None  # None: it is this host
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ class ReplicaStatus:
     address: str | None = None
     report: ReplicaReport | None = None
     since_ns: int | None = None
+    door: Door | None = None  # in front of the engine, on another host
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +203,19 @@ def _status(replica: ReplicaRow, node: NodeFacts | None, why_nowhere: str) -> Re
     if report is None:
         return ReplicaStatus(replica, name, "pending", "The node has not begun with it yet.")
     address = None if report.port is None else f"{report.host}:{report.port}"
+    state, reason = report.state, report.reason
+    if node.door is not None:
+        port = node.door.port
+        address = None if address is None or port is None else _written(node.door.host, port)
+        if state == "ready" and port is None:
+            state, reason = "starting", "The node's door is not open yet."
     return ReplicaStatus(
-        replica, name, report.state, report.reason, address, report, report.started_ns
+        replica, name, state, reason, address, report, report.started_ns, node.door
     )
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _summary(deployment: DeploymentRow, seen: Sequence[ReplicaStatus]) -> DeploymentStatus:
@@ -234,13 +259,19 @@ def _target(deployment: DeploymentRow, status: ReplicaStatus) -> ReplicaTarget:
     assert report is not None  # only a report makes a replica ready
     assert report.host is not None  # the session refuses a ready replica without an address
     assert report.port is not None
+    host, port, server_name = report.host, report.port, None
+    if status.door is not None:
+        assert status.door.port is not None  # without it the replica is not ready
+        host, port = status.door.host, status.door.port
+        server_name = replica_name(status.row.id, status.door.node_id)
     return ReplicaTarget(
         replica_id=status.row.id,
         deployment_id=deployment.id,
         node_name=status.node_name,
-        host=report.host,
-        port=report.port,
-        tls=False,
+        host=host,
+        port=port,
+        tls=server_name is not None,
+        server_name=server_name,
         base_path="",
         api_key=report.api_key,
         upstream_model=deployment.upstream_model,

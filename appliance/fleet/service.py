@@ -16,8 +16,15 @@ from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
-from appliance.fleet.reconcile import DeploymentStatus, ExternalFacts, NodeFacts, Plan, plan
-from appliance.fleet.sessions import Sessions
+from appliance.fleet.reconcile import (
+    DeploymentStatus,
+    Door,
+    ExternalFacts,
+    NodeFacts,
+    Plan,
+    plan,
+)
+from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
 from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
 from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployments import DeploymentRow
@@ -118,10 +125,17 @@ class Fleet:
 
     # What agents say.
 
-    async def hello(self, hello: Hello) -> Welcome:
-        """Make the node known. Raises UnsupportedVersion, RegistryError."""
-        row = await self._registry.nodes.ensure(ACTOR, hello.node_name)
-        self._sessions.hello(row.id, hello, self._clock.monotonic_s(), self._clock.wall_ns())
+    async def hello(self, hello: Hello, origin: Origin = LOCAL) -> Welcome:
+        """Make the node known. Raises UnsupportedVersion, ForeignNode, RegistryError.
+
+        A node with a certificate is known already, by whatever name the registry has for it.
+        """
+        if origin.node_id is None:
+            row = await self._registry.nodes.ensure(ACTOR, hello.node_name)
+        else:
+            row = await self._registry.nodes.get(origin.node_id)
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
+        self._sessions.hello(row.id, hello, now_s, now_ns, origin)
         await self._reload()  # so that the first heartbeat is answered with all it shall run
         self._look_again()
         log.info(
@@ -130,14 +144,20 @@ class Fleet:
         )
         return Welcome(node_id=row.id, heartbeat_s=self._settings.heartbeat_s)
 
-    async def heartbeat(self, heartbeat: Heartbeat) -> Desired:
-        """Take the reports in; the answer is everything the node shall run."""
+    async def heartbeat(self, heartbeat: Heartbeat, origin: Origin = LOCAL) -> Desired:
+        """Take the reports in; the answer is everything the node shall run.
+
+        Raises UnknownNode, UnsupportedVersion, ForeignNode, BadReport.
+        """
         now_s = self._clock.monotonic_s()
-        if self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns()):
+        if self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns(), origin):
             self._replan()
             if self._plan.placements:
                 self._look_again()
+        elsewhere = {r.id for r in self._replicas if r.node_id not in {None, heartbeat.node_id}}
         for count in heartbeat.counts:
+            if count.replica_id in elsewhere:
+                continue  # a node counts for its own replicas alone
             self._counted(
                 EngineReading(
                     count.replica_id, count.incarnation, count.prompt_tokens, count.generated_tokens
@@ -260,6 +280,7 @@ class Fleet:
             lost=lost,
             silent_s=self._sessions.silent_s(row.id, now_s),
             engines=frozenset(session.hello.engines) if session else frozenset(),
+            door=_door(session),
             reports={r.replica_id: r for r in session.reports} if session else {},
         )
 
@@ -289,3 +310,9 @@ class Fleet:
             for deployment in self._scheduler.view(self._clock.monotonic_s())
             for replica in deployment.replicas
         }
+
+
+def _door(session: Session | None) -> Door | None:
+    if session is None or session.origin.host is None:
+        return None
+    return Door(session.node_id, session.origin.host, session.door_port)

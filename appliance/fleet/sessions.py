@@ -6,10 +6,22 @@ themselves again. Their engines run on meanwhile.
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
 from appliance.domain.ids import NodeId
-from appliance.fleet.errors import BadReport, UnknownNode, UnsupportedVersion
+from appliance.fleet.errors import BadReport, ForeignNode, UnknownNode, UnsupportedVersion
 from appliance.wire.agent import VERSION, Heartbeat, Hello, ReplicaReport
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who speaks, by what nobody can make up: a node's certificate, or this host's own socket."""
+
+    node_id: NodeId | None  # None: an agent of this host
+    host: str | None  # the address of a node's connection
+
+
+LOCAL: Final = Origin(None, None)
 
 
 @dataclass(slots=True)
@@ -20,6 +32,8 @@ class Session:
     hello: Hello
     seen_s: float  # monotonic
     seen_ns: int  # wall clock
+    origin: Origin = LOCAL
+    door_port: int | None = None  # of a node on another host
     reported: bool = False  # a heartbeat has come since the hello
     reports: tuple[ReplicaReport, ...] = ()
 
@@ -35,28 +49,60 @@ class Sessions:
         self._started_s = started_s
         self._by_node: dict[NodeId, Session] = {}
 
-    def hello(self, node_id: NodeId, hello: Hello, now_s: float, now_ns: int) -> None:
-        """An agent introduced itself. Its last reports stand until its first heartbeat."""
+    def hello(
+        self, node_id: NodeId, hello: Hello, now_s: float, now_ns: int, origin: Origin = LOCAL
+    ) -> None:
+        """An agent introduced itself. Its last reports stand until its first heartbeat.
+
+        A node that speaks with a certificate wins over an agent of this host that has its name.
+        """
         if hello.version != VERSION:
             raise _unsupported(hello.version)
         before = self._by_node.get(node_id)
+        if before is not None and origin.node_id is None and before.origin.node_id is not None:
+            raise ForeignNode(
+                f"The node {hello.node_name!r} is another host, which joined with a token.",
+                next_step="Give the agent of this host another name with --name.",
+            )
+        kept = before if before is not None and before.origin.node_id == origin.node_id else None
         self._by_node[node_id] = Session(
-            node_id, hello, now_s, now_ns, reports=before.reports if before else ()
+            node_id,
+            hello,
+            now_s,
+            now_ns,
+            origin,
+            door_port=None if kept is None else kept.door_port,
+            reports=() if kept is None else kept.reports,
         )
 
-    def heartbeat(self, heartbeat: Heartbeat, now_s: float, now_ns: int) -> bool:
+    def heartbeat(
+        self, heartbeat: Heartbeat, now_s: float, now_ns: int, origin: Origin = LOCAL
+    ) -> bool:
         """Take the reports in; True when they differ from the last ones."""
         if heartbeat.version != VERSION:
             raise _unsupported(heartbeat.version)
+        if origin.node_id is not None and origin.node_id != heartbeat.node_id:
+            raise ForeignNode("A node speaks for itself alone, and its certificate names another.")
         session = self._by_node.get(NodeId(heartbeat.node_id))
         if session is None:
             raise UnknownNode(f"This appliance has no session of the node {heartbeat.node_id!r}.")
+        if session.origin.node_id != origin.node_id:
+            raise ForeignNode("This node is another host, which joined with a token.")
         for report in heartbeat.replicas:
             _check(report)
-        news = not session.reported or session.reports != heartbeat.replicas
+        if heartbeat.door_port is not None and not 0 < heartbeat.door_port < 65_536:
+            raise BadReport(f"The node reports the port {heartbeat.door_port} for its door.")
+        news = (
+            not session.reported
+            or session.reports != heartbeat.replicas
+            or session.origin != origin
+            or session.door_port != heartbeat.door_port
+        )
         returned = now_s - session.seen_s > self._lost_s
         session.reported = True
         session.reports = heartbeat.replicas
+        session.origin = origin
+        session.door_port = heartbeat.door_port
         session.seen_s = now_s
         session.seen_ns = now_ns
         return news or returned
@@ -85,7 +131,10 @@ def _unsupported(version: int) -> UnsupportedVersion:
 
 
 def _check(report: ReplicaReport) -> None:
-    """Agents on this socket run engines on this host, so an engine elsewhere is a lie."""
+    """Engines listen to their own host alone, so an engine elsewhere is a lie, or an open one.
+
+    Other hosts reach them through their node's door.
+    """
     if report.host is not None:
         try:
             loopback = ipaddress.ip_address(report.host).is_loopback

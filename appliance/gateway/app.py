@@ -34,7 +34,7 @@ from appliance.gateway.own_usage import (
     report,
 )
 from appliance.gateway.pipeline import Pipeline
-from appliance.gateway.pools import Pools
+from appliance.gateway.pools import Pools, SiteTls
 from appliance.gateway.routes import HEALTH_PATHS, MODELS_PATH, ROUTES
 from appliance.gateway.stats import Stats
 from appliance.gateway.wiring import Estimator, Ledger, Running, Wiring
@@ -57,7 +57,8 @@ _log = logging.getLogger("appliance.gateway")
 class Gateway:
     """Made by the composition root; everything it works with comes in here.
 
-    `digest` turns a key into what the snapshot's table is keyed by. `ready` is the rest of the
+    `digest` turns a key into what the snapshot's table is keyed by; `site_tls` reaches engines on
+    other hosts. `ready` is the rest of the
     appliance's part in `/readyz`. Without `books` there is nothing at `/v1/usage`.
     """
 
@@ -75,6 +76,7 @@ class Gateway:
         entropy: Callable[[int], bytes] = os.urandom,
         ready: Callable[[], bool] = lambda: True,
         books: OwnBooks | None = None,
+        site_tls: SiteTls | None = None,
     ) -> None:
         self.stats = Stats()
         self._settings = settings
@@ -90,6 +92,7 @@ class Gateway:
             clock,
             connect_s=settings.timeouts.connect_s,
             idle_max=settings.gateway.upstream_connections_idle_max,
+            site_tls=site_tls,
         )
         wiring = Wiring(
             settings=settings,

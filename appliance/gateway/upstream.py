@@ -1,6 +1,7 @@
 """Connections to engines: an asyncio.Protocol that carries one request at a time."""
 
 import asyncio
+import socket
 from typing import Final, Protocol, cast
 
 from appliance.gateway.answer_head import HEAD_BYTES_MAX, AnswerHead, BadHead, Framing, parse
@@ -88,6 +89,11 @@ class Connection(asyncio.Protocol):
         """The address at the other end, "" when there is none."""
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """For its options; None when the connection is gone."""
+        return None if self._transport is None else self._transport.get_extra_info("socket")
 
     # The receiver calls these.
 

@@ -23,3 +23,6 @@ class ReplicaTarget:
     tokens_per_s: float | None  # measured; None: not measured yet
     context_tokens: int | None
     operations: frozenset[Operation]
+    # Of an engine behind a node's door: it is verified by this name with the site's own CA, and
+    # shown the appliance's certificate. None: an external engine, verified as any web site.
+    server_name: str | None = None

@@ -5,7 +5,9 @@ AgentError
 ├── ApplianceAway        nobody answers on the socket, or not in time
 ├── ApplianceRefused     it answered, and said no
 ├── ParentGone           the process this agent was to live with has ended
-└── EngineUnfit          a process that runs and cannot do its work
+├── EngineUnfit          a process that runs and cannot do its work
+├── MetadataAway         the cloud's metadata service does not answer, or not in time
+└── MetadataStrange      it answered something that is no answer
 """
 
 from appliance.domain.errors import CrossLogicError
@@ -39,3 +41,11 @@ class ParentGone(AgentError):
 
 class EngineUnfit(AgentError):
     code = "engine_unfit"
+
+
+class MetadataAway(AgentError):
+    code = "metadata_away"
+
+
+class MetadataStrange(AgentError):
+    code = "metadata_strange"

@@ -20,6 +20,7 @@ from appliance.wire.agent import (
     EngineCount,
     Heartbeat,
     Hello,
+    PreemptionNotice,
     Refusal,
     ReplicaReport,
     Welcome,
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 M = TypeVar("M")
 Reports = Callable[[], Sequence[ReplicaReport]]
 Counts = Callable[[], Sequence[EngineCount]]
+Notice = Callable[[], PreemptionNotice | None]
 Wanted = Callable[[Sequence[DesiredReplica]], None]
 
 _DEADLINE_S: Final = 5.0
@@ -48,6 +50,7 @@ class Link:
     def __init__(self, socket: Path, hello: Hello) -> None:
         self._socket = socket
         self._hello = hello
+        self.notice: Notice = lambda: None  # whether this machine will be taken away
         self._news = asyncio.Event()
         self._round = 0  # of the heartbeat that is being made
         self._answered = 0  # the last round that was answered
@@ -99,7 +102,10 @@ class Link:
             self._news.clear()
             self._round += 1
             heartbeat = Heartbeat(
-                node_id=welcome.node_id, replicas=tuple(reports()), counts=tuple(counts())
+                node_id=welcome.node_id,
+                replicas=tuple(reports()),
+                counts=tuple(counts()),
+                notice=self.notice(),
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:

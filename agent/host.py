@@ -1,6 +1,7 @@
 """This machine, as the kernel describes it: processes, boots, cores, memory."""
 
 import os
+import socket as sockets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +77,13 @@ def cores() -> int:
 
 def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_port(address: str) -> int:
+    """A TCP port nobody listens on now. Another process may take it first: then the launch fails.
+
+    Raises OSError when there is none.
+    """
+    with sockets.create_server((address, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

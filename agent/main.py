@@ -19,7 +19,8 @@ import click
 
 from agent import host
 from agent.durable import read_message, write_message
-from agent.engines import llamacpp
+from agent.engines.kind import Kinds
+from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
 from agent.gpu import gpu_names
 from agent.link import Link
@@ -29,7 +30,7 @@ from agent.replicas import Replicas
 from agent.supervisor import Times
 from appliance.domain.clock import SystemClock
 from appliance.wire import logs
-from appliance.wire.agent import Desired, DesiredReplica, Hello
+from appliance.wire.agent import Desired, DesiredReplica, EngineKind, Hello
 from appliance.wire.command import CommandError, ExitCode, Invocation
 
 log = logging.getLogger(__name__)
@@ -130,14 +131,17 @@ def agent(
 async def _run(plan: Plan) -> None:
     ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
     gpus = await asyncio.to_thread(gpu_names)
+    kinds = known_kinds()
+    versions = await asyncio.to_thread(_versions, kinds)
     processes = Processes(plan.state / "engines", host.boot_id())
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
         asyncio.TaskGroup() as tasks,
     ):
-        link = Link(plan.socket, _hello(plan.node_name, gpus))
+        link = Link(plan.socket, _hello(plan.node_name, gpus, versions))
         replicas = Replicas(
             processes=processes,
+            kinds=kinds,
             session=session,
             tasks=tasks,
             cores=host.cores(),
@@ -219,7 +223,13 @@ class _Wishes:
             self._replicas.want(message.replicas)
 
 
-def _hello(node_name: str, gpus: tuple[str, ...]) -> Hello:
+def _versions(kinds: Kinds) -> dict[EngineKind, str]:
+    """Of the engines that are installed here."""
+    told = ((name, kind.version()) for name, kind in kinds.items())
+    return {name: version for name, version in told if version is not None}
+
+
+def _hello(node_name: str, gpus: tuple[str, ...], versions: dict[EngineKind, str]) -> Hello:
     try:
         version = importlib.metadata.version("crosslogic-appliance")
     except importlib.metadata.PackageNotFoundError:
@@ -230,7 +240,8 @@ def _hello(node_name: str, gpus: tuple[str, ...]) -> Hello:
         boot_id=host.boot_id(),
         cores=host.cores(),
         memory_bytes=host.memory_bytes(),
-        engines=("llamacpp",) if llamacpp.installed() else (),
+        engines=tuple(versions),
+        engine_versions=versions,
         gpus=gpus,
     )
 

@@ -230,6 +230,10 @@ class Processes:
             path.with_suffix(".log.1").write_bytes(file.read(LOG_BYTES_MAX))
         os.truncate(path, 0)
 
+    def room(self, replica_id: str) -> tuple[Path, Path]:
+        """A replica's own folder and the one all share; both need not exist."""
+        return self._file(replica_id, "files"), self._folder / "cache"
+
     def log_file(self, replica_id: str) -> Path:
         return self._file(replica_id, "log")
 

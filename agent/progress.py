@@ -6,7 +6,7 @@ move while requests run. A long prompt moves no counter for a while but takes th
 
 from typing import Final
 
-from agent.engines.probe import Load
+from agent.engines.kind import Load
 
 BUSY_S: Final = 300.0  # the processor works, and nothing comes of it
 BUSY_TICKS_PER_S: Final = 5.0  # of the 100 a core has: 5% of one core

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 import aiohttp
 
 from agent import host
-from agent.engines import llamacpp
-from agent.engines.probe import Engine, Load
+from agent.engines.kind import LOOPBACK, Address, Kind, Kinds, Room
+from agent.engines.kinds import unknown
+from agent.engines.probe import Engine
+from agent.engines.readings import ready_address
+from agent.engines.variables import api_key_of, port_of
 from agent.errors import EngineUnfit
 from agent.events import (
     Adopted,
@@ -28,7 +31,6 @@ from agent.events import (
     Measured,
     Probe,
     Report,
-    Served,
     Spawn,
     Spawned,
     Terminate,
@@ -39,6 +41,7 @@ from agent.events import (
 )
 from agent.processes import Fitness, Process, Processes
 from agent.progress import Progress
+from agent.seat import Seat, served
 from agent.supervisor import Phase, Supervisor, Times
 from appliance.domain.clock import Clock
 from appliance.wire.agent import DesiredReplica, EngineCount, ReplicaReport
@@ -53,20 +56,6 @@ _DRAIN_POLL_S: Final = 0.15
 _TOLD_S: Final = 1.0
 
 
-class _Seat:
-    """One replica's machine, its process and what is being done for it."""
-
-    __slots__ = ("count", "fingerprint", "logged", "machine", "process", "tasks")
-
-    def __init__(self, machine: Supervisor) -> None:
-        self.machine = machine
-        self.process: Process | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.logged = Phase.PENDING  # the phase the log has
-        self.count: EngineCount | None = None  # as the engine told it last
-        self.fingerprint: object = None  # of the model's file, when a start was hopeless
-
-
 class Replicas:
     """Runs what it is told to run. Its tasks live in the caller's TaskGroup."""
 
@@ -74,6 +63,7 @@ class Replicas:
         self,
         *,
         processes: Processes,
+        kinds: Kinds,
         session: aiohttp.ClientSession,
         tasks: asyncio.TaskGroup,
         cores: int,
@@ -84,6 +74,7 @@ class Replicas:
     ) -> None:
         """`changed` is called when a report differs; `told` returns when the appliance knows."""
         self._processes = processes
+        self._kinds = kinds
         self._session = session
         self._tasks = tasks
         self._cores = cores
@@ -91,7 +82,7 @@ class Replicas:
         self._times = times
         self._changed = changed
         self._told = told
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, Seat] = {}
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._wanted_count = 0
@@ -107,10 +98,10 @@ class Replicas:
                 "engine adopted",
                 extra={"replica_id": record.replica.replica_id, "pid": record.pid},
             )
-            served = _served(process)
+            was = served(process)
             self._feed(
                 seat,
-                Adopted(record.replica, record.pid, record.started_ns, record.restarts, served),
+                Adopted(record.replica, record.pid, record.started_ns, record.restarts, was),
             )
 
     def want(self, desired: Sequence[DesiredReplica]) -> None:
@@ -163,14 +154,14 @@ class Replicas:
 
     # Machines and effects.
 
-    def _seat(self, replica: DesiredReplica) -> _Seat:
+    def _seat(self, replica: DesiredReplica) -> Seat:
         seat = self._seats.get(replica.replica_id)
         if seat is None:
             machine = Supervisor(replica.replica_id, replica.deployment_id, self._times)
-            seat = self._seats[replica.replica_id] = _Seat(machine)
+            seat = self._seats[replica.replica_id] = Seat(machine)
         return seat
 
-    def _feed(self, seat: _Seat, event: Event) -> None:
+    def _feed(self, seat: Seat, event: Event) -> None:
         machine = seat.machine
         for effect in machine.handle(event, self._clock.monotonic_s()):
             self._apply(seat, effect)
@@ -194,7 +185,7 @@ class Replicas:
                 self._empty.set()
         self._wake.set()
 
-    def _apply(self, seat: _Seat, effect: Effect) -> None:
+    def _apply(self, seat: Seat, effect: Effect) -> None:
         match effect:
             case Report():
                 self._changed()
@@ -202,11 +193,11 @@ class Replicas:
                 self._spawn(seat, launch, replica)
             case Find(launch, replica):
                 self._begin(seat, self._find(seat, launch, replica))
-            case Probe(launch, replica, address, port, api_key):
-                engine = Engine(self._session, replica, address, port, api_key)
+            case Probe(launch, replica, at, port, api_key):
+                engine = self._engine(replica, Address(at, port), api_key)
                 self._begin(seat, self._probe(seat, launch, engine))
-            case Watch(launch, replica, address, port, api_key):
-                engine = Engine(self._session, replica, address, port, api_key)
+            case Watch(launch, replica, at, port, api_key):
+                engine = self._engine(replica, Address(at, port), api_key)
                 self._begin(seat, self._watch(seat, launch, engine))
             case Drain(launch):
                 self._begin(seat, self._drain(seat, launch))
@@ -215,15 +206,15 @@ class Replicas:
             case Kill():
                 self._end(seat, kill=True)
 
-    def _spawn(self, seat: _Seat, launch: int, replica: DesiredReplica) -> None:
-        problem = llamacpp.hopeless(replica)
-        if problem is not None:
-            seat.fingerprint = llamacpp.fingerprint(replica)
-            self._feed(seat, Exited(launch, problem, lasting=True))
+    def _spawn(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
+        kind = self._kinds.get(replica.engine)
+        problem = unknown(replica.engine) if kind is None else kind.hopeless(replica)
+        if kind is None or problem is not None:
+            seat.fingerprint = self._fingerprint(replica)
+            self._feed(seat, Exited(launch, problem or "", lasting=True))
             return
-        threads = llamacpp.threads(replica, self._cores, self._wanted_count)
-        command = llamacpp.command(replica, threads, secrets.token_urlsafe(24))
         try:
+            command = kind.command(replica, self._room(replica))
             process = self._processes.spawn(replica, command, seat.machine.restarts)
         except OSError as error:
             reason = f"The engine cannot be started: {error.strerror}."
@@ -234,34 +225,57 @@ class Replicas:
         self._feed(seat, Spawned(launch, process.pid, process.record.started_ns))
         self._begin(seat, self._find(seat, launch, replica))
 
-    def _end(self, seat: _Seat, *, kill: bool) -> None:
+    def _room(self, replica: DesiredReplica) -> Room:
+        """What a launch may use. Raises OSError."""
+        folder, cache = self._processes.room(replica.replica_id)
+        return Room(
+            cores=self._cores,
+            replicas=self._wanted_count,
+            port=host.free_port(LOOPBACK),
+            api_key=secrets.token_urlsafe(24),
+            folder=folder,
+            cache=cache,
+        )
+
+    def _kind(self, replica: DesiredReplica) -> Kind:
+        """Of a replica whose process runs: only known kinds are ever started."""
+        return self._kinds[replica.engine]
+
+    def _engine(self, replica: DesiredReplica, address: Address, api_key: str | None) -> Engine:
+        return Engine(self._session, self._kind(replica), replica, address, api_key)
+
+    def _fingerprint(self, replica: DesiredReplica) -> object:
+        kind = self._kinds.get(replica.engine)
+        return None if kind is None else kind.fingerprint(replica)
+
+    def _end(self, seat: Seat, *, kill: bool) -> None:
         if seat.process is not None:
             seat.process.end(kill=kill)
 
-    def _begin(self, seat: _Seat, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks.create_task(work)
         seat.tasks.add(task)
         task.add_done_callback(seat.tasks.discard)
 
-    def _cancel(self, seat: _Seat) -> None:
+    def _cancel(self, seat: Seat) -> None:
         for task in seat.tasks:
             task.cancel()
 
-    def _watch_exit(self, seat: _Seat, process: Process) -> None:
+    def _watch_exit(self, seat: Seat, process: Process) -> None:
         asyncio.get_running_loop().add_reader(process.pidfd, self._on_exit, seat, process)
 
-    def _on_exit(self, seat: _Seat, process: Process) -> None:
+    def _on_exit(self, seat: Seat, process: Process) -> None:
         asyncio.get_running_loop().remove_reader(process.pidfd)
         self._cancel(seat)
         seat.process = None
         replica = process.record.replica
         exit_code = process.exit_code()
         self._processes.forget(process)
-        reason, lasting = llamacpp.end_reason(
+        reason, lasting = self._kind(replica).end_reason(
             exit_code, self._processes.log_tail(replica.replica_id)
         )
         if lasting:
-            seat.fingerprint = llamacpp.fingerprint(replica)
+            seat.fingerprint = self._fingerprint(replica)
         self._feed(seat, Exited(seat.machine.launch, reason, lasting=lasting))
 
     def _look(self) -> None:
@@ -270,26 +284,45 @@ class Replicas:
             replica = seat.machine.running
             if seat.machine.phase is not Phase.FAILED or replica is None:
                 continue
-            fingerprint = llamacpp.fingerprint(replica)
+            fingerprint = self._fingerprint(replica)
             if fingerprint != seat.fingerprint:
                 seat.fingerprint = fingerprint
                 self._feed(seat, CauseChanged())
 
     # What takes time. Each ends by feeding one event; the end of the process cancels them.
 
-    async def _find(self, seat: _Seat, launch: int, replica: DesiredReplica) -> None:
-        delay_s = _FIND_S
-        while (line := self._processes.ready_line(replica.replica_id)) is None:
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 1.2, _FIND_S_MAX)
-        address = llamacpp.address(line)
-        if address is None or seat.process is None:
-            self._feed(seat, Useless(launch, "The engine does not tell where it listens."))
+    async def _find(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
+        """Wait until the engine takes requests; how long it may take is the machine's affair."""
+        if seat.process is None:
             return
-        api_key = llamacpp.api_key_of(host.process_environ(seat.process.pid))
+        environ = host.process_environ(seat.process.pid)
+        api_key, port = api_key_of(environ), port_of(environ)
+        if port is not None:
+            address = Address(LOOPBACK, port)
+        else:
+            told = ready_address(await self._ready_line(replica.replica_id))
+            if told is None:
+                self._feed(seat, Useless(launch, "The engine does not tell where it listens."))
+                return
+            address = told
+        await self._healthy(self._engine(replica, address, api_key))
         self._feed(seat, Listening(launch, address.host, address.port, api_key))
 
-    async def _probe(self, seat: _Seat, launch: int, engine: Engine) -> None:
+    async def _ready_line(self, replica_id: str) -> bytes:
+        for delay_s in _delays():
+            line = self._processes.ready_line(replica_id)
+            if line is not None:
+                return line
+            await asyncio.sleep(delay_s)
+        raise AssertionError  # the delays never end
+
+    async def _healthy(self, engine: Engine) -> None:
+        for delay_s in _delays():
+            if await engine.healthy():
+                return
+            await asyncio.sleep(delay_s)
+
+    async def _probe(self, seat: Seat, launch: int, engine: Engine) -> None:
         try:
             measured = await engine.measure()
         except EngineUnfit as error:
@@ -298,7 +331,7 @@ class Replicas:
         self._note(seat, measured)
         self._feed(seat, GaveToken(launch, measured))
 
-    def _note(self, seat: _Seat, measured: Measured) -> None:
+    def _note(self, seat: Seat, measured: Measured) -> None:
         report = seat.machine.report()
         if seat.process is None or report.host is None or report.port is None:
             return
@@ -312,14 +345,14 @@ class Replicas:
         )
         self._processes.note(seat.process, fitness)
 
-    async def _watch(self, seat: _Seat, launch: int, engine: Engine) -> None:
+    async def _watch(self, seat: Seat, launch: int, engine: Engine) -> None:
         process = seat.process
         progress = Progress(self._clock.monotonic_s(), self._times.still_s)
         while process is not None and seat.machine.phase is Phase.READY:
             await asyncio.sleep(_WATCH_S)
             try:
                 load = await engine.load()
-                _count(seat, load)
+                seat.note(load)
             except EngineUnfit:
                 load = None
             problem = progress.look(load, process.cpu_ticks(), self._clock.monotonic_s())
@@ -327,7 +360,7 @@ class Replicas:
                 self._feed(seat, Useless(launch, problem))
                 return
 
-    async def _drain(self, seat: _Seat, launch: int) -> None:
+    async def _drain(self, seat: Seat, launch: int) -> None:
         """Wait until the appliance knows, then until nothing runs: twice, for what was underway."""
         try:
             async with asyncio.timeout(_TOLD_S):
@@ -337,17 +370,25 @@ class Replicas:
         report, replica = seat.machine.report(), seat.machine.running
         if report.host is None or report.port is None or replica is None:
             return
-        engine = Engine(self._session, replica, report.host, report.port, report.api_key)
+        engine = self._engine(replica, Address(report.host, report.port), report.api_key)
         quiet = 0
         while quiet < 2:
             await asyncio.sleep(_DRAIN_POLL_S)
             try:
                 load = await engine.load()
-                _count(seat, load)
+                seat.note(load)
             except EngineUnfit:
                 break  # nothing can be served by it any more
             quiet = quiet + 1 if load.requests == 0 else 0
         self._feed(seat, Idle(launch))
+
+
+def _delays() -> Iterator[float]:
+    """Between two looks at an engine that starts: short at first, most are up soon or late."""
+    delay_s = _FIND_S
+    while True:
+        yield delay_s
+        delay_s = min(delay_s * 1.2, _FIND_S_MAX)
 
 
 async def _wait(event: asyncio.Event, longest_s: float) -> None:
@@ -355,32 +396,3 @@ async def _wait(event: asyncio.Event, longest_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(longest_s):
             await event.wait()
-
-
-def _count(seat: _Seat, load: Load) -> None:
-    """Remember what the engine of this seat says it counted."""
-    report = seat.machine.report()
-    if report.pid is not None and report.started_ns is not None:
-        seat.count = EngineCount(
-            replica_id=report.replica_id,
-            incarnation=f"{report.started_ns}-{report.pid}",
-            prompt_tokens=load.prompt_tokens,
-            generated_tokens=load.generated_tokens,
-        )
-
-
-def _served(process: Process) -> Served | None:
-    fitness = process.record.fitness
-    if fitness is None:
-        return None
-    return Served(
-        fitness.host,
-        fitness.port,
-        llamacpp.api_key_of(host.process_environ(process.pid)),
-        Measured(
-            fitness.slots,
-            fitness.context_tokens,
-            fitness.tokens_per_s,
-            fitness.prompt_tokens_per_byte,
-        ),
-    )

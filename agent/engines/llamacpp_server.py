@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-API_KEY_VARIABLE = "CROSSLOGIC_ENGINE_API_KEY"
+from agent.engines.variables import API_KEY_VARIABLE
 
 # Exit codes, so that the agent tells "cannot ever work" from "died".
 EXIT_NOT_LOADED = 3  # the model does not load

@@ -5,12 +5,12 @@ These requests are ours and not a tenant's: they pass by the gateway, so no ledg
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
+from agent.engines.kind import Address, Kind, Load
 from agent.errors import EngineUnfit
 from agent.events import Measured
 from appliance.wire.agent import DesiredReplica
@@ -21,11 +21,6 @@ _WATCH_S: Final = 5.0
 _WARM_UP_TOKENS: Final = 16
 _WARM_UP_REQUESTS_MAX: Final = 8
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-_RUNNING: Final = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
-_PROMPT: Final = "llamacpp:prompt_tokens_total"  # without those out of the cache
-_CACHED: Final = "llamacpp:prompt_tokens_cached_total"
-_GENERATED: Final = "llamacpp:tokens_predicted_total"
-_PROGRESS: Final = (_PROMPT, _GENERATED, "llamacpp:n_decode_total")
 # Plain prose, as requests are: the figure of tokens for each byte is taken from it.
 _TEXT_SHORT: Final = "What was the weather of that evening?"
 _CONTEXT_TOKENS_SHORT: Final = 1_024  # below it, the text might not fit
@@ -36,32 +31,23 @@ _TEXT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What an engine does now. `progress` changes whenever it works."""
-
-    requests: int
-    progress: tuple[float, ...]
-    prompt_tokens: int = 0  # since its start, cached ones included
-    generated_tokens: int = 0
-
-
 class Engine:
-    """One llama.cpp server, asked over HTTP."""
+    """One engine process, asked over HTTP."""
 
-    __slots__ = ("_base", "_headers", "_replica", "_session")
+    __slots__ = ("_base", "_headers", "_kind", "_replica", "_session")
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
+        kind: Kind,
         replica: DesiredReplica,
-        host: str,
-        port: int,
+        address: Address,
         api_key: str | None,
     ) -> None:
         self._session = session
+        self._kind = kind
         self._replica = replica
-        self._base = f"http://{host}:{port}"
+        self._base = f"http://{address.host}:{address.port}"
         self._headers = {"Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -77,26 +63,22 @@ class Engine:
         if prompt_tokens <= 0 or not (_vector(answer) or _usage(answer, "completion_tokens") > 0):
             raise EngineUnfit("The engine answered without giving a token.")
         speed = await self._speed(path)
-        slots, context_tokens = await self._properties()
-        return Measured(slots, context_tokens, speed, prompt_tokens / len(body))
+        said = self._kind.properties(_decode(await self._get(self._kind.properties_path)))
+        return Measured(said.slots, said.context_tokens, speed, prompt_tokens / len(body))
 
     async def load(self) -> Load:
         """Requests and counters. Raises EngineUnfit when it does not tell in time."""
-        figures = dict.fromkeys((*_RUNNING, *_PROGRESS, _CACHED), 0.0)
-        text = (await self._get("/metrics")).decode(errors="replace")
-        for line in text.splitlines():
-            name, _, value = line.partition(" ")
-            if name in figures:
-                try:
-                    figures[name] = float(value)
-                except ValueError as error:
-                    raise EngineUnfit(f"The engine's metric {name} is {value!r}.") from error
-        return Load(
-            requests=int(sum(figures[name] for name in _RUNNING)),
-            progress=tuple(figures[name] for name in _PROGRESS),
-            prompt_tokens=int(figures[_PROMPT] + figures[_CACHED]),
-            generated_tokens=int(figures[_GENERATED]),
-        )
+        return self._kind.load((await self._get("/metrics")).decode(errors="replace"))
+
+    async def healthy(self) -> bool:
+        """Whether it takes requests by now. A kind without a question for it always does."""
+        if self._kind.health_path is None:
+            return True
+        try:
+            await self._ask("GET", self._kind.health_path, None, _WATCH_S)
+        except EngineUnfit:
+            return False
+        return True
 
     async def _speed(self, path: str) -> float | None:
         """Tokens per second over the slots: generated ones, or embedded ones of an embedder.
@@ -128,17 +110,6 @@ class Engine:
             raise EngineUnfit(f"It failed in its warm-up: {group.exceptions[0]}") from group
         return [task.result() for task in tasks]
 
-    async def _properties(self) -> tuple[int | None, int | None]:
-        """Slots and the context of one request, as the engine has them."""
-        properties = _decode(await self._get("/props"))
-        settings = properties.get("default_generation_settings")
-        context_tokens = settings.get("n_ctx") if isinstance(settings, dict) else None
-        slots = properties.get("total_slots")
-        return (
-            slots if isinstance(slots, int) and slots > 0 else None,
-            context_tokens if isinstance(context_tokens, int) and context_tokens > 0 else None,
-        )
-
     def _text(self) -> str:
         return _TEXT if self._replica.context_tokens >= _CONTEXT_TOKENS_SHORT else _TEXT_SHORT
 
@@ -150,8 +121,7 @@ class Engine:
                 "max_tokens": tokens,
                 "temperature": 0,
                 "stream": False,
-                # A slot that remembers the prompt would flatter the speed of the next request.
-                "cache_prompt": False,
+                **self._kind.probe_fields,
             }
         )
 

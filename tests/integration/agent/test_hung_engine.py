@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 
 from agent import host
+from agent.engines.kinds import known_kinds
 from agent.processes import Processes
 from agent.replicas import Replicas
 from agent.supervisor import Times
@@ -40,6 +41,7 @@ async def test_it_is_killed_and_replaced_with_the_reason_shown(
     ):
         replicas = Replicas(
             processes=Processes(tmp_path / "engines", host.boot_id()),
+            kinds=known_kinds(),
             session=session,
             tasks=tasks,
             cores=1,

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines import llamacpp
+from agent.engines.kind import Address, Room
+from agent.engines.kinds import unknown
+from agent.engines.llamacpp import LlamaCpp, threads
+from agent.engines.readings import ready_address
+from agent.engines.variables import api_key_of
 from appliance.wire.agent import DesiredReplica
 
 
@@ -20,9 +24,20 @@ def replica(path: str = "/m.gguf", **changes: object) -> DesiredReplica:
     return DesiredReplica(**(values | changes))  # type: ignore[arg-type]  # a test's shorthand
 
 
-def test_the_command_has_its_figures_and_the_key_is_not_among_the_arguments() -> None:
-    command = llamacpp.command(
-        replica(parallel=3, context_tokens=512, embedding=True), 2, "secret-key"
+def room(folder: Path, cores: int = 3) -> Room:
+    return Room(
+        cores=cores,
+        replicas=1,
+        port=4000,
+        api_key="secret-key",
+        folder=folder / "files",
+        cache=folder / "cache",
+    )
+
+
+def test_the_command_has_its_figures_and_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
+    command = LlamaCpp().command(
+        replica(parallel=3, context_tokens=512, embedding=True), room(tmp_path)
     )
     text = " ".join(command.arguments)
     assert "--model /m.gguf --alias m --parallel 3 --context 512 --threads 2 --embedding" in text
@@ -30,11 +45,11 @@ def test_the_command_has_its_figures_and_the_key_is_not_among_the_arguments() ->
     assert "secret-key" not in repr(command)
     assert command.environ["OMP_WAIT_POLICY"] == "passive"
     assert command.environ["OMP_NUM_THREADS"] == "2"
-    assert llamacpp.api_key_of(dict(command.environ)) == "secret-key"
+    assert api_key_of(dict(command.environ)) == "secret-key"
 
 
 @pytest.mark.parametrize(
-    ("cores", "replicas", "asked", "threads"),
+    ("cores", "replicas", "asked", "expected"),
     [
         (1, 1, None, 1),
         (2, 1, None, 1),
@@ -47,36 +62,35 @@ def test_the_command_has_its_figures_and_the_key_is_not_among_the_arguments() ->
     ],
 )
 def test_threads_are_the_cores_that_are_free(
-    cores: int, replicas: int, asked: int | None, threads: int
+    cores: int, replicas: int, asked: int | None, expected: int
 ) -> None:
-    assert llamacpp.threads(replica(threads=asked), cores, replicas) == threads
+    assert threads(replica(threads=asked), cores, replicas) == expected
 
 
 def test_a_start_is_hopeless_without_a_readable_gguf(tmp_path: Path) -> None:
-    missing = llamacpp.hopeless(replica(str(tmp_path / "none.gguf")))
+    missing = LlamaCpp().hopeless(replica(str(tmp_path / "none.gguf")))
     assert missing is not None
     assert "No such file" in missing
     wrong = tmp_path / "wrong.gguf"
     wrong.write_bytes(b"PK\3\4")
-    said = llamacpp.hopeless(replica(str(wrong)))
+    said = LlamaCpp().hopeless(replica(str(wrong)))
     assert said is not None
     assert "not a GGUF model" in said
-    before = llamacpp.fingerprint(replica(str(wrong)))
+    before = LlamaCpp().fingerprint(replica(str(wrong)))
     wrong.write_bytes(b"GGUF and more")
-    assert llamacpp.hopeless(replica(str(wrong))) is None
-    assert llamacpp.fingerprint(replica(str(wrong))) != before
-    assert llamacpp.fingerprint(replica(str(tmp_path / "none.gguf"))) is None
+    assert LlamaCpp().hopeless(replica(str(wrong))) is None
+    assert LlamaCpp().fingerprint(replica(str(wrong))) != before
+    assert LlamaCpp().fingerprint(replica(str(tmp_path / "none.gguf"))) is None
 
 
-def test_a_start_is_hopeless_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llamacpp, "installed", lambda: False)
-    said = llamacpp.hopeless(replica())
+def test_a_start_is_hopeless_without_the_engine() -> None:
+    absent = LlamaCpp(installed=lambda: False)
+    assert absent.version() is None
+    said = absent.hopeless(replica())
     assert said is not None
     assert "not installed" in said
     assert "pip install" in said
-    other = llamacpp.hopeless(replica(engine="vllm"))
-    assert other is not None
-    assert "cannot run the engine vllm" in other
+    assert "cannot run the engine external" in unknown("external")
 
 
 def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last_run() -> None:
@@ -87,10 +101,10 @@ def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last
         "0.00.005.920 E llama_model_load: error loading model",
         "llama.cpp did not load /m.gguf: Failed to init server.",
     ]
-    reason, lasting = llamacpp.end_reason(3, tail)
+    reason, lasting = LlamaCpp().end_reason(3, tail)
     assert reason == "The model does not load: gguf_init: invalid magic characters: 'junk'."
     assert lasting
-    assert "no reason" in llamacpp.end_reason(3, [])[0]
+    assert "no reason" in LlamaCpp().end_reason(3, [])[0]
 
 
 @pytest.mark.parametrize(
@@ -104,16 +118,16 @@ def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last
     ],
 )
 def test_what_an_exit_code_means(exit_code: int | None, words: str, *, lasting: bool) -> None:
-    reason, said_lasting = llamacpp.end_reason(exit_code, [])
+    reason, said_lasting = LlamaCpp().end_reason(exit_code, [])
     assert words in reason
     assert said_lasting is lasting
 
 
 @pytest.mark.parametrize("line", [b"\n", b"[]\n", b'{"host": 1}\n', b'{"port": "x", "host": ""}\n'])
 def test_a_line_that_is_no_address(line: bytes) -> None:
-    assert llamacpp.address(line) is None
+    assert ready_address(line) is None
 
 
 def test_an_address() -> None:
     line = b'{"event": "listening", "host": "127.0.0.1", "port": 4000, "pid": 7}\n'
-    assert llamacpp.address(line) == llamacpp.Address("127.0.0.1", 4000)
+    assert ready_address(line) == Address("127.0.0.1", 4000)

@@ -1,6 +1,6 @@
 """When an engine counts as stuck."""
 
-from agent.engines.probe import Load
+from agent.engines.kind import Load
 from agent.progress import BUSY_S, Progress
 
 LOOK_S = 2.0

@@ -1,0 +1,54 @@
+"""One replica at this node: its machine, its process and what is being done for it."""
+
+import asyncio
+
+from agent import host
+from agent.engines.kind import Load
+from agent.engines.variables import api_key_of
+from agent.events import Measured, Served
+from agent.processes import Process
+from agent.supervisor import Phase, Supervisor
+from appliance.wire.agent import EngineCount
+
+
+class Seat:
+    """What the shell keeps for one replica."""
+
+    __slots__ = ("count", "fingerprint", "logged", "machine", "process", "tasks")
+
+    def __init__(self, machine: Supervisor) -> None:
+        self.machine = machine
+        self.process: Process | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.logged = Phase.PENDING  # the phase the log has
+        self.count: EngineCount | None = None  # as the engine told it last
+        self.fingerprint: object = None  # of what made a start hopeless
+
+    def note(self, load: Load) -> None:
+        """Remember what the engine says it counted."""
+        report = self.machine.report()
+        if report.pid is not None and report.started_ns is not None:
+            self.count = EngineCount(
+                replica_id=report.replica_id,
+                incarnation=f"{report.started_ns}-{report.pid}",
+                prompt_tokens=load.prompt_tokens,
+                generated_tokens=load.generated_tokens,
+            )
+
+
+def served(process: Process) -> Served | None:
+    """Where an adopted process served, and how well; None: it was never ready."""
+    fitness = process.record.fitness
+    if fitness is None:
+        return None
+    return Served(
+        fitness.host,
+        fitness.port,
+        api_key_of(host.process_environ(process.pid)),
+        Measured(
+            fitness.slots,
+            fitness.context_tokens,
+            fitness.tokens_per_s,
+            fitness.prompt_tokens_per_byte,
+        ),
+    )

@@ -12,7 +12,7 @@ import socket as sockets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import aiohttp
 import click
@@ -25,6 +25,7 @@ from agent.errors import AgentRunning, ParentGone
 from agent.gpu import gpu_names
 from agent.link import Link
 from agent.lock import held
+from agent.preemption import Watch, Watching, metadata_of
 from agent.processes import Processes
 from agent.replicas import Replicas
 from agent.supervisor import Times
@@ -52,6 +53,8 @@ class Plan:
     keep_engines: bool
     parent: int | None  # end with this process
     stop_engines: bool  # that an earlier agent left, and do nothing else
+    preemption: Watching
+    metadata_url: str | None
 
 
 @click.command()
@@ -76,6 +79,19 @@ class Plan:
     is_flag=True,
     help="Stop the engines that an earlier agent left running, and end.",
 )
+@click.option(
+    "--preemption",
+    type=click.Choice(get_args(Watching)),
+    default="auto",
+    envvar="CIC_AGENT_PREEMPTION",
+    show_default=True,
+    help="Watch for the end of a machine that this cloud lends. auto: when the firmware names one.",
+)
+@click.option(
+    "--metadata-url",
+    envvar="CIC_AGENT_METADATA_URL",
+    help="Where the cloud's metadata service answers. Default: on the link-local address.",
+)
 @click.pass_obj
 def agent(
     invocation: Invocation,
@@ -85,6 +101,8 @@ def agent(
     keep_engines: bool,
     parent_bound: bool,
     stop_engines: bool,
+    preemption: Watching,
+    metadata_url: str | None,
 ) -> None:
     """Run the engines of this node.
 
@@ -106,6 +124,8 @@ def agent(
         keep_engines=keep_engines,
         parent=parent,
         stop_engines=stop_engines,
+        preemption=preemption,
+        metadata_url=metadata_url,
     )
     try:
         if parent is not None:
@@ -161,6 +181,9 @@ async def _run(plan: Plan) -> None:
             background.append(
                 tasks.create_task(link.run(replicas.reports, wishes.hear, replicas.counts))
             )
+            watch = _watch(plan, session, link, gpus=bool(gpus))
+            if watch is not None:
+                background.append(tasks.create_task(watch.run()))
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
         await ends.asked.wait()
         wishes.deaf = True
@@ -171,6 +194,16 @@ async def _run(plan: Plan) -> None:
         for task in background:
             task.cancel()
     log.info("agent ends", extra={"engines_kept": ends.keep_engines})
+
+
+def _watch(plan: Plan, session: aiohttp.ClientSession, link: Link, *, gpus: bool) -> Watch | None:
+    """Have the link tell of this machine's end; None: it is in no cloud."""
+    metadata = metadata_of(plan.preemption, plan.metadata_url, os.environ, session, lambda: gpus)
+    if metadata is None:
+        return None
+    watch = Watch(metadata, SystemClock(), link.changed, plan.state / "notice.json")
+    link.notice = watch.notice
+    return watch
 
 
 class _Ends:

@@ -41,6 +41,14 @@ def process_stat(pid: int) -> ProcessStat | None:
     )
 
 
+def process_name(pid: int) -> str:
+    """As the kernel has it, at most 15 letters; "" when there is no such process."""
+    try:
+        return (PROC / str(pid) / "comm").read_text(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def process_environ(pid: int) -> dict[str, str]:
     """The environment a process was started with; empty when it is gone or not ours to read."""
     try:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -25,6 +25,7 @@ from appliance.wire.agent import (
     ReplicaReport,
     Welcome,
 )
+from appliance.wire.gpu import Driver, Gpu, NodeHealth
 from appliance.wire.unix import socket_address
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,14 @@ _ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 _SETTLE_S: Final = 0.02
 
 
+class GpuFacts(Protocol):
+    """What is known of the node's GPUs. `health` None: nothing yet."""
+
+    gpus: tuple[Gpu, ...]
+    driver: Driver
+    health: NodeHealth | None
+
+
 class Link:
     """Reports what is, hears what shall be. One connection, kept while it lasts."""
 
@@ -51,6 +60,7 @@ class Link:
         self._socket = socket
         self._hello = hello
         self.notice: Notice = lambda: None  # whether this machine will be taken away
+        self.gpus: GpuFacts | None = None
         self._news = asyncio.Event()
         self._round = 0  # of the heartbeat that is being made
         self._answered = 0  # the last round that was answered
@@ -101,11 +111,15 @@ class Link:
         while True:
             self._news.clear()
             self._round += 1
+            gpus = self.gpus if self.gpus is not None and self.gpus.health is not None else None
             heartbeat = Heartbeat(
                 node_id=welcome.node_id,
                 replicas=tuple(reports()),
                 counts=tuple(counts()),
                 notice=self.notice(),
+                gpus=gpus.gpus if gpus else (),
+                driver=gpus.driver if gpus else None,
+                health=gpus.health if gpus else None,
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:

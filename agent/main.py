@@ -1,6 +1,7 @@
 """`cic agent`: runs the engines of this node for the appliance of its home."""
 
 import asyncio
+import contextlib
 import ctypes
 import importlib.metadata
 import logging
@@ -22,7 +23,7 @@ from agent.durable import read_message, write_message
 from agent.engines.kind import Kinds
 from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
-from agent.gpu import gpu_names
+from agent.gpu.watch import GpuWatch
 from agent.link import Link
 from agent.lock import held
 from agent.preemption import Watch, Watching, metadata_of
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 # An agent that was told to end drains its engines first; a new one waits for it.
 LOCK_WAIT_S: Final = 60.0
+_GPUS_S: Final = (
+    2.0  # to be seen before the node introduces itself; a hung driver is not waited for
+)
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _NAME_CHARS_MAX: Final = 63
 _UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -150,7 +154,6 @@ def agent(
 
 async def _run(plan: Plan) -> None:
     ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
-    gpus = await asyncio.to_thread(gpu_names)
     kinds = known_kinds()
     versions = await asyncio.to_thread(_versions, kinds)
     processes = Processes(plan.state / "engines", host.boot_id())
@@ -158,7 +161,13 @@ async def _run(plan: Plan) -> None:
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
         asyncio.TaskGroup() as tasks,
     ):
-        link = Link(plan.socket, _hello(plan.node_name, gpus, versions))
+        gpus = GpuWatch(plan.state, host.boot_id(), SystemClock())
+        background = [] if plan.stop_engines else [tasks.create_task(gpus.run())]
+        if background:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GPUS_S):
+                    await gpus.settled()
+        link = Link(plan.socket, _hello(plan.node_name, gpus.names(), versions))
         replicas = Replicas(
             processes=processes,
             kinds=kinds,
@@ -170,18 +179,19 @@ async def _run(plan: Plan) -> None:
             changed=link.changed,
             told=link.told,
         )
+        gpus.reports, gpus.changed, link.gpus = replicas.reports, link.changed, gpus
         wishes = _Wishes(plan.state / "desired.json", replicas)
         replicas.adopt()
         if plan.stop_engines:
             ends.asked.set()
         else:
             wishes.remember()
-        background = [tasks.create_task(replicas.run())]
+        background.append(tasks.create_task(replicas.run()))
         if not plan.stop_engines:
             background.append(
                 tasks.create_task(link.run(replicas.reports, wishes.hear, replicas.counts))
             )
-            watch = _watch(plan, session, link, gpus=bool(gpus))
+            watch = _watch(plan, session, link, gpus=bool(gpus.gpus))
             if watch is not None:
                 background.append(tasks.create_task(watch.run()))
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})

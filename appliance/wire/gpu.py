@@ -55,7 +55,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     bus_id: str  # PCI, "00000000:01:00.0"
     state: GpuState = "ok"
     memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None
+    memory_used_bytes: int | None = None  # by programs; what the driver keeps is apart
+    memory_reserved_bytes: int | None = None  # by the driver
     utilisation: int | None = None
     memory_utilisation: int | None = None
     temperature: int | None = None

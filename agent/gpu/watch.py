@@ -1,0 +1,188 @@
+"""What the agent knows of its GPUs at any moment: figures, faults, health. Answers at once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent import host
+from agent.durable import read_message, write_message
+from agent.gpu.faults import FAULTS, Condition, FaultTracker, conditions
+from agent.gpu.health import (
+    Steady,
+    engines,
+    floor_of,
+    judge_gpus,
+    node_health,
+    warmest,
+)
+from agent.gpu.inventory import Inventory, Remembered, View
+from agent.gpu.messages import GpuRead, Line
+from agent.gpu.sampler import READER, Sampler
+from appliance.domain.clock import Clock
+from appliance.wire.agent import ReplicaReport
+from appliance.wire.gpu import Driver, Gpu, GpuProcess, NodeHealth
+
+log = logging.getLogger(__name__)
+
+STATE_FILE: Final = "gpus.json"
+_EVERY_S: Final = 1.0
+_PCI: Final = Path("/sys/bus/pci/devices")
+_NVIDIA: Final = "0x10de"
+_DISPLAY_CLASSES: Final = ("0x0300", "0x0302")  # VGA and 3D controllers (pci.ids)
+
+
+class GpuWatch:
+    """`run` reads until it is cancelled. Everything else answers from memory."""
+
+    def __init__(
+        self, state: Path, boot_id: str, clock: Clock, command: Sequence[str] = READER
+    ) -> None:
+        """`state` is the agent's folder."""
+        self.reports: Callable[[], Sequence[ReplicaReport]] = tuple  # the node's engines
+        self.changed: Callable[[], None] = _nobody  # is told when a fault came or went
+        self._path = state / STATE_FILE
+        self._clock = clock
+        self._inventory = Inventory(
+            boot_id, read_message(self._path, Remembered), hardware=nvidia_hardware()
+        )
+        self._written = self._inventory.remembered()
+        self._tracker = FaultTracker(clock.monotonic_s())
+        self._engine, self._warmth = Steady(), Steady()
+        self._settled = asyncio.Event()
+        self._fault_keys: set[tuple[str, str | None]] = set()
+        self._sampler = Sampler(
+            clock=clock,
+            began=lambda: self._inventory.began(clock.monotonic_s()),
+            hear=self._hear,
+            crashed=self._inventory.crashed,
+            stuck=self._stuck,
+            command=command,
+        )
+        self.gpus: tuple[Gpu, ...] = ()
+        self.driver = Driver()
+        self.health: NodeHealth | None = None  # None: nothing is known yet
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sampler.run())
+            tasks.create_task(self._judge_for_ever())
+
+    async def settled(self) -> None:
+        """Returns when the GPUs have been seen, or had their time."""
+        await self._settled.wait()
+
+    def names(self) -> tuple[str, ...]:
+        """In NVML's order; those that are missing too."""
+        return tuple(gpu.name for gpu in self.gpus)
+
+    def _hear(self, line: Line) -> None:
+        self._inventory.take(line, self._clock.monotonic_s())
+        if not isinstance(line, GpuRead):
+            self.judge()
+
+    def _stuck(self) -> bool:
+        view = self._inventory.view(self._clock.monotonic_s())
+        ills = [*view.ill.values(), *([view.driver_ill] if view.driver_ill else [])]
+        return any(ill.trouble == "NVML_HUNG" for ill in ills)
+
+    async def _judge_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            self.judge()
+            self._remember()
+
+    def judge(self) -> None:
+        """Bring figures, faults and health up to date."""
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
+        view = self._inventory.view(now_s)
+        if not view.settled:
+            return
+        faults = self._tracker.update(conditions(view, now_ns), now_s, now_ns)
+        scores = judge_gpus(view.gpus, faults)
+        reports = self.reports()
+        engine = self._engine.hold(engines(reports), now_s)
+        warm = self._warmth.hold(warmest(view.gpus), now_s)
+        self.health = node_health(faults, engine, warm, floor=floor_of(scores))
+        self.gpus = tuple(
+            msgspec.structs.replace(
+                gpu,
+                score=scores[gpu.uuid][0],
+                state=scores[gpu.uuid][1],
+                processes=_attributed(gpu.processes, reports),
+            )
+            for gpu in view.gpus
+        )
+        self.driver = _driver(view)
+        self._settled.set()
+        self._tell(faults)
+
+    def _tell(self, faults: Sequence[Condition]) -> None:
+        """Log what came and what went, and have it reported at once."""
+        now = {fault.key: fault for fault in faults}
+        for key in now.keys() - self._fault_keys:
+            log.warning(
+                "fault raised", extra={"code": key[0], "gpu": key[1], "why": now[key].message}
+            )
+        for code, uuid in self._fault_keys - now.keys():
+            log.info("fault cleared", extra={"code": code, "gpu": uuid})
+        if now.keys() != self._fault_keys:
+            self._fault_keys = set(now)
+            self.changed()
+
+    def _remember(self) -> None:
+        remembered = self._inventory.remembered()
+        if remembered != self._written:
+            write_message(self._path, remembered)
+            self._written = remembered
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""
+
+
+def nvidia_hardware() -> bool:
+    """Whether the PCI bus has a GPU of NVIDIA's, with or without a driver."""
+    try:
+        devices = list(_PCI.iterdir())
+    except OSError:
+        return False
+    return any(_is_gpu(device) for device in devices)
+
+
+def _is_gpu(device: Path) -> bool:
+    try:
+        vendor = (device / "vendor").read_text().strip()
+        kind = (device / "class").read_text().strip()
+    except OSError:
+        return False
+    return vendor == _NVIDIA and kind.startswith(_DISPLAY_CLASSES)
+
+
+def _driver(view: View) -> Driver:
+    if view.driver_ill is None:
+        return view.driver
+    kind = FAULTS[view.driver_ill.trouble]
+    problem = f"{kind.message}. {kind.next_step}"
+    return msgspec.structs.replace(view.driver, problem=problem)
+
+
+def _attributed(
+    processes: Sequence[GpuProcess], reports: Sequence[ReplicaReport]
+) -> tuple[GpuProcess, ...]:
+    """With names, and whose engine's they are: an engine leads a group of its own."""
+    leaders = {report.pid: report.replica_id for report in reports if report.pid is not None}
+    told: list[GpuProcess] = []
+    for process in processes:
+        stat = host.process_stat(process.pid)
+        told.append(
+            msgspec.structs.replace(
+                process,
+                name=host.process_name(process.pid),
+                replica_id=None if stat is None else leaders.get(stat.group),
+            )
+        )
+    return tuple(told)

@@ -1,17 +1,22 @@
 """Models and deployments: what is wanted, from the registry, and what is, from the fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.errors import BadRequest
 from appliance.admin.ports import DeploymentLive
 from appliance.admin.tenants import state_word
 from appliance.domain.clock import iso
+from appliance.domain.ids import NodeId
 from appliance.domain.usage import Operation
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.models import ModelRow
+from appliance.wire.engine import EngineSettings
 from appliance.wire.fleet import (
     Deployment,
     DeploymentCreate,
@@ -37,11 +42,16 @@ def model_view(row: ModelRow) -> Model:
 
 
 def deployment_view(
-    row: DeploymentRow, live: DeploymentLive | None, *, model_suspended: bool = False
+    row: DeploymentRow,
+    live: DeploymentLive | None,
+    names: Mapping[NodeId, str],
+    *,
+    model_suspended: bool = False,
 ) -> Deployment:
     """A suspended deployment is shown as such, whatever its processes still do.
 
     What was resumed or was given replicas a moment ago is pending until the fleet has heard of it.
+    `names` are those of nodes.
     """
     if live is None:
         live = DeploymentLive("pending", "not started yet", ())
@@ -71,14 +81,23 @@ def deployment_view(
         reason=live.reason,
         replicas=list(live.replicas),
         created_at=iso(row.created_at_ns),
+        settings=row.settings,
+        strategy=row.strategy,
+        pins=tuple(names.get(node_id, node_id) for node_id in row.pins),
+        idle_s=row.idle_s,
+        generation=row.generation,
     )
 
 
 async def _all_with_live(services: Services, rows: Sequence[DeploymentRow]) -> list[Deployment]:
     suspended = {row.id for row in await services.registry.models.list() if row.suspended}
+    names = {row.id: row.name for row in await services.registry.nodes.list()}
     return [
         deployment_view(
-            row, services.live.deployment(row.id), model_suspended=row.model_id in suspended
+            row,
+            services.live.deployment(row.id),
+            names,
+            model_suspended=row.model_id in suspended,
         )
         for row in rows
     ]
@@ -139,9 +158,7 @@ async def create_deployment(
     services: Services, call: Call[NoQuery, DeploymentCreate]
 ) -> Deployment:
     body = call.body
-    model = body.model
-    if model is not None and model.startswith("/"):
-        model = (await services.registry.models.register(call.actor, None, Path(model))).id
+    model = await _model(services, call.actor, body.model)
     row = await services.registry.deployments.create(
         call.actor,
         body.name,
@@ -156,6 +173,10 @@ async def create_deployment(
         embedding=body.embedding,
         operations=_operations(body.operations),
         region=body.region,
+        settings=body.settings,
+        strategy=body.strategy,
+        pins=body.pins,
+        idle_s=body.idle_s,
     )
     return await _with_live(services, row)
 
@@ -172,12 +193,17 @@ async def update_deployment(
         call.actor,
         call.ref,
         replicas=body.replicas,
+        model=await _model(services, call.actor, body.model),
         parallel=body.parallel,
         context_tokens=body.context_tokens,
         url=body.url,
         api_key=body.api_key,
         upstream_model=body.upstream_model,
         operations=_operations(body.operations),
+        settings=await _merged(services, call.ref, body.settings),
+        strategy=body.strategy,
+        pins=body.pins,
+        idle_s=body.idle_s,
     )
     return await _with_live(services, row)
 
@@ -196,6 +222,30 @@ async def resume_deployment(services: Services, call: Call[NoQuery, None]) -> De
 
 async def delete_deployment(services: Services, call: Call[NoQuery, None]) -> None:
     await services.registry.deployments.delete(call.actor, call.ref)
+
+
+async def _model(services: Services, actor: str, ref: str | None) -> str | None:
+    """A path registers the model as well."""
+    if ref is None or not ref.startswith("/"):
+        return ref
+    return (await services.registry.models.register(actor, None, Path(ref))).id
+
+
+async def _merged(
+    services: Services, ref: str, changes: dict[str, Any] | None
+) -> EngineSettings | None:
+    """The settings of a deployment with some of them changed."""
+    if not changes:
+        return None
+    before = (await services.registry.deployments.get(ref)).settings
+    plain = {name: value for name, value in changes.items() if value is not None}
+    kept = {k: v for k, v in msgspec.to_builtins(before).items() if k not in changes}
+    try:
+        return msgspec.convert(kept | plain, EngineSettings)
+    except msgspec.ValidationError as error:
+        raise BadRequest(
+            f"settings: {error}.", next_step="docs/ENGINES.md names the settings of each engine."
+        ) from error
 
 
 def _absolute(text: str) -> Path:

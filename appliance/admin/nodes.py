@@ -1,26 +1,37 @@
 """Nodes and regions."""
 
 from dataclasses import replace
+from typing import Any
 
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
-from appliance.registry.nodes import NodeRow
+from appliance.registry.nodes import NodeRow, Wish
 from appliance.registry.regions import RegionRow
-from appliance.wire.fleet import Node, NodeCreate, NodeUpdate, Region, RegionCreate, RegionUpdate
+from appliance.wire.fleet import (
+    Node,
+    NodeCreate,
+    NodeUpdate,
+    NodeWishSet,
+    Region,
+    RegionCreate,
+    RegionUpdate,
+)
 
 
 def node_view(row: NodeRow, live: NodeLive | None) -> Node:
-    """A node whose agent never said hello is `expected`."""
+    """A node whose agent never said hello is `joining`."""
     if live is None:
-        live = NodeLive("expected")
-    elif live.state in ("suspended", "draining") and not row.suspended:
+        live = NodeLive("joining")
+    elif live.state == "maintenance" and row.wish == "serving":
         live = replace(live, state="ready")  # resumed a moment ago: the fleet has not heard of it
+    elif live.state == "ready" and row.wish != "serving":
+        live = replace(live, state="draining")  # likewise
     return Node(
         id=row.id,
         name=row.name,
         region=row.region,
-        state="suspended" if row.suspended else live.state,
+        state=live.state,
         agent_version=live.agent_version,
         cores=live.cores,
         memory_bytes=live.memory_bytes,
@@ -28,6 +39,11 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
         engines=list(live.engines),
         last_seen_at=live.last_seen_at,
         created_at=iso(row.created_at_ns),
+        reason=live.reason,
+        wish=row.wish,
+        wish_reason=row.wish_reason,
+        wished_by=row.wish_actor,
+        wished_at=None if row.wished_at_ns is None else iso(row.wished_at_ns),
     )
 
 
@@ -59,12 +75,26 @@ async def update_node(services: Services, call: Call[NoQuery, NodeUpdate]) -> No
     return _with_live(services, row)
 
 
+async def drain_node(services: Services, call: Call[NoQuery, NodeWishSet]) -> Node:
+    return await _wish(services, call, "draining", call.body.reason)
+
+
+async def maintain_node(services: Services, call: Call[NoQuery, NodeWishSet]) -> Node:
+    return await _wish(services, call, "maintenance", call.body.reason)
+
+
 async def suspend_node(services: Services, call: Call[NoQuery, None]) -> Node:
-    return _with_live(services, await services.registry.nodes.suspend(call.actor, call.ref))
+    """The other nouns' word for maintenance."""
+    return await _wish(services, call, "maintenance", "")
 
 
 async def resume_node(services: Services, call: Call[NoQuery, None]) -> Node:
-    return _with_live(services, await services.registry.nodes.resume(call.actor, call.ref))
+    return await _wish(services, call, "serving", "")
+
+
+async def _wish(services: Services, call: Call[Any, Any], wish: Wish, reason: str) -> Node:
+    row = await services.registry.nodes.wish(call.actor, call.ref, wish, reason=reason)
+    return _with_live(services, row)
 
 
 async def delete_node(services: Services, call: Call[NoQuery, None]) -> None:

@@ -43,6 +43,7 @@ class NodeLive:
     gpus: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     last_seen_at: str | None = None  # ISO 8601, UTC
+    reason: str = ""  # why it is in its state, with what to do
 
 
 class LiveState(Protocol):

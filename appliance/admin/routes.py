@@ -206,6 +206,16 @@ _NODES: Final = (
     ),
     Route("DELETE", "/v1/nodes/{ref}", "Forget a node", nodes.delete_node, None),
     *_states(*("/v1/nodes/{ref}", "a node", fleet.Node), *(nodes.suspend_node, nodes.resume_node)),
+    Route(
+        *("POST", "/v1/nodes/{ref}/drain", "Empty a node, its replicas elsewhere first"),
+        *(nodes.drain_node, fleet.Node),
+        body=fleet.NodeWishSet,
+    ),
+    Route(
+        *("POST", "/v1/nodes/{ref}/maintenance", "Stop what runs on a node"),
+        *(nodes.maintain_node, fleet.Node),
+        body=fleet.NodeWishSet,
+    ),
     Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[fleet.Region]),
     Route(
         *("POST", "/v1/regions", "Create a region", nodes.create_region, fleet.Region),

@@ -4,25 +4,28 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import click
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.context import Refused, absolute
+from appliance.commands.engine_options import (
+    changed_settings,
+    engine_options,
+    new_settings,
+    placement_options,
+)
 from appliance.commands.models import HASH_TIMEOUT_S
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, fields_of, print_fields, print_rows, progress
 from appliance.commands.tenants import words
 from appliance.domain.usage import Operation
 from appliance.wire.command import CommandError, ExitCode, Invocation
-from appliance.wire.fleet import Deployment, DeploymentCreate, DeploymentUpdate, Replica
+from appliance.wire.fleet import Deployment, DeploymentCreate, DeploymentUpdate, EngineName, Replica
 
 POLL_S: Final = 0.25
 API_KEY_VARIABLE: Final = "CIC_ENGINE_API_KEY"
-
-# The engines of this installation; the wire knows more words than that.
-EngineChoice = Literal["llamacpp", "external"]
 
 
 def ready_of(row: Deployment) -> str:
@@ -73,8 +76,8 @@ def deployment() -> None:
 
 @deployment.command("create")
 @click.option("--name", required=True, help="What clients write as `model`.")
-@click.option("--engine", type=click.Choice(get_args(EngineChoice)), required=True)
-@click.option("--model", "source", metavar="PATH|MODEL", help="llamacpp: a GGUF file or a model.")
+@click.option("--engine", type=click.Choice(get_args(EngineName)), required=True)
+@click.option("--model", "source", metavar="PATH|MODEL", help="A registered model, or its path.")
 @click.option("--url", help="external: base URL of an OpenAI-compatible engine.")
 @click.option(
     "--api-key",
@@ -89,6 +92,8 @@ def deployment() -> None:
 @click.option("--context", type=click.IntRange(min=1), help="Tokens of one request.")
 @click.option("--embedding", is_flag=True, help="The model makes embeddings.")
 @click.option("--region", help="Default: the site's region.")
+@engine_options
+@placement_options
 @click.option("--wait", is_flag=True, help="Return when it is ready, or cannot become so.")
 @click.option(
     "--wait-timeout", type=click.IntRange(min=1), default=600, show_default=True, metavar="SECONDS"
@@ -96,8 +101,9 @@ def deployment() -> None:
 @click.pass_obj
 def create_deployment(
     invocation: Invocation,
+    /,
     name: str,
-    engine: EngineChoice,
+    engine: EngineName,
     source: str | None,
     url: str | None,
     api_key: str | None,
@@ -111,6 +117,7 @@ def create_deployment(
     *,
     embedding: bool,
     wait: bool,
+    **options: Any,
 ) -> None:
     """Deploy a model."""
     require_source(engine, source, url)
@@ -129,6 +136,10 @@ def create_deployment(
         embedding=embedding,
         operations=None if operations is None else words(operations),
         region=region,
+        settings=new_settings(options),
+        strategy=options["strategy"] or "auto",
+        pins=tuple(words(options["pin"] or "")),
+        idle_s=options["idle_unload"] or None,
     )
     with AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client:
         with progress(f"Deploying {name} …"):
@@ -140,6 +151,7 @@ def create_deployment(
 
 @deployment.command("update")
 @click.argument("ref")
+@click.option("--model", "source", metavar="PATH|MODEL", help="Other weights under the same name.")
 @click.option("--replicas", type=click.IntRange(min=0))
 @click.option("--parallel", type=click.IntRange(min=1), help="Requests at once.")
 @click.option("--context", type=click.IntRange(min=1), help="Tokens of one request.")
@@ -147,10 +159,14 @@ def create_deployment(
 @click.option("--api-key", help='external: `-` reads it from standard input; "" takes it away.')
 @click.option("--upstream-model", help='external; "" takes it away.')
 @click.option("--operations", metavar="A,B")
+@engine_options
+@placement_options
 @click.pass_obj
 def update_deployment(
     invocation: Invocation,
+    /,
     ref: str,
+    source: str | None,
     replicas: int | None,
     parallel: int | None,
     context: int | None,
@@ -158,29 +174,60 @@ def update_deployment(
     api_key: str | None,
     upstream_model: str | None,
     operations: str | None,
+    **options: Any,
 ) -> None:
     """Change the deployment REF, an id or a name. Replicas are replaced where that is needed."""
+    pins = options["pin"]
     body = DeploymentUpdate(
         replicas=replicas,
+        model=None if source is None else path_or_name(source),
         parallel=parallel,
         context_tokens=context,
         url=url,
         api_key=secret_from(api_key),
         upstream_model=upstream_model,
         operations=None if operations is None else words(operations),
+        settings=changed_settings(options),
+        strategy=options["strategy"],
+        pins=None if pins is None else words(pins),
+        idle_s=options["idle_unload"],
     )
+    with AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client:
+        item = client.send("PATCH", object_path("deployments", ref), Deployment, body)
+    DEPLOYMENT.print(invocation, item)
+
+
+@deployment.command("scale")
+@click.argument("ref")
+@click.argument("replicas", type=click.IntRange(min=0))
+@click.pass_obj
+def scale_deployment(invocation: Invocation, ref: str, replicas: int) -> None:
+    """Give the deployment REF so many replicas."""
+    _patch(invocation, ref, DeploymentUpdate(replicas=replicas))
+
+
+@deployment.command("pin")
+@click.argument("ref")
+@click.argument("nodes", metavar="[NODE]...", nargs=-1)
+@click.pass_obj
+def pin_deployment(invocation: Invocation, ref: str, nodes: tuple[str, ...]) -> None:
+    """Run the deployment REF on these nodes only; without a NODE, on any again."""
+    _patch(invocation, ref, DeploymentUpdate(pins=list(nodes)))
+
+
+def _patch(invocation: Invocation, ref: str, body: DeploymentUpdate) -> None:
     with AdminClient(invocation.home) as client:
         item = client.send("PATCH", object_path("deployments", ref), Deployment, body)
     DEPLOYMENT.print(invocation, item)
 
 
-def require_source(engine: EngineChoice, source: str | None, url: str | None) -> None:
+def require_source(engine: EngineName, source: str | None, url: str | None) -> None:
     """Raises CommandError when the option that the engine cannot do without is missing."""
-    missing = {"llamacpp": "--model" * (source is None), "external": "--url" * (url is None)}
-    if missing[engine]:
+    needed, given = ("--url", url) if engine == "external" else ("--model", source)
+    if given is None:
         raise Refused(
             "usage",
-            f"The engine {engine} needs {missing[engine]}.",
+            f"The engine {engine} needs {needed}.",
             next_step="`cic deployment create --help` shows what each engine takes.",
             exit_code=ExitCode.USAGE,
         )

@@ -9,7 +9,15 @@ from appliance.commands.client import AdminClient, object_path
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, print_fields
 from appliance.wire.command import Invocation
-from appliance.wire.fleet import Node, NodeCreate, NodeUpdate, Region, RegionCreate, RegionUpdate
+from appliance.wire.fleet import (
+    Node,
+    NodeCreate,
+    NodeUpdate,
+    NodeWishSet,
+    Region,
+    RegionCreate,
+    RegionUpdate,
+)
 
 NODE: Final = Noun(
     word="node",
@@ -19,6 +27,7 @@ NODE: Final = Noun(
         Column("NAME", lambda row: row.name),
         Column("REGION", lambda row: row.region),
         Column("STATE", lambda row: row.state),
+        Column("REASON", lambda row: row.reason),
         Column("CORES", lambda row: row.cores, right=True),
         Column("MEMORY BYTES", lambda row: row.memory_bytes, right=True),
         Column("GPUS", lambda row: row.gpus),
@@ -101,6 +110,35 @@ def update_node(invocation: Invocation, ref: str, name: str | None, region: str 
     body = NodeUpdate(name=name, region=region)
     with AdminClient(invocation.home) as client:
         item = client.send("PATCH", object_path("nodes", ref), Node, body)
+    NODE.print(invocation, item)
+
+
+@node.command("drain")
+@click.argument("ref")
+@click.option("--reason", default="", help="For those who come after.")
+@click.pass_obj
+def drain_node(invocation: Invocation, ref: str, reason: str) -> None:
+    """Empty the node REF without a gap: what runs there is started elsewhere first.
+
+    Replicas for which there is no other place go on serving there. The node takes no new ones,
+    also after restarts and upgrades, until it is resumed.
+    """
+    _wish(invocation, ref, "drain", reason)
+
+
+@node.command("maintenance")
+@click.argument("ref")
+@click.option("--reason", default="", help="For those who come after.")
+@click.pass_obj
+def maintain_node(invocation: Invocation, ref: str, reason: str) -> None:
+    """Stop everything on the node REF, also what has no other place, until it is resumed."""
+    _wish(invocation, ref, "maintenance", reason)
+
+
+def _wish(invocation: Invocation, ref: str, verb: str, reason: str) -> None:
+    with AdminClient(invocation.home) as client:
+        path = object_path("nodes", ref, verb)
+        item = client.send("POST", path, Node, NodeWishSet(reason=reason))
     NODE.print(invocation, item)
 
 

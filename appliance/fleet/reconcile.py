@@ -17,8 +17,9 @@ from typing import Final, Literal
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.domain.tls_names import replica_name
 from appliance.fleet.external import Endpoint, Health
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
+from appliance.registry.generations import Generation
 from appliance.registry.nodes import NodeRow
 from appliance.registry.replicas import ReplicaRow
 from appliance.scheduler.replicas import ReplicaTarget
@@ -98,6 +99,7 @@ class Plan:
 def plan(
     deployments: Sequence[DeploymentRow],
     replicas: Sequence[ReplicaRow],
+    generations: Mapping[tuple[DeploymentId, int], Generation],
     nodes: Mapping[NodeId, NodeFacts],
     external: Mapping[DeploymentId, ExternalFacts],
     moved_after_s: float,
@@ -122,7 +124,7 @@ def plan(
             if node_id != row.node_id:
                 placements[row.id] = node_id
             if node_id is not None and not deployment.suspended:
-                desired[node_id].append(_desired(deployment, row))
+                desired[node_id].append(_desired(deployment, row, generations))
             seen.append(_status(row, nodes.get(node_id) if node_id else None, why))
         statuses[deployment.id] = _summary(deployment, seen)
     return Plan(placements, {node: tuple(rows) for node, rows in desired.items()}, statuses)
@@ -137,7 +139,7 @@ def _place(
 ) -> tuple[NodeId | None, str]:
     """The node the replica belongs on; None with the reason when there is none."""
     here = nodes.get(replica.node_id) if replica.node_id is not None else None
-    if here is not None and not here.row.suspended and here.silent_s < moved_after_s:
+    if here is not None and here.row.wish == "serving" and here.silent_s < moved_after_s:
         return here.row.id, ""
     if deployment.suspended:  # nothing of it runs: no reason to move it now
         return replica.node_id if here is not None else None, ""
@@ -148,7 +150,7 @@ def _place(
         if here is not None:
             load[here.row.id] -= 1
         return best.row.id, ""
-    if here is not None and not here.row.suspended:
+    if here is not None and here.row.wish == "serving":
         return here.row.id, ""  # nowhere better: it may come back
     return None, _why_nowhere(deployment, nodes)
 
@@ -163,7 +165,7 @@ def _fits(deployment: DeploymentRow, facts: NodeFacts) -> bool:
 
 def _why_nowhere(deployment: DeploymentRow, nodes: Mapping[NodeId, NodeFacts]) -> str:
     ready = [facts for facts in nodes.values() if facts.ready]
-    if not ready and any(facts.row.suspended for facts in nodes.values()):
+    if not ready and any(facts.row.wish != "serving" for facts in nodes.values()):
         return "No node takes replicas. Resume one with `cic node resume`, or start an agent."
     if not ready:
         return "No node is ready. Start an agent with `cic agent`."
@@ -175,17 +177,24 @@ def _why_nowhere(deployment: DeploymentRow, nodes: Mapping[NodeId, NodeFacts]) -
     )
 
 
-def _desired(deployment: DeploymentRow, replica: ReplicaRow) -> DesiredReplica:
+def _desired(
+    deployment: DeploymentRow,
+    replica: ReplicaRow,
+    generations: Mapping[tuple[DeploymentId, int], Generation],
+) -> DesiredReplica:
+    generation = generations[deployment.id, replica.generation]
     return DesiredReplica(
         replica_id=replica.id,
         deployment_id=deployment.id,
-        generation=deployment.generation,
+        generation=replica.generation,
         engine=deployment.engine.value,
         model_name=deployment.name,
-        model_path=deployment.model_path,
-        parallel=deployment.parallel,
-        context_tokens=deployment.context_tokens or _CONTEXT_TOKENS_DEFAULT,
-        embedding=deployment.embedding,
+        model_path=generation.model_path,
+        parallel=generation.parallel,
+        context_tokens=generation.context_tokens or _CONTEXT_TOKENS_DEFAULT,
+        embedding=generation.embedding,
+        settings=generation.settings,
+        gpu_uuids=replica.gpu_uuids,
     )
 
 

@@ -27,11 +27,12 @@ from appliance.fleet.reconcile import (
 from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
 from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
 from appliance.manifests.engine_counts import EngineReading
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
+from appliance.registry.generations import Generation
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
-from appliance.registry.replicas import ReplicaRow
+from appliance.registry.replicas import ReplicaRow, Seat
 from appliance.registry.snapshot import Snapshot
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.tickets import DeploymentView, Effects, ReplicaView
@@ -96,6 +97,7 @@ class Fleet:
         self._reloading = asyncio.Lock()
         self._deployments: Sequence[DeploymentRow] = ()
         self._replicas: Sequence[ReplicaRow] = ()
+        self._generations: Mapping[tuple[DeploymentId, int], Generation] = {}
         self._nodes: Mapping[NodeId, NodeRow] = {}
         self._external: Mapping[DeploymentId, Target | str] = {}  # str: why it cannot be asked
         self._plan = Plan({}, {}, {})
@@ -180,7 +182,7 @@ class Fleet:
         if session is None or row is None:
             return None
         lost = self._sessions.lost(node_id, self._clock.monotonic_s())
-        return node_view(session, suspended=row.suspended, lost=lost)
+        return node_view(session, row.wish, lost=lost)
 
     def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
         """Every deployment as planned last, for readiness and metrics."""
@@ -218,7 +220,8 @@ class Fleet:
 
     async def _place(self, replica_id: ReplicaId, node_id: NodeId | None) -> None:
         try:
-            await self._registry.replicas.place(ACTOR, replica_id, node_id)
+            seats = () if node_id is None else (Seat(node_id),)
+            await self._registry.replicas.place(ACTOR, replica_id, seats)
         except CrossLogicError as error:  # it was removed meanwhile; the next plan knows
             log.info("replica not placed", extra={"replica_id": replica_id, "why": str(error)})
 
@@ -233,6 +236,7 @@ class Fleet:
         try:
             deployments = await self._registry.deployments.list()
             replicas = await self._registry.replicas.list()
+            generations = await self._registry.generations.list()
             nodes = {row.id: row for row in await self._registry.nodes.list()}
             external = {
                 row.id: await self._target(row)
@@ -245,6 +249,7 @@ class Fleet:
         for node_id in self._nodes.keys() - nodes.keys():
             self._sessions.forget(node_id)
         self._deployments, self._replicas = deployments, replicas
+        self._generations = {(g.deployment_id, g.number): g for g in generations}
         self._nodes, self._external = nodes, external
         self._prober.watch({d: t for d, t in external.items() if isinstance(t, Target)})
         self._replan()
@@ -265,6 +270,7 @@ class Fleet:
         self._plan = plan(
             self._deployments,
             self._replicas,
+            self._generations,
             {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()},
             {d: self._external_facts(d, target) for d, target in self._external.items()},
             self._settings.node_lost_s * _MOVED_AFTER,
@@ -276,7 +282,7 @@ class Fleet:
         lost = self._sessions.lost(row.id, now_s)
         return NodeFacts(
             row=row,
-            ready=session is not None and not lost and not row.suspended,
+            ready=session is not None and not lost and row.wish == "serving",
             lost=lost,
             silent_s=self._sessions.silent_s(row.id, now_s),
             engines=frozenset(session.hello.engines) if session else frozenset(),

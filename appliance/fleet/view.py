@@ -7,6 +7,7 @@ from appliance.domain.clock import iso
 from appliance.domain.ids import ReplicaId
 from appliance.fleet.reconcile import DeploymentStatus, ReplicaStatus
 from appliance.fleet.sessions import Session
+from appliance.registry.nodes import Wish
 from appliance.scheduler.tickets import ReplicaView
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 
@@ -39,13 +40,13 @@ def deployment_view(
     return FleetDeployment(status.state, status.reason, replicas)
 
 
-def node_view(session: Session, *, suspended: bool, lost: bool) -> FleetNode:
+def node_view(session: Session, wish: Wish, *, lost: bool) -> FleetNode:
     running = any(report.state not in {"failed", "stopped"} for report in session.reports)
     state: NodeState = "ready"
     if lost:
         state = "unreachable"
-    elif suspended:
-        state = "draining" if running else "suspended"
+    elif wish != "serving":
+        state = "draining" if running else "maintenance"
     return FleetNode(
         state=state,
         agent_version=session.hello.agent_version,

@@ -1,57 +1,41 @@
 """Deployments: a model, an engine, settings and replicas. The name is what clients ask for."""
 
-import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from appliance.domain.ids import DeploymentId, ModelId
+from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.usage import Operation
+from appliance.registry.deployment_rows import (
+    API_KEY_CHARS_MAX,
+    KIND,
+    DeploymentRow,
+    Strategy,
+    changeable,
+    checked,
+    context_of,
+    needs_new_process,
+    row_of,
+    some,
+)
+from appliance.registry.engine_settings import DEFAULTS
 from appliance.registry.engines import Engine, default_operations, engine_named
 from appliance.registry.errors import AlreadyExists, InvalidValue
+from appliance.registry.generations import keep_generation
 from appliance.registry.models import ModelRow, find_model
-from appliance.registry.names import check_count, check_model_name, column_of, only
+from appliance.registry.names import check_model_name, column_of, only
+from appliance.registry.nodes import find_node
 from appliance.registry.regions import ensure_region
-from appliance.registry.replicas import set_replica_count
+from appliance.registry.replicas import renew_replicas, set_replica_count
 from appliance.registry.store import Change, Store
-from appliance.registry.urls import check_url
 from appliance.security.seal import Seal
+from appliance.wire.engine import EngineSettings
 
-KIND: Final = "deployment"
-REPLICAS_MAX: Final = 1_024
-PARALLEL_MAX: Final = 1_024
-CONTEXT_TOKENS_MAX: Final = 16_777_216
-# A context nobody asked for: enough for most conversations, small enough for a small machine.
-CONTEXT_TOKENS_DEFAULT: Final = 4_096
-API_KEY_CHARS_MAX: Final = 4_096
 _LIVING: Final = (
     "SELECT d.*, m.name AS model_name, m.path AS model_path, m.digest AS model_digest"
     " FROM deployments d LEFT JOIN models m ON m.id = d.model_id WHERE d.deleted_at_ns IS NULL"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentRow:
-    id: DeploymentId
-    name: str
-    engine: Engine
-    model_id: ModelId | None  # None: external
-    model_name: str  # "": external
-    model_path: str  # "": external
-    model_digest: str  # "": external
-    url: str | None  # external only
-    has_api_key: bool
-    upstream_model: str | None
-    replicas: int  # wanted
-    parallel: int  # requests one replica works on at once
-    context_tokens: int | None  # of one request; None: the engine's own affair (external)
-    embedding: bool
-    operations: frozenset[Operation]
-    region: str
-    suspended: bool
-    generation: int  # rises with every change that needs a new process or a new connection
-    created_at_ns: int
 
 
 class Deployments:
@@ -80,11 +64,15 @@ class Deployments:
         embedding: bool = False,
         operations: Iterable[Operation] | None = None,
         region: str | None = None,
+        settings: EngineSettings | None = None,
+        strategy: Strategy = "auto",
+        pins: Iterable[str] = (),
+        idle_s: int | None = None,
     ) -> DeploymentRow:
-        """`model` is a registered model's id or name (llamacpp); `url` is for external only.
+        """`model` is a registered model's id or name; `url` is for external only.
 
         `operations` None: what the engine is known to have. `region` None: the site's.
-        Raises NotFound, InvalidValue, AlreadyExists.
+        `pins` are ids or names of nodes. Raises NotFound, InvalidValue, AlreadyExists.
         """
         check_model_name(KIND, name)
         kind = engine_named(engine)
@@ -92,7 +80,7 @@ class Deployments:
         def run(change: Change) -> DeploymentRow:
             _refuse_taken(change.connection, name)
             weights = None if model is None else find_model(change.connection, model)
-            row = _checked(
+            row = checked(
                 DeploymentRow(
                     id=DeploymentId(change.new_id(KIND)),
                     name=name,
@@ -106,15 +94,19 @@ class Deployments:
                     upstream_model=upstream_model or None,
                     replicas=replicas,
                     parallel=parallel,
-                    context_tokens=_context(context_tokens, weights),
+                    context_tokens=context_of(context_tokens, weights),
                     embedding=embedding,
                     operations=default_operations(kind, embedding=embedding)
                     if operations is None
-                    else _some(operations),
+                    else some(operations),
                     region=ensure_region(change, region or self._site_region),
                     suspended=False,
                     generation=1,
                     created_at_ns=change.now_ns,
+                    settings=settings or DEFAULTS,
+                    strategy=strategy,
+                    pins=_pins(change.connection, pins),
+                    idle_s=idle_s,
                 ),
                 weights,
             )
@@ -126,7 +118,7 @@ class Deployments:
     async def list(self) -> list[DeploymentRow]:
         """By name."""
         return await self._store.read(
-            lambda connection: [_row(r) for r in connection.execute(_LIVING + " ORDER BY d.name")]
+            lambda connection: [row_of(r) for r in connection.execute(_LIVING + " ORDER BY d.name")]
         )
 
     async def get(self, ref: str) -> DeploymentRow:
@@ -151,20 +143,36 @@ class Deployments:
         ref: str,
         *,
         replicas: int | None = None,
+        model: str | None = None,
         parallel: int | None = None,
         context_tokens: int | None = None,
         url: str | None = None,
         api_key: str | None = None,
         upstream_model: str | None = None,
         operations: Iterable[Operation] | None = None,
+        settings: EngineSettings | None = None,
+        strategy: Strategy | None = None,
+        pins: Iterable[str] | None = None,
+        idle_s: int | None = None,
     ) -> DeploymentRow:
-        """None leaves a field as it is; "" takes `api_key` or `upstream_model` away."""
+        """None leaves a field as it is; "" takes `api_key` or `upstream_model` away.
+
+        `model` is another model's id or name. `pins` () and `idle_s` 0 take theirs away.
+        """
 
         def run(change: Change) -> DeploymentRow:
             before = find_deployment(change.connection, ref)
-            weights = _weights(change.connection, before)
+            weights = _weights(change.connection, before, model)
             after = replace(
                 before,
+                model_id=None if weights is None else weights.id,
+                model_name="" if weights is None else weights.name,
+                model_path="" if weights is None else weights.path,
+                model_digest="" if weights is None else weights.digest,
+                settings=before.settings if settings is None else settings,
+                strategy=before.strategy if strategy is None else strategy,
+                pins=before.pins if pins is None else _pins(change.connection, pins),
+                idle_s=before.idle_s if idle_s is None else idle_s or None,
                 replicas=before.replicas if replicas is None else replicas,
                 parallel=before.parallel if parallel is None else parallel,
                 context_tokens=before.context_tokens if context_tokens is None else context_tokens,
@@ -173,11 +181,11 @@ class Deployments:
                 upstream_model=before.upstream_model
                 if upstream_model is None
                 else upstream_model or None,
-                operations=before.operations if operations is None else _some(operations),
+                operations=before.operations if operations is None else some(operations),
             )
-            if api_key is not None or _needs_new_process(before, after):
+            if api_key is not None or needs_new_process(before, after):
                 after = replace(after, generation=before.generation + 1)
-            _checked(after, weights)
+            checked(after, weights)
             if api_key is not None:
                 self._write_api_key(change, after, api_key)
             return _save(change, "update", before, after)
@@ -196,7 +204,7 @@ class Deployments:
 
         def run(change: Change) -> None:
             row = find_deployment(change.connection, ref)
-            set_replica_count(change, row.id, 0)
+            set_replica_count(change, row.id, row.generation, 0)
             # The sealed key is of no use any more, and what is not there cannot leak.
             change.connection.execute(
                 "UPDATE deployments SET deleted_at_ns = ?, sealed_api_key = NULL WHERE id = ?",
@@ -216,29 +224,23 @@ class Deployments:
         return await self._store.change(actor, run)
 
     def _insert(self, change: Change, row: DeploymentRow, api_key: str | None) -> None:
+        columns = {
+            "id": row.id,
+            "name": row.name,
+            "engine": row.engine,
+            "embedding": row.embedding,
+            "region": row.region,
+            "created_at_ns": row.created_at_ns,
+            **changeable(row),
+        }
         change.connection.execute(
-            "INSERT INTO deployments VALUES"
-            " (?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            [
-                row.id,
-                row.name,
-                row.engine,
-                row.model_id,
-                row.url,
-                row.upstream_model,
-                row.replicas,
-                row.parallel,
-                row.context_tokens,
-                row.embedding,
-                _operations_text(row),
-                row.region,
-                row.suspended,
-                row.generation,
-                row.created_at_ns,
-            ],
+            f"INSERT INTO deployments ({', '.join(columns)})"  # noqa: S608 (our own words)
+            f" VALUES ({', '.join('?' * len(columns))})",
+            list(columns.values()),
         )
         self._write_api_key(change, row, api_key or "")
-        set_replica_count(change, row.id, row.replicas)
+        _keep_generation(change, row)
+        set_replica_count(change, row.id, row.generation, row.replicas)
         change.record("create", KIND, row.id, row.name, None, row)
 
     def _write_api_key(self, change: Change, row: DeploymentRow, api_key: str) -> None:
@@ -256,93 +258,32 @@ class Deployments:
 def find_deployment(connection: sqlite3.Connection, ref: str) -> DeploymentRow:
     """The living deployment of that id or name. Raises NotFound."""
     rows = connection.execute(_LIVING + f" AND d.{column_of(ref)} = ?", [ref])
-    return only([_row(row) for row in rows], KIND, ref)
+    return only([row_of(row) for row in rows], KIND, ref)
 
 
-def operations_of(text: str) -> frozenset[Operation]:
-    """The operations in the column of that name."""
-    return frozenset(Operation(name) for name in json.loads(text))
+def _weights(
+    connection: sqlite3.Connection, row: DeploymentRow, other: str | None
+) -> ModelRow | None:
+    ref = row.model_id if other is None else other
+    return None if ref is None else find_model(connection, ref)
 
 
-def _operations_text(row: DeploymentRow) -> str:
-    return json.dumps(sorted(row.operations))
+def _pins(connection: sqlite3.Connection, refs: Iterable[str]) -> tuple[NodeId, ...]:
+    return tuple(sorted({find_node(connection, ref).id for ref in refs}))
 
 
-def _row(row: sqlite3.Row) -> DeploymentRow:
-    return DeploymentRow(
-        id=row["id"],
-        name=row["name"],
-        engine=Engine(row["engine"]),
-        model_id=row["model_id"],
-        model_name=row["model_name"] or "",
-        model_path=row["model_path"] or "",
-        model_digest=row["model_digest"] or "",
-        url=row["url"],
-        has_api_key=row["sealed_api_key"] is not None,
-        upstream_model=row["upstream_model"],
-        replicas=row["replicas"],
-        parallel=row["parallel"],
-        context_tokens=row["context_tokens"],
-        embedding=bool(row["embedding"]),
-        operations=operations_of(row["operations"]),
-        region=row["region"],
-        suspended=bool(row["suspended"]),
-        generation=row["generation"],
-        created_at_ns=row["created_at_ns"],
-    )
-
-
-def _weights(connection: sqlite3.Connection, row: DeploymentRow) -> ModelRow | None:
-    return None if row.model_id is None else find_model(connection, row.model_id)
-
-
-def _context(asked: int | None, weights: ModelRow | None) -> int | None:
-    if asked is not None or weights is None:
-        return asked
-    return min(weights.context_tokens or CONTEXT_TOKENS_DEFAULT, CONTEXT_TOKENS_DEFAULT)
-
-
-def _some(asked: Iterable[Operation]) -> frozenset[Operation]:
-    operations = frozenset(asked)
-    if not operations:
-        raise InvalidValue(
-            "A deployment needs at least one operation.", next_step="Name one, or leave it out."
+def _keep_generation(change: Change, row: DeploymentRow) -> None:
+    if row.model_id is not None:
+        keep_generation(
+            change,
+            row.id,
+            row.generation,
+            row.model_id,
+            parallel=row.parallel,
+            context_tokens=row.context_tokens,
+            embedding=row.embedding,
+            settings=row.settings,
         )
-    return operations
-
-
-def _checked(row: DeploymentRow, weights: ModelRow | None) -> DeploymentRow:
-    """`row` itself. Raises InvalidValue when its parts do not fit together."""
-    check_count("The number of replicas", row.replicas, lowest=0, highest=REPLICAS_MAX)
-    check_count("The number of parallel requests", row.parallel, highest=PARALLEL_MAX)
-    if row.context_tokens is not None:
-        longest = CONTEXT_TOKENS_MAX
-        if weights is not None and weights.context_tokens is not None:
-            longest = weights.context_tokens
-        check_count("A context in tokens", row.context_tokens, highest=longest)
-    if row.engine is Engine.EXTERNAL:
-        if row.model_id is not None or row.url is None:
-            raise InvalidValue(
-                "An external engine is reached by its URL and has no model of this site.",
-                next_step="Give --url, and no --model.",
-            )
-        check_url(row.url)
-        if row.replicas > 1:
-            raise InvalidValue(
-                "An external engine is one replica, whatever stands behind its URL.",
-                next_step="Give 1, or 0 for none. Another URL is another deployment.",
-            )
-    elif row.model_id is None or row.url is not None or row.has_api_key:
-        raise InvalidValue(
-            f"The engine {row.engine} runs a model of this site.",
-            next_step="Give --model, and neither --url nor --api-key.",
-        )
-    return row
-
-
-def _needs_new_process(before: DeploymentRow, after: DeploymentRow) -> bool:
-    settled = replace(after, replicas=before.replicas, operations=before.operations)
-    return settled != before
 
 
 def _refuse_taken(connection: sqlite3.Connection, name: str) -> None:
@@ -357,21 +298,16 @@ def _save(
     change: Change, action: str, before: DeploymentRow, after: DeploymentRow
 ) -> DeploymentRow:
     if after != before:
+        columns = changeable(after)
+        assignments = ", ".join(f"{name} = ?" for name in columns)
         change.connection.execute(
-            "UPDATE deployments SET url = ?, upstream_model = ?, replicas = ?, parallel = ?,"
-            " context_tokens = ?, operations = ?, suspended = ?, generation = ? WHERE id = ?",
-            [
-                after.url,
-                after.upstream_model,
-                after.replicas,
-                after.parallel,
-                after.context_tokens,
-                _operations_text(after),
-                after.suspended,
-                after.generation,
-                after.id,
-            ],
+            f"UPDATE deployments SET {assignments} WHERE id = ?",  # noqa: S608 (our own words)
+            [*columns.values(), after.id],
         )
-        set_replica_count(change, after.id, after.replicas)
+        if after.generation != before.generation:
+            _keep_generation(change, after)
+            if after.engine is Engine.EXTERNAL:
+                renew_replicas(change, after.id, after.generation)
+        set_replica_count(change, after.id, after.generation, after.replicas)
         change.record(action, KIND, after.id, after.name, before, after)
     return after

@@ -2,16 +2,26 @@
 
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from appliance.domain.ids import NodeId
-from appliance.registry.errors import AlreadyExists
+from appliance.registry.errors import AlreadyExists, InvalidValue
 from appliance.registry.names import check_name, column_of, only
 from appliance.registry.regions import ensure_region
 from appliance.registry.store import Change, Store
 
 KIND: Final = "node"
+REASON_CHARS_MAX: Final = 200
 _LIVING: Final = "SELECT * FROM nodes WHERE deleted_at_ns IS NULL"
+
+# What an administrator wants of a node. draining: takes no new replicas, those it has move to
+# others first · maintenance: nothing runs on it, whether there is another place or not.
+Wish = Literal["serving", "draining", "maintenance"]
+_ACTIONS: Final[dict[Wish, str]] = {
+    "serving": "resume",
+    "draining": "drain",
+    "maintenance": "maintenance",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +29,11 @@ class NodeRow:
     id: NodeId
     name: str
     region: str
-    suspended: bool  # takes no replicas
+    wish: Wish
     created_at_ns: int
+    wish_reason: str = ""
+    wish_actor: str = ""  # "": nobody ever wished anything
+    wished_at_ns: int | None = None
 
 
 class Nodes:
@@ -78,11 +91,28 @@ class Nodes:
 
         return await self._store.change(actor, run)
 
-    async def suspend(self, actor: str, ref: str) -> NodeRow:
-        return await self._set_suspended(actor, "suspend", ref, suspended=True)
+    async def wish(self, actor: str, ref: str, wish: Wish, *, reason: str = "") -> NodeRow:
+        """What is wanted of the node from now on, also after restarts and upgrades."""
+        if len(reason) > REASON_CHARS_MAX or not (reason.isprintable() or reason == ""):
+            raise InvalidValue(
+                "The reason is not acceptable.",
+                next_step=f"Give one line of at most {REASON_CHARS_MAX} characters.",
+            )
 
-    async def resume(self, actor: str, ref: str) -> NodeRow:
-        return await self._set_suspended(actor, "resume", ref, suspended=False)
+        def run(change: Change) -> NodeRow:
+            before = find_node(change.connection, ref)
+            if (before.wish, before.wish_reason) == (wish, reason):
+                return before
+            after = replace(
+                before,
+                wish=wish,
+                wish_reason=reason,
+                wish_actor=change.actor,
+                wished_at_ns=change.now_ns,
+            )
+            return _save(change, _ACTIONS[wish], before, after)
+
+        return await self._store.change(actor, run)
 
     async def delete(self, actor: str, ref: str) -> None:
         """Its replicas are placed on no node."""
@@ -90,7 +120,9 @@ class Nodes:
         def run(change: Change) -> None:
             row = find_node(change.connection, ref)
             change.connection.execute(
-                "UPDATE replicas SET node_id = NULL WHERE node_id = ?", [row.id]
+                "UPDATE replicas SET node_id = NULL, gpu_uuids = '[]', followers = '[]'"
+                " WHERE node_id = ?",
+                [row.id],
             )
             change.connection.execute(
                 "UPDATE nodes SET deleted_at_ns = ? WHERE id = ?", [change.now_ns, row.id]
@@ -98,15 +130,6 @@ class Nodes:
             change.record("delete", KIND, row.id, row.name, row, None)
 
         await self._store.change(actor, run)
-
-    async def _set_suspended(
-        self, actor: str, action: str, ref: str, *, suspended: bool
-    ) -> NodeRow:
-        def run(change: Change) -> NodeRow:
-            before = find_node(change.connection, ref)
-            return _save(change, action, before, replace(before, suspended=suspended))
-
-        return await self._store.change(actor, run)
 
 
 def find_node(connection: sqlite3.Connection, ref: str) -> NodeRow:
@@ -117,7 +140,14 @@ def find_node(connection: sqlite3.Connection, ref: str) -> NodeRow:
 
 def _row(row: sqlite3.Row) -> NodeRow:
     return NodeRow(
-        row["id"], row["name"], row["region"], bool(row["suspended"]), row["created_at_ns"]
+        id=row["id"],
+        name=row["name"],
+        region=row["region"],
+        wish=row["wish"],
+        created_at_ns=row["created_at_ns"],
+        wish_reason=row["wish_reason"],
+        wish_actor=row["wish_actor"],
+        wished_at_ns=row["wished_at_ns"],
     )
 
 
@@ -131,12 +161,12 @@ def _insert(change: Change, name: str, region: str) -> NodeRow:
         NodeId(change.new_id(KIND)),
         check_name(KIND, name),
         ensure_region(change, region),
-        False,
+        "serving",
         change.now_ns,
     )
     change.connection.execute(
-        "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, NULL)",
-        [row.id, row.name, row.region, row.suspended, row.created_at_ns],
+        "INSERT INTO nodes (id, name, region, created_at_ns) VALUES (?, ?, ?, ?)",
+        [row.id, row.name, row.region, row.created_at_ns],
     )
     change.record("create", KIND, row.id, row.name, None, row)
     return row
@@ -145,8 +175,17 @@ def _insert(change: Change, name: str, region: str) -> NodeRow:
 def _save(change: Change, action: str, before: NodeRow, after: NodeRow) -> NodeRow:
     if after != before:
         change.connection.execute(
-            "UPDATE nodes SET name = ?, region = ?, suspended = ? WHERE id = ?",
-            [after.name, after.region, after.suspended, after.id],
+            "UPDATE nodes SET name = ?, region = ?, wish = ?, wish_reason = ?, wish_actor = ?,"
+            " wished_at_ns = ? WHERE id = ?",
+            [
+                after.name,
+                after.region,
+                after.wish,
+                after.wish_reason,
+                after.wish_actor,
+                after.wished_at_ns,
+                after.id,
+            ],
         )
         change.record(action, KIND, after.id, after.name, before, after)
     return after

@@ -15,6 +15,7 @@ from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
 from appliance.registry.errors import OtherSecrets
+from appliance.registry.generations import Generations
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
@@ -68,6 +69,7 @@ class Registry:
         self.regions = Regions(store)
         self.models = Models(store)
         self.deployments = Deployments(store, site_region, seal)
+        self.generations = Generations(store)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
         self.settings = SiteSettings(store)

@@ -6,6 +6,7 @@ ceased to live, and names are unique among the living only. Foreign keys are enf
 
 from typing import Final
 
+from appliance.registry import schema_fleet
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
 
@@ -154,4 +155,7 @@ def _create(schema: Schema) -> None:
     schema.execute("INSERT INTO state VALUES (1, 0, 0, ?)", [GENESIS])
 
 
-MIGRATIONS: Final = (Migration("0001 first tables", _create),)
+MIGRATIONS: Final = (
+    Migration("0001 first tables", _create),
+    schema_fleet.MIGRATION,
+)

@@ -13,7 +13,7 @@ from typing import Final
 from appliance.domain.ids import EnvironmentId, ModelId, TenantId
 from appliance.domain.limits import PLAN_LIMITS, UNLIMITED, Layer, LayerLimits, Limits, Plan
 from appliance.registry.ceiling import Ceiling
-from appliance.registry.deployments import operations_of
+from appliance.registry.deployment_rows import operations_of
 from appliance.registry.limit_rows import GLOBAL_SCOPE, limits_of
 from appliance.registry.snapshot import Credential, DeploymentEntry, Role, Snapshot
 from appliance.security.seal import derive

@@ -1,13 +1,19 @@
 """The fleet in the admin API: models, deployments, replicas, nodes, regions."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from appliance.wire.admin_message import Message, State
+from appliance.wire.engine import EngineSettings
 
-EngineName = Literal["llamacpp", "external", "vllm"]
+EngineName = Literal["llamacpp", "vllm", "sglang", "external"]
 # retiring: the secret of before a rotation is still accepted.
 DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
-NodeState = Literal["expected", "ready", "draining", "suspended", "unreachable"]
+# joining: expected, its agent never said hello · draining: an administrator, or a notice that the
+# machine ends, wants it empty, and something still runs · maintenance: wanted empty, and it is
+# unreachable: its agent is silent · failed: its agent says that nothing can run there
+NodeState = Literal["joining", "ready", "draining", "maintenance", "unreachable", "failed"]
+NodeWish = Literal["serving", "draining", "maintenance"]
+Strategy = Literal["auto", "surge", "recreate"]
 
 
 class Model(Message, frozen=True):
@@ -72,6 +78,11 @@ class Deployment(Message, frozen=True):
     reason: str
     replicas: list[Replica]
     created_at: str
+    settings: EngineSettings = EngineSettings()
+    strategy: Strategy = "auto"
+    pins: tuple[str, ...] = ()  # names of the only nodes it may run on; (): any
+    idle_s: int | None = None  # without a request, before its engines are unloaded; null: never
+    generation: int = 1
 
 
 class DeploymentCreate(Message, frozen=True):
@@ -89,18 +100,31 @@ class DeploymentCreate(Message, frozen=True):
     embedding: bool = False
     operations: list[str] | None = None  # default: what the engine is known to have
     region: str | None = None
+    settings: EngineSettings = EngineSettings()
+    strategy: Strategy = "auto"
+    pins: tuple[str, ...] = ()  # nodes by id or name
+    idle_s: int | None = None
 
 
 class DeploymentUpdate(Message, frozen=True):
-    """A field that is absent stays; "" takes `api_key` or `upstream_model` away."""
+    """A field that is absent stays; "" takes `api_key` or `upstream_model` away.
+
+    `settings` are merged: only what is named in it changes, null takes a setting away.
+    `pins` [] and `idle_s` 0 take theirs away.
+    """
 
     replicas: int | None = None
+    model: str | None = None
     parallel: int | None = None
     context_tokens: int | None = None
     url: str | None = None
     api_key: str | None = None
     upstream_model: str | None = None
     operations: list[str] | None = None
+    settings: dict[str, Any] | None = None  # fields of EngineSettings
+    strategy: Strategy | None = None
+    pins: list[str] | None = None
+    idle_s: int | None = None
 
 
 class Node(Message, frozen=True):
@@ -115,6 +139,17 @@ class Node(Message, frozen=True):
     engines: list[str]
     last_seen_at: str | None
     created_at: str
+    reason: str = ""  # why it is in its state, with what to do
+    wish: NodeWish = "serving"
+    wish_reason: str = ""
+    wished_by: str = ""
+    wished_at: str | None = None
+
+
+class NodeWishSet(Message, frozen=True):
+    """Why a node is drained or maintained, for those who come after."""
+
+    reason: str = ""
 
 
 class NodeCreate(Message, frozen=True):

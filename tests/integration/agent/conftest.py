@@ -14,7 +14,7 @@ from agent.processes import OWNER_VARIABLE
 from appliance.domain.clock import SystemClock
 from appliance.domain.ids import DeploymentId
 from appliance.fleet.service import Fleet
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.registry import Registry, initialise, open_database
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.scheduler import Scheduler

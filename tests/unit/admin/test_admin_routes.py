@@ -289,16 +289,21 @@ def test_a_deployment_that_cannot_be_is_refused(site: AdminSite, change: dict[st
     }
 
 
-def test_a_node_is_expected_until_its_agent_says_hello(site: AdminSite) -> None:
+def test_a_node_is_joining_until_its_agent_says_hello(site: AdminSite) -> None:
     made = ask(site, "POST", "/v1/nodes", status=201, json={"name": "gpu1"})
-    assert (made["state"], made["cores"]) == ("expected", None)
+    assert (made["state"], made["cores"]) == ("joining", None)
     site.live.nodes[NodeId(made["id"])] = NodeLive("ready", "0.1.0", 8, 2**33, ("A100",))
     shown = ask(site, "GET", "/v1/nodes/gpu1")
     assert (shown["state"], shown["cores"], shown["gpus"]) == ("ready", 8, ["A100"])
     assert ask(site, "PATCH", "/v1/nodes/gpu1", json={"region": "eu"})["region"] == "eu"
-    assert ask(site, "POST", "/v1/nodes/gpu1/suspend")["state"] == "suspended"
+    drained = ask(site, "POST", "/v1/nodes/gpu1/drain", json={"reason": "new fans"})
+    assert (drained["state"], drained["wish"]) == ("draining", "draining"), "not heard of yet"
+    assert (drained["wish_reason"], drained["wished_at"] is None) == ("new fans", False)
+    assert ask(site, "POST", "/v1/nodes/gpu1/suspend")["wish"] == "maintenance"
+    maintained = ask(site, "POST", "/v1/nodes/gpu1/maintenance", json={})
+    assert maintained["wish"] == "maintenance"
     assert ask(site, "POST", "/v1/nodes/gpu1/resume")["state"] == "ready"
-    site.live.nodes[NodeId(made["id"])] = NodeLive("draining")  # heard of the suspension only
+    site.live.nodes[NodeId(made["id"])] = NodeLive("maintenance")  # has not heard of that
     assert ask(site, "GET", "/v1/nodes/gpu1")["state"] == "ready"
     assert [row["name"] for row in ask(site, "GET", "/v1/nodes")] == ["gpu1"]
     ask(site, "DELETE", "/v1/nodes/gpu1", status=204)

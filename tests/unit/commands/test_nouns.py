@@ -247,10 +247,12 @@ def test_waiting_ends_when_the_deployment_is_ready_or_failed(run: Line, site: Ad
 
 def test_nodes_and_regions(run: Line) -> None:
     made = run.json("node", "create", "gpu1", "--region", "eu")
-    assert (made["state"], made["region"]) == ("expected", "eu")
+    assert (made["state"], made["region"]) == ("joining", "eu")
     assert run.json("node", "update", "gpu1", "--name", "gpu2")["name"] == "gpu2"
-    run.json("node", "suspend", "gpu2")
-    run.json("node", "resume", "gpu2")
+    assert run.json("node", "drain", "gpu2", "--reason", "new fans")["wish_reason"] == "new fans"
+    assert run.json("node", "maintenance", "gpu2")["wish"] == "maintenance"
+    assert run.json("node", "suspend", "gpu2")["wish"] == "maintenance"
+    assert run.json("node", "resume", "gpu2")["wish"] == "serving"
     assert [row["name"] for row in run.json("node", "list")] == ["gpu2"]
     assert "gpu2" in run("node", "show", "gpu2").out
     run.json("node", "delete", "gpu2", "--yes")

@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
+from appliance.domain.ids import DeploymentId, ModelId, NodeId, ReplicaId
 from appliance.domain.usage import Operation
 from appliance.fleet.external import Endpoint, Health
 from appliance.fleet.reconcile import DeploymentStatus, ExternalFacts, NodeFacts, Plan, plan
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
+from appliance.registry.generations import Generation
 from appliance.registry.nodes import NodeRow
 from appliance.registry.replicas import ReplicaRow
 from appliance.wire.agent import ReplicaReport
+from appliance.wire.engine import EngineSettings
 
 D1 = DeploymentId("dep_1")
 MOVED_AFTER_S = 60.0
@@ -46,6 +48,14 @@ def deployment(**changes: object) -> DeploymentRow:
     return replace(row, **changes)  # type: ignore[arg-type]  # a test's shorthand
 
 
+GENERATIONS = {
+    (D1, number): Generation(
+        D1, number, ModelId("mod_1"), "/m.gguf", "sha256:0", 1, 4, 2048, False, EngineSettings()
+    )
+    for number in (1, 2)
+}
+
+
 def replicas(count: int, on: str | None = None) -> list[ReplicaRow]:
     node = None if on is None else NodeId(on)
     return [ReplicaRow(ReplicaId(f"rep_{n}"), D1, n, node) for n in range(count)]
@@ -74,7 +84,7 @@ def node(
 ) -> NodeFacts:
     lost = silent_s > 10
     return NodeFacts(
-        row=NodeRow(NodeId(name), name, region, suspended, 0),
+        row=NodeRow(NodeId(name), name, region, "maintenance" if suspended else "serving", 0),
         ready=not lost and not suspended,
         lost=lost,
         silent_s=silent_s,
@@ -90,7 +100,12 @@ def planned(
     external: Mapping[DeploymentId, ExternalFacts] | None = None,
 ) -> tuple[Plan, DeploymentStatus]:
     made = plan(
-        [row or deployment()], rows, {n.row.id: n for n in nodes}, external or {}, MOVED_AFTER_S
+        [row or deployment()],
+        rows,
+        GENERATIONS,
+        {n.row.id: n for n in nodes},
+        external or {},
+        MOVED_AFTER_S,
     )
     return made, made.deployments[D1]
 

@@ -9,6 +9,7 @@ import pytest
 from appliance.domain.limits import Layer, Limits
 from appliance.registry.chain import GENESIS, Entry, link
 from appliance.registry.registry import Registry
+from appliance.registry.replicas import Seat
 from tests.fakes.registry import ACTOR, Site
 
 FIELDS = [
@@ -38,7 +39,7 @@ async def populate(registry: Registry) -> list[str]:
     await registry.deployments.update(ACTOR, "gpt", api_key=secrets[1])
     node = await registry.nodes.ensure("fleet", "node-1")
     replica = (await registry.replicas.list())[0]
-    await registry.replicas.place("fleet", replica.id, node.id)
+    await registry.replicas.place("fleet", replica.id, [Seat(node.id)])
     await registry.settings.set(ACTOR, "banner", "hello")
     await registry.tenants.delete(ACTOR, "acme", cascade=True)
     return [*secrets, made.secret, turned.secret]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance.domain.usage import Operation
-from appliance.registry.deployments import DeploymentRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.errors import (
     AlreadyExists,
     InUse,
@@ -18,6 +18,7 @@ from appliance.registry.errors import (
     NotFound,
 )
 from appliance.registry.registry import Registry
+from appliance.registry.replicas import Seat
 from appliance.security.errors import SealBroken
 from tests.fakes.registry import ACTOR, Site
 from tests.fakes.tiny_gguf import CONTEXT_TOKENS, write_tiny_gguf
@@ -376,17 +377,18 @@ async def test_a_replica_is_placed_and_comes_off_with_its_node(registry: Registr
     await external(registry)
     (replica,) = await registry.replicas.list()
     node = await registry.nodes.create(ACTOR, "node-1", region="eu")
-    placed = await registry.replicas.place("fleet", replica.id, node.id)
-    assert placed.node_id == node.id
+    placed = await registry.replicas.place("fleet", replica.id, [Seat(node.id, ("GPU-1",))])
+    assert (placed.node_id, placed.gpu_uuids) == (node.id, ("GPU-1",))
     assert await registry.replicas.list() == [placed]
-    await registry.replicas.place("fleet", replica.id, node.id)
+    await registry.replicas.place("fleet", replica.id, [Seat(node.id, ("GPU-1",))])
     assert [e.action for e in await registry.audit.list()].count("place") == 1
     await registry.nodes.delete(ACTOR, "node-1")
-    assert (await registry.replicas.list())[0].node_id is None
+    (left,) = await registry.replicas.list()
+    assert left.seats == left.gpu_uuids == ()
     with pytest.raises(NotFound):
-        await registry.replicas.place("fleet", replica.id, node.id)
+        await registry.replicas.place("fleet", replica.id, [Seat(node.id, ("GPU-1",))])
     with pytest.raises(NotFound):
-        await registry.replicas.place("fleet", node.id, None)  # type: ignore[arg-type]  # on purpose
+        await registry.replicas.place("fleet", node.id, ())  # type: ignore[arg-type]  # on purpose
 
 
 async def test_nodes_are_known_by_name(registry: Registry) -> None:
@@ -397,8 +399,18 @@ async def test_nodes_are_known_by_name(registry: Registry) -> None:
         await registry.nodes.create(ACTOR, "node-1")
     moved = await registry.nodes.update(ACTOR, "node-1", name="rack-1", region="eu")
     assert (moved.id, moved.name, moved.region) == (first.id, "rack-1", "eu")
-    assert (await registry.nodes.suspend(ACTOR, "rack-1")).suspended
-    assert not (await registry.nodes.resume(ACTOR, first.id)).suspended
+    drained = await registry.nodes.wish(ACTOR, "rack-1", "draining", reason="new fans")
+    assert (drained.wish, drained.wish_reason, drained.wish_actor) == (
+        "draining",
+        "new fans",
+        ACTOR,
+    )
+    assert await registry.nodes.wish(ACTOR, "rack-1", "draining", reason="new fans") == drained
+    assert (await registry.nodes.wish(ACTOR, first.id, "serving")).wish == "serving"
+    actions = [entry.action for entry in await registry.audit.list()]
+    assert (actions.count("drain"), actions.count("resume")) == (1, 1)
+    with pytest.raises(InvalidValue, match="reason"):
+        await registry.nodes.wish(ACTOR, first.id, "draining", reason="a\nb")
     await registry.nodes.delete(ACTOR, "rack-1")
     assert await registry.nodes.list() == []
     again = await registry.nodes.ensure("agent", "rack-1")
@@ -410,7 +422,10 @@ async def test_nodes_are_known_by_name(registry: Registry) -> None:
 
 async def test_foreign_keys_are_enforced(registry: Registry, site: Site) -> None:
     def orphan(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO replicas VALUES ('r', 'dep_none', 0, NULL, 0, NULL)")
+        connection.execute(
+            "INSERT INTO replicas (id, deployment_id, ordinal, created_at_ns)"
+            " VALUES ('r', 'dep_none', 0, 0)"
+        )
 
     with pytest.raises(sqlite3.IntegrityError):
         await site.database.write(orphan)

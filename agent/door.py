@@ -8,7 +8,8 @@ stream that runs has nothing to do with the agent's life.
 - The name asked for (SNI) chooses the engine. The door speaks no HTTP: it moves bytes.
 - What leads where, and with which certificate, the agent writes into FOLDER/plan.json. The file is
   read again, when it has changed, before a handshake: the next connection finds it in force.
-- FOLDER/open.json tells the agent where the door listens, once it does.
+- FOLDER/open.json tells the agent where the door listens, once it does. It is touched every few
+  seconds: a door that hangs touches nothing.
 - SIGTERM: take nobody in any more, end when the last connection has ended.
 """
 
@@ -48,6 +49,7 @@ _CONNECTIONS_MAX: Final = 8_192
 _HANDSHAKES_MAX: Final = 1_024
 _HANDSHAKES_PER_PEER_MAX: Final = 512
 _ACCEPT_RETRY_S: Final = 0.2
+_TOUCH_S: Final = 3.0
 _REFUSED_LOGGED_S: Final = 10.0  # between two lines about those turned away
 # An appliance that is cut off tells nobody. Its engine's work is for nothing after so long.
 _KEEPALIVE_IDLE_S: Final = 10
@@ -173,7 +175,12 @@ class Door:
         assert self._listener is not None  # opened
         async with asyncio.TaskGroup() as tasks:
             accepting = tasks.create_task(self._accept(self._listener, tasks))
-            await self._closing.wait()
+            while not self._closing.is_set():
+                with contextlib.suppress(OSError):  # the disk is full, or the file was taken away
+                    os.utime(self._folder / OPEN_FILE)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TOUCH_S):
+                        await self._closing.wait()
             accepting.cancel()
             self._listener.close()
             log.info("door closes", extra={"connections": self._open})
@@ -222,11 +229,12 @@ class Door:
 
     async def _handshake(self, guest: socket.socket, peer: str) -> Leg | None:
         loop = asyncio.get_running_loop()
+        leg = AskingLeg(self._gone)  # uvloop does not give back what the factory made
         try:
             guest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _watch_peer(guest)
-            _, leg = await loop.connect_accepted_socket(
-                lambda: AskingLeg(self._gone),
+            await loop.connect_accepted_socket(
+                lambda: leg,
                 guest,
                 ssl=self._papers.context,
                 ssl_handshake_timeout=_HANDSHAKE_S,

@@ -21,6 +21,21 @@ ITEMS_MAX: Final = 8_000_000  # strings and lists in all lists; large vocabulari
 
 _KEYS: Final = frozenset({"general.architecture", "general.name", "split.count"})
 _CONTEXT_SUFFIX: Final = ".context_length"
+_LAYERS_SUFFIX: Final = ".block_count"
+_WIDTH_SUFFIX: Final = ".embedding_length"
+_HEADS_SUFFIX: Final = ".attention.head_count"
+_KV_HEADS_SUFFIX: Final = ".attention.head_count_kv"
+_KEY_SUFFIX: Final = ".attention.key_length"
+_VALUE_SUFFIX: Final = ".attention.value_length"
+_SUFFIXES: Final = (
+    _CONTEXT_SUFFIX,
+    _LAYERS_SUFFIX,
+    _WIDTH_SUFFIX,
+    _HEADS_SUFFIX,
+    _KV_HEADS_SUFFIX,
+    _KEY_SUFFIX,
+    _VALUE_SUFFIX,
+)
 _KEY_CHARS_MAX: Final = 128
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -54,6 +69,11 @@ class Header:
     name: str  # "" when the file has none
     context_tokens: int | None
     split_count: int  # files the model is spread over; 1: this one is all
+    # What its KV cache needs; None where the file does not say, or says it layer by layer.
+    layers: int | None = None
+    kv_heads: int | None = None
+    key_length: int | None = None  # of one head
+    value_length: int | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -68,14 +88,24 @@ def read_header(path: Path) -> Header:
     architecture = facts.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise NotGGUF("it does not say which architecture it has")
-    context = facts.get(f"{architecture}{_CONTEXT_SUFFIX}")
+
+    def count(suffix: str) -> int | None:
+        value = facts.get(f"{architecture}{suffix}")
+        return value if isinstance(value, int) and value > 0 else None
+
+    heads, width = count(_HEADS_SUFFIX), count(_WIDTH_SUFFIX)
+    head_length = None if heads is None or width is None else width // heads
     split_count = facts.get("split.count", 1)
     name = facts.get("general.name", "")
     return Header(
         architecture=architecture,
         name=name if isinstance(name, str) else "",
-        context_tokens=context if isinstance(context, int) and context > 0 else None,
+        context_tokens=count(_CONTEXT_SUFFIX),
         split_count=split_count if isinstance(split_count, int) else 1,
+        layers=count(_LAYERS_SUFFIX),
+        kv_heads=count(_KV_HEADS_SUFFIX) or heads,
+        key_length=count(_KEY_SUFFIX) or head_length,
+        value_length=count(_VALUE_SUFFIX) or head_length,
     )
 
 
@@ -168,7 +198,7 @@ def _read_pairs(reader: _Reader, count: int) -> dict[str, Scalar]:
 
 def _wanted(key: str) -> bool:
     """Keeping only what is asked for bounds the memory: a file may hold gigabytes of pairs."""
-    return key in _KEYS or (key.endswith(_CONTEXT_SUFFIX) and len(key) <= _KEY_CHARS_MAX)
+    return key in _KEYS or (key.endswith(_SUFFIXES) and len(key) <= _KEY_CHARS_MAX)
 
 
 def _skip_array(reader: _Reader, depth: int) -> None:

@@ -55,6 +55,10 @@ class Live:
             gpus=seen.gpus,
             engines=seen.engines,
             last_seen_at=seen.last_seen_at,
+            reason=seen.reason,
+            gpu_figures=seen.gpu_figures,
+            driver=seen.driver,
+            health=seen.health,
         )
 
     def ready(self) -> bool:

@@ -44,6 +44,8 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
         wish_reason=row.wish_reason,
         wished_by=row.wish_actor,
         wished_at=None if row.wished_at_ns is None else iso(row.wished_at_ns),
+        health=live.health,
+        driver=live.driver,
     )
 
 

@@ -11,6 +11,7 @@ from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
+from appliance.wire.gpu import Driver, Gpu, NodeHealth
 from appliance.wire.manifests import (
     Manifest,
     ManifestKey,
@@ -44,6 +45,9 @@ class NodeLive:
     engines: tuple[str, ...] = ()
     last_seen_at: str | None = None  # ISO 8601, UTC
     reason: str = ""  # why it is in its state, with what to do
+    gpu_figures: tuple[Gpu, ...] = ()
+    driver: Driver | None = None
+    health: NodeHealth | None = None
 
 
 class LiveState(Protocol):

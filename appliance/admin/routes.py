@@ -7,7 +7,7 @@ out of that state is never refused.
 
 from typing import Any, Final
 
-from appliance.admin import deployments, keys, manifests, nodes, site, sync, tenants
+from appliance.admin import deployments, gpus, keys, manifests, nodes, site, sync, tenants
 from appliance.admin.calls import (
     Cascade,
     CascadeInTenant,
@@ -24,6 +24,7 @@ from appliance.wire import admin as wire
 from appliance.wire import fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
+from appliance.wire.gpu import NodeGpu
 
 _DOCUMENTS_BYTES_MAX: Final = 96 * 1024 * 1024  # the largest `.receipt`, as JSON
 
@@ -216,6 +217,7 @@ _NODES: Final = (
         *(nodes.maintain_node, fleet.Node),
         body=fleet.NodeWishSet,
     ),
+    Route("GET", "/v1/gpus", "List the GPUs of all nodes", gpus.list_gpus, list[NodeGpu]),
     Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[fleet.Region]),
     Route(
         *("POST", "/v1/regions", "Create a region", nodes.create_region, fleet.Region),

@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from appliance.commands.client import AdminClient, object_path
+from appliance.commands.gpus import show_node
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, print_fields
 from appliance.wire.command import Invocation
@@ -27,6 +28,7 @@ NODE: Final = Noun(
         Column("NAME", lambda row: row.name),
         Column("REGION", lambda row: row.region),
         Column("STATE", lambda row: row.state),
+        Column("HEALTH", lambda row: None if row.health is None else row.health.score, right=True),
         Column("REASON", lambda row: row.reason),
         Column("CORES", lambda row: row.cores, right=True),
         Column("MEMORY BYTES", lambda row: row.memory_bytes, right=True),
@@ -35,6 +37,7 @@ NODE: Final = Noun(
         Column("SEEN", lambda row: row.last_seen_at),
         Column("ID", lambda row: row.id),
     ),
+    show=show_node,
 )
 
 

@@ -5,12 +5,14 @@ themselves again. Their engines run on meanwhile.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from appliance.domain.ids import NodeId
 from appliance.fleet.errors import BadReport, ForeignNode, UnknownNode, UnsupportedVersion
 from appliance.wire.agent import VERSION, Heartbeat, Hello, ReplicaReport
+from appliance.wire.gpu import Driver, Gpu, NodeHealth
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Session:
     door_port: int | None = None  # of a node on another host
     reported: bool = False  # a heartbeat has come since the hello
     reports: tuple[ReplicaReport, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    driver: Driver | None = None
+    health: NodeHealth | None = None
 
 
 class Sessions:
@@ -73,6 +78,9 @@ class Sessions:
             origin,
             door_port=None if kept is None else kept.door_port,
             reports=() if kept is None else kept.reports,
+            gpus=() if kept is None else kept.gpus,
+            driver=None if kept is None else kept.driver,
+            health=None if kept is None else kept.health,
         )
 
     def heartbeat(
@@ -97,12 +105,17 @@ class Sessions:
             or session.reports != heartbeat.replicas
             or session.origin != origin
             or session.door_port != heartbeat.door_port
+            or _usable(session.health, session.gpus) != _usable(heartbeat.health, heartbeat.gpus)
         )
         returned = now_s - session.seen_s > self._lost_s
         session.reported = True
         session.reports = heartbeat.replicas
         session.origin = origin
         session.door_port = heartbeat.door_port
+        if heartbeat.health is not None:  # else its agent has only begun to look
+            session.gpus = heartbeat.gpus
+            session.driver = heartbeat.driver
+            session.health = heartbeat.health
         session.seen_s = now_s
         session.seen_ns = now_ns
         return news or returned
@@ -121,6 +134,12 @@ class Sessions:
         """Seconds without a word, counted from this appliance's own start at the most."""
         session = self._by_node.get(node_id)
         return now_s - (self._started_s if session is None else session.seen_s)
+
+
+def _usable(health: NodeHealth | None, gpus: Sequence[Gpu]) -> tuple[object, ...]:
+    """What of the GPUs a placement depends on: news when it changes, which figures are not."""
+    state = None if health is None else health.state
+    return state, tuple((gpu.uuid, gpu.state) for gpu in gpus)
 
 
 def _unsupported(version: int) -> UnsupportedVersion:

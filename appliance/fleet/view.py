@@ -9,7 +9,9 @@ from appliance.fleet.reconcile import DeploymentStatus, ReplicaStatus
 from appliance.fleet.sessions import Session
 from appliance.registry.nodes import Wish
 from appliance.scheduler.tickets import ReplicaView
+from appliance.wire.agent import PreemptionNotice
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
+from appliance.wire.gpu import Driver, Gpu, NodeHealth
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class FleetNode:
     gpus: tuple[str, ...]
     engines: tuple[str, ...]
     last_seen_at: str
+    notice: PreemptionNotice | None = None  # it will be taken away
+    reason: str = ""
+    gpu_figures: tuple[Gpu, ...] = ()
+    driver: Driver | None = None
+    health: NodeHealth | None = None
 
 
 def deployment_view(
@@ -40,22 +47,37 @@ def deployment_view(
     return FleetDeployment(status.state, status.reason, replicas)
 
 
-def node_view(session: Session, wish: Wish, *, lost: bool) -> FleetNode:
+def node_view(
+    session: Session, wish: Wish, *, lost: bool, notice: PreemptionNotice | None = None
+) -> FleetNode:
     running = any(report.state not in {"failed", "stopped"} for report in session.reports)
     state: NodeState = "ready"
     if lost:
         state = "unreachable"
     elif wish != "serving":
         state = "draining" if running else "maintenance"
+    elif session.health is not None and session.health.state == "failed":
+        state = "failed"
     return FleetNode(
         state=state,
         agent_version=session.hello.agent_version,
         cores=session.hello.cores,
         memory_bytes=session.hello.memory_bytes,
-        gpus=session.hello.gpus,
+        gpus=tuple(gpu.name for gpu in session.gpus) or session.hello.gpus,
         engines=session.hello.engines,
         last_seen_at=iso(session.seen_ns),
+        reason=_worst(session.health) if state in {"ready", "failed"} else "",
+        gpu_figures=session.gpus,
+        driver=session.driver,
+        health=session.health,
     )
+
+
+def _worst(health: NodeHealth | None) -> str:
+    """Why a node is not in good health; "" when it is."""
+    if health is None or health.state == "ok":
+        return ""
+    return min(health.parts, key=lambda part: part.score).reason
 
 
 def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:

@@ -1,8 +1,11 @@
 """The fleet in the admin API: models, deployments, replicas, nodes, regions."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from appliance.wire.admin_message import Message, State
+from appliance.wire.gpu import Driver, NodeHealth
 from appliance.wire.engine import EngineSettings
 
 EngineName = Literal["llamacpp", "vllm", "sglang", "external"]
@@ -127,6 +130,20 @@ class DeploymentUpdate(Message, frozen=True):
     idle_s: int | None = None
 
 
+class NodeNotice(Message, frozen=True):
+    """The machine will be gone at `at`."""
+
+    source: Literal["aws", "gcp", "azure", "operator"]
+    at: str
+    detail: str
+    seen_at: str
+
+
+class NodeNoticeGive(Message, frozen=True):
+    in_s: Annotated[int, msgspec.Meta(ge=1, le=30 * 86_400)]
+    reason: str = ""
+
+
 class Node(Message, frozen=True):
     id: str
     name: str
@@ -144,6 +161,9 @@ class Node(Message, frozen=True):
     wish_reason: str = ""
     wished_by: str = ""
     wished_at: str | None = None
+    notice: NodeNotice | None = None
+    health: NodeHealth | None = None  # null: its agent has not told yet
+    driver: Driver | None = None
 
 
 class NodeWishSet(Message, frozen=True):

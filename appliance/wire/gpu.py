@@ -84,6 +84,14 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     score: int = 100  # 0–100
 
 
+class NodeGpu(Gpu, frozen=True, kw_only=True):
+    """A GPU, and which node it is in. `stale`: the node is silent; this is what it told last."""
+
+    node: str
+    node_id: str
+    stale: bool = False
+
+
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
     """The GPU driver of a node. `problem` "": it answers, or there are no GPUs."""
 

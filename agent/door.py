@@ -173,20 +173,21 @@ class Door:
 
     async def run(self) -> None:
         assert self._listener is not None  # opened
-        async with asyncio.TaskGroup() as tasks:
-            accepting = tasks.create_task(self._accept(self._listener, tasks))
-            while not self._closing.is_set():
-                with contextlib.suppress(OSError):  # the disk is full, or the file was taken away
-                    os.utime(self._folder / OPEN_FILE)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TOUCH_S):
-                        await self._closing.wait()
-            accepting.cancel()
-            self._listener.close()
-            log.info("door closes", extra={"connections": self._open})
-            while self._open:
-                self._left.clear()
-                await self._left.wait()
+        with self._listener:
+            async with asyncio.TaskGroup() as tasks:
+                accepting = tasks.create_task(self._accept(self._listener, tasks))
+                while not self._closing.is_set():
+                    with contextlib.suppress(OSError):  # the disk is full, or the file is gone
+                        os.utime(self._folder / OPEN_FILE)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_TOUCH_S):
+                            await self._closing.wait()
+                accepting.cancel()
+                self._listener.close()
+                log.info("door closes", extra={"connections": self._open})
+                while self._open:
+                    self._left.clear()
+                    await self._left.wait()
 
     async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from appliance.domain.ids import (
 from appliance.domain.limits import LayerLimits
 from appliance.domain.usage import Operation
 from appliance.gateway.app import Gateway
+from appliance.gateway.pools import SiteTls
 from appliance.limits.estimate import PromptEstimator
 from appliance.limits.memory import MemoryLimitStore
 from appliance.registry.snapshot import Credential, DeploymentEntry, Role, Snapshot
@@ -238,6 +239,7 @@ async def endpoint(
     using: Settings | None = None,
     ledger: Any = None,
     clock: Clock | None = None,
+    site_tls: SiteTls | None = None,
 ) -> AsyncIterator[Endpoint]:
     """A gateway that serves the model `fault` from these replicas."""
     using = using or Settings()
@@ -256,6 +258,7 @@ async def endpoint(
         ledger,
         clock or SystemClock(),
         lambda text: digest(PEPPER, text),
+        site_tls=site_tls,
     )
     _, port = await gateway.start()
     found = Endpoint(gateway, ledger, limits, scheduler, using, port, key, credential, entries)

@@ -56,6 +56,7 @@ class Live:
             engines=seen.engines,
             last_seen_at=seen.last_seen_at,
             reason=seen.reason,
+            notice=seen.notice,
             gpu_figures=seen.gpu_figures,
             driver=seen.driver,
             health=seen.health,

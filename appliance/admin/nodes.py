@@ -8,9 +8,12 @@ from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
 from appliance.registry.nodes import NodeRow, Wish
 from appliance.registry.regions import RegionRow
+from appliance.wire.agent import PreemptionNotice
 from appliance.wire.fleet import (
     Node,
     NodeCreate,
+    NodeNotice,
+    NodeNoticeGive,
     NodeUpdate,
     NodeWishSet,
     Region,
@@ -23,7 +26,7 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
     """A node whose agent never said hello is `joining`."""
     if live is None:
         live = NodeLive("joining")
-    elif live.state == "maintenance" and row.wish == "serving":
+    elif live.state == "maintenance" and row.wish == "serving" and live.notice is None:
         live = replace(live, state="ready")  # resumed a moment ago: the fleet has not heard of it
     elif live.state == "ready" and row.wish != "serving":
         live = replace(live, state="draining")  # likewise
@@ -44,8 +47,18 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
         wish_reason=row.wish_reason,
         wished_by=row.wish_actor,
         wished_at=None if row.wished_at_ns is None else iso(row.wished_at_ns),
+        notice=None if live.notice is None else _notice_view(live.notice),
         health=live.health,
         driver=live.driver,
+    )
+
+
+def _notice_view(notice: PreemptionNotice) -> NodeNotice:
+    return NodeNotice(
+        source=notice.source,
+        at=iso(notice.at_ns),
+        detail=notice.detail,
+        seen_at=iso(notice.seen_ns),
     )
 
 
@@ -91,12 +104,21 @@ async def suspend_node(services: Services, call: Call[NoQuery, None]) -> Node:
 
 
 async def resume_node(services: Services, call: Call[NoQuery, None]) -> Node:
+    """Whatever was wished of the node, or said of its end by people, is over."""
+    await services.registry.notices.withdraw(call.actor, call.ref)
     return await _wish(services, call, "serving", "")
 
 
 async def _wish(services: Services, call: Call[Any, Any], wish: Wish, reason: str) -> Node:
     row = await services.registry.nodes.wish(call.actor, call.ref, wish, reason=reason)
     return _with_live(services, row)
+
+
+async def give_notice(services: Services, call: Call[NoQuery, NodeNoticeGive]) -> Node:
+    """The node is emptied by then, as when its cloud says so."""
+    at_ns = services.clock.wall_ns() + call.body.in_s * 1_000_000_000
+    await services.registry.notices.give(call.actor, call.ref, at_ns, call.body.reason)
+    return _with_live(services, await services.registry.nodes.get(call.ref))
 
 
 async def delete_node(services: Services, call: Call[NoQuery, None]) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
+from appliance.wire.agent import PreemptionNotice
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
 from appliance.wire.manifests import (
@@ -45,6 +46,7 @@ class NodeLive:
     engines: tuple[str, ...] = ()
     last_seen_at: str | None = None  # ISO 8601, UTC
     reason: str = ""  # why it is in its state, with what to do
+    notice: PreemptionNotice | None = None  # it will be taken away
     gpu_figures: tuple[Gpu, ...] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None

@@ -217,6 +217,11 @@ _NODES: Final = (
         *(nodes.maintain_node, fleet.Node),
         body=fleet.NodeWishSet,
     ),
+    Route(
+        *("POST", "/v1/nodes/{ref}/notice", "Say when a node will be gone: it is emptied by then"),
+        *(nodes.give_notice, fleet.Node),
+        body=fleet.NodeNoticeGive,
+    ),
     Route("GET", "/v1/gpus", "List the GPUs of all nodes", gpus.list_gpus, list[NodeGpu]),
     Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[fleet.Region]),
     Route(

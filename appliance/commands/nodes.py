@@ -7,12 +7,14 @@ import click
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.gpus import show_node
+from appliance.commands.moments import Span
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, print_fields
 from appliance.wire.command import Invocation
 from appliance.wire.fleet import (
     Node,
     NodeCreate,
+    NodeNoticeGive,
     NodeUpdate,
     NodeWishSet,
     Region,
@@ -119,14 +121,26 @@ def update_node(invocation: Invocation, ref: str, name: str | None, region: str 
 @node.command("drain")
 @click.argument("ref")
 @click.option("--reason", default="", help="For those who come after.")
+@click.option(
+    "--notice",
+    type=Span(),
+    help="The machine will be gone after so long: 120, 2m, 1h. By then nothing runs on it.",
+)
 @click.pass_obj
-def drain_node(invocation: Invocation, ref: str, reason: str) -> None:
+def drain_node(invocation: Invocation, ref: str, reason: str, notice: int | None) -> None:
     """Empty the node REF without a gap: what runs there is started elsewhere first.
 
-    Replicas for which there is no other place go on serving there. The node takes no new ones,
-    also after restarts and upgrades, until it is resumed.
+    Replicas for which there is no other place go on serving there, unless --notice says that the
+    machine will be gone. The node takes no new ones, also after restarts and upgrades, until it is
+    resumed.
     """
-    _wish(invocation, ref, "drain", reason)
+    if notice is None:
+        _wish(invocation, ref, "drain", reason)
+        return
+    body = NodeNoticeGive(in_s=notice, reason=reason)
+    with AdminClient(invocation.home) as client:
+        item = client.send("POST", object_path("nodes", ref, "notice"), Node, body)
+    NODE.print(invocation, item)
 
 
 @node.command("maintenance")

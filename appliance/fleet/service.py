@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,6 +17,8 @@ from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
+from appliance.fleet.notice_board import NoticeBoard
+from appliance.fleet.notices import Phase, handed_over, wish_under
 from appliance.fleet.reconcile import (
     DeploymentStatus,
     Door,
@@ -91,6 +94,7 @@ class Fleet:
         self._clock = clock
         self._sessions = Sessions(settings.node_lost_s, clock.monotonic_s())
         self._prober = Prober(every_s=settings.probe_s, clock=clock, changed=self._look_again)
+        self._notices = NoticeBoard(registry.notices)
         self._server = NodeServer(socket, self)
         self._wake = asyncio.Event()
         self._stale = True  # the registry changed since it was read
@@ -152,7 +156,11 @@ class Fleet:
         Raises UnknownNode, UnsupportedVersion, ForeignNode, BadReport.
         """
         now_s = self._clock.monotonic_s()
-        if self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns(), origin):
+        news = self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns(), origin)
+        if self._notices.hear(NodeId(heartbeat.node_id), heartbeat.notice):
+            self._look_again()
+            news = True
+        if news:
             self._replan()
             if self._plan.placements:
                 self._look_again()
@@ -182,7 +190,8 @@ class Fleet:
         if session is None or row is None:
             return None
         lost = self._sessions.lost(node_id, self._clock.monotonic_s())
-        return node_view(session, row.wish, lost=lost)
+        wish = self._under_notice(row).wish
+        return node_view(session, wish, lost=lost, notice=self._notices.standing(node_id))
 
     def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
         """Every deployment as planned last, for readiness and metrics."""
@@ -215,6 +224,7 @@ class Fleet:
         self._wake.clear()
         await self._reload()
         self._replan()
+        await self._notices.record()
         for replica_id, node_id in self._plan.placements.items():
             await self._place(replica_id, node_id)
 
@@ -238,6 +248,7 @@ class Fleet:
             replicas = await self._registry.replicas.list()
             generations = await self._registry.generations.list()
             nodes = {row.id: row for row in await self._registry.nodes.list()}
+            await self._notices.read()
             external = {
                 row.id: await self._target(row)
                 for row in deployments
@@ -248,6 +259,7 @@ class Fleet:
             raise
         for node_id in self._nodes.keys() - nodes.keys():
             self._sessions.forget(node_id)
+            self._notices.forget(node_id)
         self._deployments, self._replicas = deployments, replicas
         self._generations = {(g.deployment_id, g.number): g for g in generations}
         self._nodes, self._external = nodes, external
@@ -277,7 +289,13 @@ class Fleet:
         )
         self._tell_scheduler(now_s)
 
+    def _under_notice(self, row: NodeRow) -> NodeRow:
+        """The node with the wish that its end, where one is announced, leaves of its own."""
+        phase = self._notices.phase(row.id, self._clock.wall_ns())
+        return replace(row, wish=wish_under(row.wish, phase))
+
     def _facts(self, row: NodeRow, now_s: float) -> NodeFacts:
+        row = self._under_notice(row)
         session = self._sessions.get(row.id)
         lost = self._sessions.lost(row.id, now_s)
         return NodeFacts(
@@ -298,7 +316,11 @@ class Fleet:
 
     def _tell_scheduler(self, now_s: float) -> None:
         """Only what differs from what it was told last."""
-        wanted = {d: (s.targets, s.starting) for d, s in self._plan.deployments.items()}
+        leaving = self._handing_over()
+        wanted = {
+            d: (handed_over(s.targets, leaving), s.starting)
+            for d, s in self._plan.deployments.items()
+        }
         for deployment_id in self._told.keys() - wanted.keys():
             wanted[deployment_id] = ((), 0)
         for deployment_id, (targets, starting) in wanted.items():
@@ -309,6 +331,15 @@ class Fleet:
             if effects:
                 self._apply(effects)
         self._told = {d: told for d, told in self._told.items() if d in self._plan.deployments}
+
+    def _handing_over(self) -> set[str]:
+        """Names of the nodes whose end is near: requests begin elsewhere, where they can."""
+        now_ns = self._clock.wall_ns()
+        return {
+            row.name
+            for row in self._nodes.values()
+            if self._notices.phase(row.id, now_ns) >= Phase.HANDING_OVER
+        }
 
     def _scheduled(self) -> dict[ReplicaId, ReplicaView]:
         return {

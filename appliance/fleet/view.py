@@ -66,11 +66,21 @@ def node_view(
         gpus=tuple(gpu.name for gpu in session.gpus) or session.hello.gpus,
         engines=session.hello.engines,
         last_seen_at=iso(session.seen_ns),
-        reason=_worst(session.health) if state in {"ready", "failed"} else "",
+        notice=notice,
+        reason=_ending(notice) or (_worst(session.health) if state in {"ready", "failed"} else ""),
         gpu_figures=session.gpus,
         driver=session.driver,
         health=session.health,
     )
+
+
+def _ending(notice: PreemptionNotice | None) -> str:
+    """That the machine will be taken away; "" when it stays."""
+    if notice is None:
+        return ""
+    by = "Notice was given" if notice.source == "operator" else f"The cloud ({notice.source}) says"
+    why = f" ({notice.detail})" if notice.detail else ""
+    return f"{by} that this machine ends at {iso(notice.at_ns)}{why}."
 
 
 def _worst(health: NodeHealth | None) -> str:

@@ -19,6 +19,7 @@ from appliance.registry.generations import Generations
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
+from appliance.registry.notices import NodeNotices
 from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
 from appliance.registry.schema import MIGRATIONS
@@ -72,6 +73,7 @@ class Registry:
         self.generations = Generations(store)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
+        self.notices = NodeNotices(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
 

@@ -6,7 +6,7 @@ ceased to live, and names are unique among the living only. Foreign keys are enf
 
 from typing import Final
 
-from appliance.registry import schema_fleet
+from appliance.registry import schema_fleet, schema_notices
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
 
@@ -158,4 +158,5 @@ def _create(schema: Schema) -> None:
 MIGRATIONS: Final = (
     Migration("0001 first tables", _create),
     schema_fleet.MIGRATION,
+    schema_notices.MIGRATION,
 )

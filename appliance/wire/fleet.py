@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from appliance.wire.admin_message import Message, State
-from appliance.wire.gpu import Driver, NodeHealth
 from appliance.wire.engine import EngineSettings
+from appliance.wire.gpu import Driver, NodeHealth
 
 EngineName = Literal["llamacpp", "vllm", "sglang", "external"]
 # retiring: the secret of before a rotation is still accepted.

@@ -1,37 +1,48 @@
-"""Models: named weights on this site, known by the SHA-256 of their file."""
+"""Models: named weights on this site, known by the SHA-256 of their file or list of files."""
 
-import asyncio
-import hashlib
 import sqlite3
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from appliance.domain.ids import ModelId
-from appliance.registry.errors import AlreadyExists, InUse, InvalidValue, ModelUnreadable
-from appliance.registry.gguf import Header, NotGGUF, read_header
+from appliance.registry.errors import AlreadyExists, InUse, InvalidValue
 from appliance.registry.names import check_model_name, column_of, only
 from appliance.registry.store import Change, Store
-
-# Bytes read so far and in all. Called from another thread than the event loop's.
-Progress = Callable[[int, int], None]
+from appliance.registry.weights import GGUF, Progress, Weights, read_off_loop
+from appliance.wire.agent import ModelFile
+from appliance.wire.engine import EngineSettings
 
 KIND: Final = "model"
 TEXT_CHARS_MAX: Final = 200
-_CHUNK_BYTES: Final = 4 * 1024 * 1024
 _LIVING: Final = (
     "SELECT id, name, path, digest, size_bytes, family, licence, architecture, context_tokens,"
-    " suspended, created_at_ns FROM models WHERE deleted_at_ns IS NULL"
+    " suspended, created_at_ns, files, facts FROM models WHERE deleted_at_ns IS NULL"
 )
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model's pack says beside its weights. Empty: nothing."""
+
+    version: str = ""
+    publisher: str = ""  # id of the key that signed the pack
+    minimum_driver: str = ""  # of the GPUs, as "550.54"
+    probe_prompt: str = ""  # the golden prompt: what it must be able to answer once it is loaded
+    probe_answer: str = ""  # what its answer must contain; "": any token will do
+    gpu_memory_bytes: int | None = None  # that it needs, as the publisher says
+    settings: EngineSettings = EngineSettings()  # for a deployment that says nothing else
+
+
+NO_FACTS: Final = ModelFacts()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
     id: ModelId
     name: str
-    path: str
+    path: str  # a GGUF file, or a folder with safetensors
     digest: str  # "sha256:<hex>"
     size_bytes: int
     family: str
@@ -40,16 +51,18 @@ class ModelRow:
     context_tokens: int | None  # the model was trained for; None: the file does not say
     suspended: bool
     created_at_ns: int
+    files: tuple[ModelFile, ...] = ()  # names relative to the folder they are in
+    facts: ModelFacts = NO_FACTS
 
+    @property
+    def entry(self) -> str:
+        """What engines open within the model's folder: a file's name, or "" for the folder."""
+        return Path(self.path).name if self.path.endswith(GGUF) else ""
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What was read from a model's file."""
-
-    path: Path
-    header: Header
-    digest: str
-    size_bytes: int
+    @property
+    def folder(self) -> Path:
+        """Where `files` are."""
+        return Path(self.path).parent if self.entry else Path(self.path)
 
 
 class Models:
@@ -70,25 +83,47 @@ class Models:
         licence: str = "",
         progress: Progress | None = None,
     ) -> ModelRow:
-        """Read and hash the GGUF file, off the event loop, and register it.
+        """Read and hash the file or folder, off the event loop, and register it.
 
         `name` None: the file's name without `.gguf`; a model of that name with the same path
         and digest is returned as it is. Raises ModelUnreadable, InvalidValue, AlreadyExists.
         """
-        named = check_model_name(KIND, path.name.removesuffix(".gguf") if name is None else name)
+        named = check_model_name(KIND, path.name.removesuffix(GGUF) if name is None else name)
         _check_texts(family, licence)
-        weights = await _read_off_loop(path, progress)
+        weights = await read_off_loop(path, progress)
+        return await self.enter(
+            actor, named, weights, family=family, licence=licence, again=name is None
+        )
+
+    async def enter(
+        self,
+        actor: str,
+        name: str,
+        weights: Weights,
+        *,
+        family: str = "",
+        licence: str = "",
+        facts: ModelFacts = NO_FACTS,
+        again: bool = True,
+    ) -> ModelRow:
+        """Register weights that were read already.
+
+        `again`: a model of that name with the same path and digest is returned as it is.
+        Raises InvalidValue, AlreadyExists.
+        """
+        named = check_model_name(KIND, name)
+        _check_texts(family, licence, facts.version, facts.minimum_driver)
 
         def run(change: Change) -> ModelRow:
             known = _named(change.connection, named)
             if known is not None:
-                if name is None and (known.path, known.digest) == (str(path), weights.digest):
+                if again and (known.path, known.digest) == (str(weights.path), weights.digest):
                     return known
                 raise _taken(named)
             row = ModelRow(
                 id=ModelId(change.new_id(KIND)),
                 name=named,
-                path=str(path),
+                path=str(weights.path),
                 digest=weights.digest,
                 size_bytes=weights.size_bytes,
                 family=family or weights.header.architecture,
@@ -97,6 +132,8 @@ class Models:
                 context_tokens=weights.header.context_tokens,
                 suspended=False,
                 created_at_ns=change.now_ns,
+                files=weights.files,
+                facts=facts,
             )
             _insert(change, row)
             return row
@@ -188,63 +225,15 @@ def find_model(connection: sqlite3.Connection, ref: str) -> ModelRow:
     return only([_row(row) for row in rows], KIND, ref)
 
 
-def read_weights(path: Path, progress: Progress | None, stop: threading.Event) -> Weights:
-    """Read the header and the digest of a GGUF file; blocks. Raises ModelUnreadable.
-
-    Ends early, with whatever it has, when `stop` is set: then nobody waits for the answer.
-    """
-    if not path.is_absolute():
-        raise InvalidValue(
-            f"The path {path} is not complete.", next_step="Give it from the root: /…/model.gguf."
-        )
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is not there"
-            raise ModelUnreadable(
-                f"The model file {path} {what}.", next_step="Give the path of a .gguf file."
-            )
-        header = read_header(path)
-        if header.split_count > 1:
-            raise ModelUnreadable(
-                f"The model is spread over {header.split_count} files, of which {path} is one.",
-                next_step="Merge them with `llama-gguf-split --merge` and give the merged file.",
-            )
-        digest, size_bytes = _digest(path, progress, stop)
-    except NotGGUF as error:
-        raise ModelUnreadable(
-            f"{path} is not a whole GGUF model: {error}.",
-            next_step="Compare its size and checksum with the source, or get the file again.",
-        ) from error
-    except OSError as error:
-        raise ModelUnreadable(
-            f"Cannot read the model {path}: {error.strerror}.",
-            next_step="Check that the appliance's account may read the file and its folders.",
-        ) from error
-    return Weights(path, header, digest, size_bytes)
-
-
-async def _read_off_loop(path: Path, progress: Progress | None) -> Weights:
-    stop = threading.Event()
-    try:
-        return await asyncio.to_thread(read_weights, path, progress, stop)
-    finally:
-        stop.set()
-
-
-def _digest(path: Path, progress: Progress | None, stop: threading.Event) -> tuple[str, int]:
-    size_bytes, done = path.stat().st_size, 0
-    hasher = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while not stop.is_set() and (chunk := file.read(_CHUNK_BYTES)):
-            hasher.update(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, size_bytes)
-    return f"sha256:{hasher.hexdigest()}", done
-
-
 def _row(row: sqlite3.Row) -> ModelRow:
-    return replace(ModelRow(*row), suspended=bool(row["suspended"]))
+    plain = ModelRow(*row)
+    files = msgspec.json.decode(row["files"], type=tuple[ModelFile, ...])
+    if not files:  # registered before models of several files
+        sha256 = plain.digest.removeprefix("sha256:")
+        name = Path(plain.path).name
+        files = (ModelFile(name=name, sha256=sha256, size_bytes=plain.size_bytes),)
+    facts = msgspec.json.decode(row["facts"], type=ModelFacts)
+    return replace(plain, suspended=bool(row["suspended"]), files=files, facts=facts)
 
 
 def _named(connection: sqlite3.Connection, name: str) -> ModelRow | None:
@@ -269,21 +258,25 @@ def _check_texts(*texts: str) -> None:
 
 
 def _insert(change: Change, row: ModelRow) -> None:
+    columns = {
+        "id": row.id,
+        "name": row.name,
+        "path": row.path,
+        "digest": row.digest,
+        "size_bytes": row.size_bytes,
+        "family": row.family,
+        "licence": row.licence,
+        "architecture": row.architecture,
+        "context_tokens": row.context_tokens,
+        "suspended": row.suspended,
+        "created_at_ns": row.created_at_ns,
+        "files": msgspec.json.encode(row.files).decode(),
+        "facts": msgspec.json.encode(row.facts).decode(),
+    }
     change.connection.execute(
-        "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        [
-            row.id,
-            row.name,
-            row.path,
-            row.digest,
-            row.size_bytes,
-            row.family,
-            row.licence,
-            row.architecture,
-            row.context_tokens,
-            row.suspended,
-            row.created_at_ns,
-        ],
+        f"INSERT INTO models ({', '.join(columns)})"  # noqa: S608 (our own words)
+        f" VALUES ({', '.join('?' * len(columns))})",
+        list(columns.values()),
     )
     change.record("create", KIND, row.id, row.name, None, row)
 

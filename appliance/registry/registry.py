@@ -20,6 +20,7 @@ from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
 from appliance.registry.notices import NodeNotices
+from appliance.registry.packs import Packs
 from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
 from appliance.registry.schema import MIGRATIONS
@@ -74,6 +75,7 @@ class Registry:
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
         self.notices = NodeNotices(store)
+        self.packs = Packs(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
 

@@ -6,7 +6,7 @@ ceased to live, and names are unique among the living only. Foreign keys are enf
 
 from typing import Final
 
-from appliance.registry import schema_fleet, schema_notices
+from appliance.registry import schema_fleet, schema_models, schema_notices
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
 
@@ -158,5 +158,6 @@ def _create(schema: Schema) -> None:
 MIGRATIONS: Final = (
     Migration("0001 first tables", _create),
     schema_fleet.MIGRATION,
+    schema_models.MIGRATION,
     schema_notices.MIGRATION,
 )

@@ -90,7 +90,7 @@ async def test_models_that_cannot_be_read(
     page.write_text("<html>404</html>")
     cases = [
         (tmp_path / "missing.gguf", "is not there"),
-        (tmp_path, "is a folder"),
+        (tmp_path, "name one of them"),
         (cut, "copied or downloaded completely"),
         (page, "does not begin"),
         (Path("/proc/self/mem"), "Cannot read|not a whole"),

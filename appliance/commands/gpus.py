@@ -61,7 +61,7 @@ def list_gpus(invocation: Invocation, node: str | None) -> None:
 
 def show_node(row: Node) -> None:
     """A node for people: its fields, then its health part by part, then its faults."""
-    plain = [field for field in fields_of(row) if field[0] not in {"health", "driver"}]
+    plain = [field for field in fields_of(row) if not field[0].startswith(("health", "driver"))]
     print_fields((*plain, *_driver(row), *_health(row)))
 
 

@@ -17,6 +17,7 @@ from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
+from appliance.fleet.fault_board import FaultBoard
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, handed_over, wish_under
 from appliance.fleet.reconcile import (
@@ -95,6 +96,7 @@ class Fleet:
         self._sessions = Sessions(settings.node_lost_s, clock.monotonic_s())
         self._prober = Prober(every_s=settings.probe_s, clock=clock, changed=self._look_again)
         self._notices = NoticeBoard(registry.notices)
+        self._faults = FaultBoard(registry.faults, clock)
         self._server = NodeServer(socket, self)
         self._wake = asyncio.Event()
         self._stale = True  # the registry changed since it was read
@@ -113,6 +115,7 @@ class Fleet:
         The registry is read first: an agent that asked too early would be told to run nothing.
         """
         self._registry.on_change(self._registry_changed)
+        await self._faults.read()
         await self._reload()
         await self._server.start()
 
@@ -164,6 +167,8 @@ class Fleet:
             self._replan()
             if self._plan.placements:
                 self._look_again()
+        if self._faults.hear(NodeId(heartbeat.node_id), heartbeat.health):
+            self._look_again()
         elsewhere = {r.id for r in self._replicas if r.node_id not in {None, heartbeat.node_id}}
         for count in heartbeat.counts:
             if count.replica_id in elsewhere:
@@ -192,6 +197,11 @@ class Fleet:
         lost = self._sessions.lost(node_id, self._clock.monotonic_s())
         wish = self._under_notice(row).wish
         return node_view(session, wish, lost=lost, notice=self._notices.standing(node_id))
+
+    def nodes(self) -> Mapping[str, FleetNode]:
+        """Every node whose agent has said hello, by name."""
+        seen = {row.name: self.node(node_id) for node_id, row in self._nodes.items()}
+        return {name: node for name, node in seen.items() if node is not None}
 
     def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
         """Every deployment as planned last, for readiness and metrics."""
@@ -225,6 +235,7 @@ class Fleet:
         await self._reload()
         self._replan()
         await self._notices.record()
+        await self._faults.record()
         for replica_id, node_id in self._plan.placements.items():
             await self._place(replica_id, node_id)
 
@@ -259,6 +270,7 @@ class Fleet:
             raise
         for node_id in self._nodes.keys() - nodes.keys():
             self._sessions.forget(node_id)
+            self._faults.forget(node_id)
             self._notices.forget(node_id)
         self._deployments, self._replicas = deployments, replicas
         self._generations = {(g.deployment_id, g.number): g for g in generations}

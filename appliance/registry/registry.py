@@ -15,6 +15,7 @@ from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
 from appliance.registry.errors import OtherSecrets
+from appliance.registry.faults import NodeFaults
 from appliance.registry.generations import Generations
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
@@ -74,6 +75,7 @@ class Registry:
         self.generations = Generations(store)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
+        self.faults = NodeFaults(store)
         self.notices = NodeNotices(store)
         self.packs = Packs(store)
         self.settings = SiteSettings(store)

@@ -6,7 +6,7 @@ ceased to live, and names are unique among the living only. Foreign keys are enf
 
 from typing import Final
 
-from appliance.registry import schema_fleet, schema_models, schema_notices
+from appliance.registry import schema_faults, schema_fleet, schema_models, schema_notices
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
 
@@ -160,4 +160,5 @@ MIGRATIONS: Final = (
     schema_fleet.MIGRATION,
     schema_models.MIGRATION,
     schema_notices.MIGRATION,
+    schema_faults.MIGRATION,
 )

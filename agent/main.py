@@ -154,7 +154,7 @@ def agent(
 
 async def _run(plan: Plan) -> None:
     ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
-    kinds = known_kinds()
+    kinds = known_kinds(os.environ)
     versions = await asyncio.to_thread(_versions, kinds)
     processes = Processes(plan.state / "engines", host.boot_id())
     async with (

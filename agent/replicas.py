@@ -10,7 +10,7 @@ from typing import Any, Final
 import aiohttp
 
 from agent import host
-from agent.engines.kind import LOOPBACK, Address, Kind, Kinds, Room
+from agent.engines.kind import Address, Kind, Kinds, Room
 from agent.engines.kinds import unknown
 from agent.engines.probe import Engine
 from agent.engines.readings import ready_address
@@ -45,6 +45,7 @@ from agent.seat import Seat, served
 from agent.supervisor import Phase, Supervisor, Times
 from appliance.domain.clock import Clock
 from appliance.wire.agent import DesiredReplica, EngineCount, ReplicaReport
+from appliance.wire.engine_arguments import LOOPBACK
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """Reading the Prometheus text format, as far as engines write it."""
 
+import contextlib
+import re
 from collections.abc import Collection
 
 from agent.errors import EngineUnfit
@@ -25,4 +27,18 @@ def sums(text: str, names: Collection[str]) -> dict[str, float]:
             found[name] = found.get(name, 0.0) + float(value.split()[0])
         except (ValueError, IndexError) as error:
             raise EngineUnfit(f"The engine's metric {name} is {value.strip()!r}.") from error
+    return found
+
+
+def labelled(text: str, name: str, label: str) -> dict[str, float]:
+    """The values of one metric by one of its labels. Lines that make no sense are left out."""
+    found: dict[str, float] = {}
+    pattern = re.compile(
+        rf'^{re.escape(name)}{{(?:[^}}]*,)?{re.escape(label)}="([^"]*)"[^}}]*}} (\S+)'
+    )
+    for line in text.splitlines():
+        match = pattern.match(line)
+        if match:
+            with contextlib.suppress(ValueError):
+                found[match[1]] = float(match[2])
     return found

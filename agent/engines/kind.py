@@ -7,12 +7,10 @@ belong to the agent. Adding an engine is adding a kind to `kinds.py`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from agent.processes import Command
 from appliance.wire.agent import DesiredReplica, EngineKind
-
-LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,20 @@ class Kind(Protocol):
     def name(self) -> EngineKind: ...
 
     @property
-    def health_path(self) -> str | None:
-        """Answers 200 once the engine takes requests. None: its ready line says so."""
+    def health_path(self) -> str:
+        """GET it: 200 once the engine takes requests. It says nothing of one that hangs."""
 
     @property
     def properties_path(self) -> str:
         """GET it for the JSON that `properties` reads."""
+
+    @property
+    def sleep_path(self) -> str | None:
+        """POST it, and the engine gives its GPU memory back. None: it cannot sleep."""
+
+    @property
+    def wake_path(self) -> str | None:
+        """POST it, and a sleeping engine serves again."""
 
     @property
     def probe_fields(self) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +11,13 @@ from typing import Any, Final
 from agent.engines.exposition import sums
 from agent.engines.kind import Load, Properties, Room
 from agent.engines.llamacpp_server import EXIT_NOT_INSTALLED, EXIT_NOT_LOADED
-from agent.engines.readings import ended, positive
-from agent.engines.variables import API_KEY_VARIABLE
+from agent.engines.programs import LLAMA_SERVER_VARIABLE, program, told_version
+from agent.engines.readings import ended, file_print, positive
+from agent.engines.variables import API_KEY_VARIABLE, PORT_VARIABLE
 from agent.processes import Command
 from appliance.wire.agent import DesiredReplica
+from appliance.wire.engine_arguments import Place, engine_arguments
+from appliance.wire.engine_refusals import unfit_settings
 
 _GGUF_MAGIC: Final = b"GGUF"
 # llama.cpp's own lines: a time, E for an error, the part that speaks, what it says. Its last
@@ -35,18 +37,25 @@ def _found() -> bool:
 
 
 class LlamaCpp:
-    """Runs xllamacpp's server as a process of its own."""
+    """Runs llama-server where it is installed, else xllamacpp's server as a process of its own."""
 
     name: Final = "llamacpp"
-    health_path: Final = None
     properties_path: Final = "/props"
+    sleep_path: Final = None
+    wake_path: Final = None
+    health_path: Final = "/health"
     # A slot that remembers the prompt would flatter the speed of the next request.
     probe_fields: Final[Mapping[str, Any]] = {"cache_prompt": False}
 
-    def __init__(self, installed: Callable[[], bool] = _found) -> None:
+    def __init__(self, environ: Mapping[str, str], installed: Callable[[], bool] = _found) -> None:
+        """`environ` is the agent's own; `installed` tells whether the embedded engine is there."""
+        self._environ = environ
         self._installed = installed
 
     def version(self) -> str | None:
+        server = self._server()
+        if server is not None:
+            return told_version(server) or "unknown"
         if not self._installed():
             return None
         try:
@@ -55,61 +64,49 @@ class LlamaCpp:
             return "unknown"
 
     def hopeless(self, replica: DesiredReplica) -> str | None:
-        """Why a start cannot work, with the next step; None: it may."""
-        if not self._installed():
+        server = self._server()
+        if server is None and not self._installed():
             return f"The engine llamacpp is not installed on this node. {_INSTALL}"
-        path = Path(replica.model_path)
-        try:
-            with path.open("rb") as file:
-                magic = file.read(len(_GGUF_MAGIC))
-        except OSError as error:
+        if server is None and (replica.settings.arguments or replica.settings.chat_template):
             return (
-                f"The model file {path} cannot be read: {error.strerror}."
-                " Put it back, or give the deployment another model."
+                "The embedded llama.cpp takes no arguments and no chat template of their own."
+                f" Install llama-server and name it with {LLAMA_SERVER_VARIABLE}."
             )
-        if magic != _GGUF_MAGIC:
-            return f"{path} is not a GGUF model. Give the deployment a GGUF file."
-        return None
+        return unfit_settings("llamacpp", replica.settings) or _unfit_file(replica)
 
-    def fingerprint(self, replica: DesiredReplica) -> tuple[int, int, int] | None:
-        """Changes when the model's file does; None: it is not there."""
-        try:
-            stat = os.stat(replica.model_path)  # noqa: PTH116 - three figures of one call
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    def fingerprint(self, replica: DesiredReplica) -> object:
+        """Changes when the model's file does, or when llama-server is installed."""
+        return file_print(Path(replica.model_path)), self._server()
 
     def command(self, replica: DesiredReplica, room: Room) -> Command:
-        """The engine chooses a free port of the loopback address and tells it."""
         thread_count = threads(replica, room.cores, room.replicas)
-        arguments = [
-            *(sys.executable, "-m", "agent.engines.llamacpp_server"),
-            *("--model", replica.model_path),
-            *("--alias", replica.model_name),
-            *("--parallel", str(replica.parallel)),
-            *("--context", str(replica.context_tokens)),
-            *("--threads", str(thread_count)),
-        ]
-        if replica.embedding:
-            arguments.append("--embedding")
         environ = {
             API_KEY_VARIABLE: room.api_key,
             # Threads that spin while they wait take the cores from those that would end the wait.
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": str(thread_count),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": ",".join(replica.gpu_uuids),
         }
-        return Command(tuple(arguments), environ)
+        server = self._server()
+        if server is None:
+            return Command(_embedded(replica, thread_count), environ)
+        environ |= {PORT_VARIABLE: str(room.port), "LLAMA_API_KEY": room.api_key}
+        words = engine_arguments(replica, None, Place(port=room.port, threads=thread_count))
+        quiet = (sys.executable, "-m", "agent.engines.quiet_server")
+        return Command((*quiet, str(server), *words), environ)
 
     def end_reason(self, exit_code: int | None, log_tail: Sequence[str]) -> tuple[str, bool]:
-        """Why the process ended, for a person, and whether it would end the same way again."""
         if exit_code == EXIT_NOT_INSTALLED:
             return f"The engine llamacpp cannot be loaded on this node. {_INSTALL}", True
         if exit_code == EXIT_NOT_LOADED:
-            return f"The model does not load: {_first_error(log_tail)}.", True
+            said = _first_error(log_tail) or "llama.cpp gives no reason"
+            return f"The model does not load: {said}.", True
+        if exit_code == 1 and (said := _first_error(log_tail)):
+            return f"llama-server ended: {said}.", False
         return ended(exit_code), False
 
     def load(self, metrics: str) -> Load:
-        """Requests and counters."""
         figures = dict.fromkeys((*_RUNNING, *_PROGRESS, _CACHED), 0.0)
         figures |= sums(metrics, figures)
         return Load(
@@ -121,10 +118,46 @@ class LlamaCpp:
         )
 
     def properties(self, answer: Mapping[str, Any]) -> Properties:
-        """Slots and the context of one request, as the engine has them."""
         settings = answer.get("default_generation_settings")
         context_tokens = settings.get("n_ctx") if isinstance(settings, dict) else None
         return Properties(positive(answer.get("total_slots")), positive(context_tokens))
+
+    def _server(self) -> Path | None:
+        return program(LLAMA_SERVER_VARIABLE, "llama-server", self._environ)
+
+
+def _unfit_file(replica: DesiredReplica) -> str | None:
+    path = Path(replica.model_path)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_GGUF_MAGIC))
+    except OSError as error:
+        return (
+            f"The model file {path} cannot be read: {error.strerror}."
+            " Put it back, or give the deployment another model."
+        )
+    if magic != _GGUF_MAGIC:
+        return f"{path} is not a GGUF model. Give the deployment a GGUF file."
+    return None
+
+
+def _embedded(replica: DesiredReplica, thread_count: int) -> tuple[str, ...]:
+    """The engine chooses a free port of the loopback address and tells it."""
+    settings = replica.settings
+    arguments = [
+        *(sys.executable, "-m", "agent.engines.llamacpp_server"),
+        *("--model", replica.model_path),
+        *("--alias", replica.model_name),
+        *("--parallel", str(replica.parallel)),
+        *("--context", str(replica.context_tokens)),
+        *("--threads", str(thread_count)),
+    ]
+    layers = settings.gpu_layers if settings.gpu_layers is not None else -1
+    if settings.gpus:
+        arguments += ["--gpu-layers", str(layers)]
+    if replica.embedding:
+        arguments.append("--embedding")
+    return tuple(arguments)
 
 
 def threads(replica: DesiredReplica, cores: int, replicas: int) -> int:
@@ -138,7 +171,10 @@ def threads(replica: DesiredReplica, cores: int, replicas: int) -> int:
 
 
 def _first_error(log_tail: Sequence[str]) -> str:
-    """The first error of the last run in the log: the lines up to the end of the run before."""
+    """The first error of the last run in the log: the lines up to the end of the run before.
+
+    Empty: there is none.
+    """
     found = ""
     for line in reversed(log_tail):
         match = _ERROR_LINE.match(line)
@@ -146,4 +182,4 @@ def _first_error(log_tail: Sequence[str]) -> str:
             found = match[1].strip()
         elif found:
             break
-    return found.removesuffix(".") or "llama.cpp gives no reason"
+    return found.removesuffix(".")

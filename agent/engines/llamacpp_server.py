@@ -44,6 +44,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=4, help="requests worked on at once")
     parser.add_argument("--context", type=int, default=4096, help="tokens of one request")
     parser.add_argument("--threads", type=int, default=1, help="compute threads")
+    parser.add_argument(
+        "--gpu-layers", type=int, default=0, help="layers of the model on GPUs; -1: all"
+    )
     parser.add_argument("--embedding", action="store_true", help="serve vectors, not text")
     return parser.parse_args(argv)
 
@@ -63,6 +66,7 @@ def _listen(arguments: argparse.Namespace, api_key: str | None) -> object:
     params.fit_params = False  # what was asked for, or an error; never silently less
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads
+    params.n_gpu_layers = arguments.gpu_layers
     params.n_threads_http = arguments.parallel + _HTTP_THREADS_SPARE
     params.embedding = arguments.embedding
     if arguments.embedding:

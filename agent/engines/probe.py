@@ -71,9 +71,7 @@ class Engine:
         return self._kind.load((await self._get("/metrics")).decode(errors="replace"))
 
     async def healthy(self) -> bool:
-        """Whether it takes requests by now. A kind without a question for it always does."""
-        if self._kind.health_path is None:
-            return True
+        """Whether it takes requests by now."""
         try:
             await self._ask("GET", self._kind.health_path, None, _WATCH_S)
         except EngineUnfit:

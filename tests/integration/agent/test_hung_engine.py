@@ -41,7 +41,7 @@ async def test_it_is_killed_and_replaced_with_the_reason_shown(
     ):
         replicas = Replicas(
             processes=Processes(tmp_path / "engines", host.boot_id()),
-            kinds=known_kinds(),
+            kinds=known_kinds(os.environ),
             session=session,
             tasks=tasks,
             cores=1,

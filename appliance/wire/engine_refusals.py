@@ -45,24 +45,29 @@ _VLLM: Final[Mapping[str, str]] = {
             *("--trust-remote-code", "--middleware", "--tool-parser-plugin"),
             *("--reasoning-parser-plugin", "--io-processor-plugin", "--logits-processors"),
             *("--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--code-revision"),
-            *("--trust-request-chat-template",),
+            *("--trust-request-chat-template", "--model-class-overrides"),
         ),
         _CODE,
     ),
-    **dict.fromkeys(("--allowed-local-media-path", "--allowed-media-domains"), _FILES),
+    **dict.fromkeys(
+        ("--allowed-local-media-path", "--allowed-media-domains", "--tool-server"), _FILES
+    ),
     **dict.fromkeys(
         (
             *("--enable-log-requests", "--enable-log-outputs", "--enable-log-deltas"),
             *("--log-config-file", "--otlp-traces-endpoint", "--collect-detailed-traces"),
             *("--kv-events-config", "--kv-transfer-config", "--ec-transfer-config"),
-            "--enable-prompt-embeds",
+            *("--logging-config", "--log-level", "--log-error-stack", "--enable-trace-replay"),
+            *("--trust-request-mm-kwargs", "--weight-transfer-config", "--enable-prompt-embeds"),
         ),
         _LEAK,
     ),
     **dict.fromkeys(
-        ("--enable-tokenizer-info-endpoint", "--profiler-config", "--enable-offline-docs"), _OPEN
+        ("--enable-tokenizer-info-endpoint", "--profiler-config", "--enable-scale-out"), _OPEN
     ),
-    **dict.fromkeys(("--disable-log-stats", "--return-tokens-as-token-ids"), _BLIND),
+    **dict.fromkeys(
+        ("--disable-log-stats", "--tokens-only", "--return-tokens-as-token-ids"), _BLIND
+    ),
     **dict.fromkeys(("--revision", "--tokenizer-revision", "--download-dir"), _HUB),
     "--config": "what it says could not be checked; give its arguments here",
     "--model": "the deployment's own setting is --model",
@@ -74,6 +79,8 @@ _VLLM: Final[Mapping[str, str]] = {
     "--pipeline-parallel-size": "the deployment's own setting is --nodes",
     "-pp": "the deployment's own setting is --nodes",
     "--gpu-memory-utilization": "the deployment's own setting is --gpu-memory",
+    "--device-memory-utilization": "the deployment's own setting is --gpu-memory",
+    "--device-ids": "the appliance assigns the GPUs",
     "--enable-lora": "the deployment's own setting is --lora",
     "--lora-modules": "the deployment's own setting is --lora",
     "--enable-sleep-mode": "the deployment's own setting is --sleep",
@@ -180,6 +187,8 @@ _REFUSED: Final[Mapping[EngineKind, Mapping[str, str]]] = {
 _ABBREVIATE: Final = frozenset({"vllm", "sglang"})
 # Full flags of their own that a refused one begins with.
 _NOT_ABBREVIATIONS: Final = frozenset({"--tokenizer", "--lora", "--ssl", "--enable-log"})
+# Settings of vLLM's compiler that name a function to import.
+_CODE_BY_NAME: Final = ("_custom_pre_pass", "_custom_post_pass")
 _ABBREVIATION_CHARS_MIN: Final = 4
 
 
@@ -192,6 +201,9 @@ def refused_argument(engine: EngineKind, arguments: tuple[str, ...]) -> str | No
     for place, argument in enumerate(arguments):
         if len(argument) > ARGUMENT_CHARS_MAX or not argument.isprintable():
             return f"Argument {place + 1} is too long, or holds characters nobody can see."
+        inside = _inside(engine, argument)
+        if inside is not None:
+            return f"Argument {place + 1} sets {inside} within another: it is not passed on."
         flag = _flag(argument)
         if flag is None:
             if place == 0:
@@ -214,6 +226,17 @@ def _flag(argument: str) -> str | None:
         return flag
     # `--a.b c` sets one key of a JSON argument; underscores are hyphens; `--no-x` is x.
     return flag.split(".", 1)[0].replace("_", "-").lower()
+
+
+def _inside(engine: EngineKind, argument: str) -> str | None:
+    """A refused setting named within a JSON argument, or behind a dot; None: there is none."""
+    _, dot, path = argument.partition("=")[0].partition(".")
+    text = (path if dot and argument.startswith("--") else "") + argument.partition("{")[2]
+    words = set(re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)+", text.replace("-", "_").lower()))
+    for full, why in _REFUSED[engine].items():
+        if why in {_CODE, _READABLE, _LEAK} and full[2:].replace("-", "_") in words:
+            return full
+    return next((word for word in words if word.endswith(_CODE_BY_NAME)), None)
 
 
 def _why(engine: EngineKind, flag: str) -> str | None:

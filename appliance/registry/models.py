@@ -12,7 +12,7 @@ from appliance.registry.errors import AlreadyExists, InUse, InvalidValue
 from appliance.registry.names import check_model_name, column_of, only
 from appliance.registry.store import Change, Store
 from appliance.registry.weights import GGUF, Progress, Weights, read_off_loop
-from appliance.wire.agent import ModelFile
+from appliance.wire.agent import EngineKind, ModelFile
 from appliance.wire.engine import EngineSettings
 
 KIND: Final = "model"
@@ -32,7 +32,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probe_prompt: str = ""  # the golden prompt: what it must be able to answer once it is loaded
     probe_answer: str = ""  # what its answer must contain; "": any token will do
     gpu_memory_bytes: int | None = None  # that it needs, as the publisher says
-    settings: EngineSettings = EngineSettings()  # for a deployment that says nothing else
+    settings: dict[EngineKind, EngineSettings] = {}  # for deployments that say nothing else
 
 
 NO_FACTS: Final = ModelFacts()

@@ -43,6 +43,8 @@ _GENERATED: Final = "vllm:generation_tokens_total"
 _STEPS: Final = "vllm:iteration_tokens_total_count"
 _CACHE: Final = "vllm:kv_cache_usage_perc"
 _SLEEP: Final = "vllm:engine_sleep_state"
+_KV_CACHE: Final = "kv-cache-memory"
+_CPU_KV_CACHE_GIB: Final = "4"
 _LORA_RANK: Final = 16  # where an adapter does not say its own
 
 
@@ -118,6 +120,9 @@ class Vllm:
         if replica.settings.gpus == 0:
             threads = str(replica.threads or max(1, (room.cores - 1) // max(1, room.replicas)))
             environ |= {"OMP_NUM_THREADS": threads, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+            if not any(_KV_CACHE in argument for argument in replica.settings.arguments):
+                # Untold, it takes a share of all memory, as if nothing else ran on the host.
+                environ["VLLM_CPU_KVCACHE_SPACE"] = _CPU_KV_CACHE_GIB
         guard = () if _follows(replica) else ("--middleware", _GUARD)
         return Command((*self._serve(path, replica.model_path), *guard, *words), environ)
 

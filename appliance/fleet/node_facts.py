@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from appliance.domain.ids import NodeId
-from appliance.registry.nodes import NodeRow, Wish
+from appliance.registry.nodes import NodeRow
 from appliance.wire.agent import ReplicaReport
 from appliance.wire.gpu import Gpu, GpuState
 
@@ -25,14 +25,13 @@ class Door:
 class NodeFacts:
     """`engines` is empty when the node never spoke; then nothing else is known of it either."""
 
-    row: NodeRow
+    row: NodeRow  # its wish is the administrator's, or what the machine's nearing end makes of it
     ready: bool  # spoke lately and takes replicas
     lost: bool
     silent_s: float
     engines: frozenset[str] = frozenset()
     reports: Mapping[str, ReplicaReport] = field(default_factory=dict)
     door: Door | None = None  # None: it is this host
-    wish: Wish = "serving"  # the administrator's, or what the machine's nearing end makes of it
     failed: str = ""  # why nothing can run there, as its agent says
     gpus: tuple[Gpu, ...] = ()
     memory_bytes: int | None = None

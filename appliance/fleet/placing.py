@@ -125,8 +125,10 @@ def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
     against = []
     if node.lost:
         against.append("it is not heard of" if node.engines else "its agent never said hello")
-    elif node.wish != "serving":
-        against.append(f"it is in {node.wish}" if node.wish == "maintenance" else "it is draining")
+    elif node.row.wish != "serving":
+        against.append(
+            f"it is in {node.row.wish}" if node.row.wish == "maintenance" else "it is draining"
+        )
     elif node.failed:
         against.append(f"nothing can run there: {node.failed}")
     elif not node.ready:
@@ -135,7 +137,7 @@ def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
         against.append(f"it is in the region {node.row.region!r}, not {ask.region!r}")
     if ask.pins and node.row.id not in ask.pins:
         against.append("the deployment is pinned to other nodes")
-    if node.engines and str(ask.engine) not in node.engines:
+    if str(ask.engine) not in node.engines and (node.engines or not node.lost):
         against.append(f"it has no engine {ask.engine}")
     if ask.settings.nodes > 1 and node.door is None and not node.lost:
         against.append("other nodes know no address of it, and the replica spans nodes")

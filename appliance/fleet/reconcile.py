@@ -2,330 +2,275 @@
 
 Pure: rows of the registry, sessions and probes in; placements, desired replicas, targets and
 states out. Rules:
-- A replica stays on its node. It is placed anew only when its node was removed, takes no replicas
-  any more, or was silent for `moved_after_s`; and only onto a node that is ready, in the
-  deployment's region, and has the engine. The node with the fewest replicas takes it.
-- An engine that is ready serves, also while its successor of a newer generation is awaited.
-- The replicas of a lost node serve nobody, but stay wanted there: its engines may be well.
+- A replica stays on its node and its GPUs. The row is placed anew only when its node was removed,
+  is in maintenance, was silent for `moved_after_s`, or when its GPU failed under it; then where
+  `placing` finds the best place. What had a place keeps it while there is no better.
+- What must go while it serves is succeeded first, by a row of its own: `rollout`.
+- A suspended deployment keeps its places; one that was unloaded gives them away.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
-from appliance.domain.tls_names import replica_name
-from appliance.fleet.external import Endpoint, Health
+from appliance.fleet.estimate import Need
+from appliance.fleet.node_facts import NodeFacts, units
+from appliance.fleet.placing import Ask, choose
+from appliance.fleet.rollout import Steps, steps
+from appliance.fleet.room import Holding, Room
+from appliance.fleet.statuses import (
+    DeploymentStatus,
+    ExternalFacts,
+    ReplicaStatus,
+    deployment_status,
+    external_status,
+    replica_status,
+)
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
 from appliance.registry.generations import Generation
-from appliance.registry.nodes import NodeRow
-from appliance.registry.replicas import ReplicaRow
-from appliance.scheduler.replicas import ReplicaTarget
-from appliance.wire.agent import DesiredReplica, ReplicaReport
+from appliance.registry.replicas import ReplicaRow, Seat
+from appliance.wire.agent import DesiredReplica, Pipeline
 
-DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
-
-EXTERNAL_NODE: Final = "external"
 _CONTEXT_TOKENS_DEFAULT: Final = 4_096
-_ON_THE_WAY: Final = frozenset({"pending", "starting", "draining", "stopped"})
+# Where the processes of one replica meet. Engines listen there on their node's own network, so
+# neighbouring replicas need different ones.
+_MASTER_PORT: Final = 29_501
+_MASTER_PORTS: Final = 400
+
+GenerationKey = tuple[DeploymentId, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where the engines of a node on another host are reached: the address its agent speaks from.
+class Wanted:
+    """What the registry says. `needs` are estimates by generation; absent: nobody knows."""
 
-    `port` None: the node's door is not open.
-    """
-
-    node_id: NodeId
-    host: str
-    port: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """A node as far as its agent told. `engines` is empty when it never spoke."""
-
-    row: NodeRow
-    ready: bool  # spoke lately and takes replicas
-    lost: bool
-    silent_s: float
-    engines: frozenset[str] = frozenset()
-    reports: Mapping[str, ReplicaReport] = field(default_factory=dict)
-    door: Door | None = None  # None: it is this host
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalFacts:
-    """What is known of a deployment's external engine. `endpoint` None: `health` says why."""
-
-    endpoint: Endpoint | None
-    api_key: str | None
-    health: Health
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """One replica and its last report. `report` None: nothing was heard of it."""
-
-    row: ReplicaRow
-    node_name: str
-    state: str
-    reason: str
-    address: str | None = None
-    report: ReplicaReport | None = None
-    since_ns: int | None = None
-    door: Door | None = None  # in front of the engine, on another host
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentStatus:
-    state: DeploymentState
-    reason: str
-    replicas: tuple[ReplicaStatus, ...]
-    targets: tuple[ReplicaTarget, ...]  # may serve now
-    starting: int  # will serve without anybody's doing
+    deployments: Sequence[DeploymentRow]
+    replicas: Sequence[ReplicaRow]
+    generations: Mapping[GenerationKey, Generation]
+    needs: Mapping[GenerationKey, Need] = field(default_factory=dict)
+    unloaded: frozenset[DeploymentId] = frozenset()  # nobody asked for them for their `idle_s`
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    placements: Mapping[ReplicaId, NodeId | None]  # that differ from the registry's
+    placements: Mapping[ReplicaId, tuple[Seat, ...]]  # that differ from the registry's
     desired: Mapping[NodeId, tuple[DesiredReplica, ...]]
     deployments: Mapping[DeploymentId, DeploymentStatus]
+    successions: Sequence[tuple[DeploymentId, int]] = ()  # ordinals that get one more replica
+    removals: Sequence[ReplicaId] = ()
+    held: Mapping[NodeId, str] = field(default_factory=dict)  # why nodes cannot be emptied
+
+    @property
+    def changes(self) -> bool:
+        """Whether the registry is to be changed."""
+        return bool(self.placements or self.successions or self.removals)
 
 
 def plan(
-    deployments: Sequence[DeploymentRow],
-    replicas: Sequence[ReplicaRow],
-    generations: Mapping[tuple[DeploymentId, int], Generation],
+    wanted: Wanted,
     nodes: Mapping[NodeId, NodeFacts],
     external: Mapping[DeploymentId, ExternalFacts],
     moved_after_s: float,
 ) -> Plan:
     """Compare what is wanted with what is, for the whole fleet."""
-    wanted: dict[DeploymentId, list[ReplicaRow]] = {row.id: [] for row in deployments}
-    for replica in replicas:
-        if replica.deployment_id in wanted:
-            wanted[replica.deployment_id].append(replica)
-    load = Counter(replica.node_id for replica in replicas if replica.node_id is not None)
-    placements: dict[ReplicaId, NodeId | None] = {}
-    desired: dict[NodeId, list[DesiredReplica]] = {node_id: [] for node_id in nodes}
-    statuses: dict[DeploymentId, DeploymentStatus] = {}
-    for deployment in deployments:
-        rows = wanted[deployment.id]
+    planner = _Planner(wanted, nodes, moved_after_s)
+    for deployment in wanted.deployments:
         if deployment.engine is Engine.EXTERNAL:
-            statuses[deployment.id] = _external(deployment, rows, external.get(deployment.id))
-            continue
-        seen: list[ReplicaStatus] = []
-        for row in rows:
-            node_id, why = _place(deployment, row, nodes, load, moved_after_s)
-            if node_id != row.node_id:
-                placements[row.id] = node_id
-            if node_id is not None and not deployment.suspended:
-                desired[node_id].append(_desired(deployment, row, generations))
-            seen.append(_status(row, nodes.get(node_id) if node_id else None, why))
-        statuses[deployment.id] = _summary(deployment, seen)
-    return Plan(placements, {node: tuple(rows) for node, rows in desired.items()}, statuses)
+            rows = planner.rows(deployment)
+            facts = external.get(deployment.id)
+            planner.statuses[deployment.id] = external_status(deployment, rows, facts)
+        else:
+            planner.add(deployment)
+    return planner.plan()
 
 
-def _place(
-    deployment: DeploymentRow,
-    replica: ReplicaRow,
-    nodes: Mapping[NodeId, NodeFacts],
-    load: Counter[NodeId],
-    moved_after_s: float,
-) -> tuple[NodeId | None, str]:
-    """The node the replica belongs on; None with the reason when there is none."""
-    here = nodes.get(replica.node_id) if replica.node_id is not None else None
-    if here is not None and here.row.wish == "serving" and here.silent_s < moved_after_s:
-        return here.row.id, ""
-    if deployment.suspended:  # nothing of it runs: no reason to move it now
-        return replica.node_id if here is not None else None, ""
-    fit = [facts for facts in nodes.values() if _fits(deployment, facts)]
-    if fit:
-        best = min(fit, key=lambda facts: (load[facts.row.id], facts.row.name))
-        load[best.row.id] += 1
-        if here is not None:
-            load[here.row.id] -= 1
-        return best.row.id, ""
-    if here is not None and here.row.wish == "serving":
-        return here.row.id, ""  # nowhere better: it may come back
-    return None, _why_nowhere(deployment, nodes)
-
-
-def _fits(deployment: DeploymentRow, facts: NodeFacts) -> bool:
-    return (
-        facts.ready
-        and facts.row.region == deployment.region
-        and str(deployment.engine) in facts.engines
+def room_of(wanted: Wanted) -> Room:
+    """What all replicas were promised."""
+    return Room(
+        Holding(row, wanted.needs.get((row.deployment_id, row.generation)))
+        for row in wanted.replicas
+        if row.node_id is not None
     )
 
 
-def _why_nowhere(deployment: DeploymentRow, nodes: Mapping[NodeId, NodeFacts]) -> str:
-    ready = [facts for facts in nodes.values() if facts.ready]
-    if not ready and any(facts.row.wish != "serving" for facts in nodes.values()):
-        return "No node takes replicas. Resume one with `cic node resume`, or start an agent."
-    if not ready:
-        return "No node is ready. Start an agent with `cic agent`."
-    if not any(facts.row.region == deployment.region for facts in ready):
-        return f"No node in the region {deployment.region!r} is ready."
-    return (
-        f"No ready node can run the engine {deployment.engine}."
-        " Install it there and restart the agent."
-    )
-
-
-def _desired(
-    deployment: DeploymentRow,
-    replica: ReplicaRow,
-    generations: Mapping[tuple[DeploymentId, int], Generation],
-) -> DesiredReplica:
-    generation = generations[deployment.id, replica.generation]
-    return DesiredReplica(
-        replica_id=replica.id,
+def ask_of(deployment: DeploymentRow, generation: Generation, need: Need | None) -> Ask:
+    """What a replica of that generation is to be given a place for."""
+    return Ask(
         deployment_id=deployment.id,
-        generation=replica.generation,
-        engine=deployment.engine.value,
-        model_name=deployment.name,
-        model_path=generation.model_path,
-        parallel=generation.parallel,
-        context_tokens=generation.context_tokens or _CONTEXT_TOKENS_DEFAULT,
-        embedding=generation.embedding,
+        engine=deployment.engine,
+        region=deployment.region,
         settings=generation.settings,
-        gpu_uuids=replica.gpu_uuids,
+        need=need,
+        pins=deployment.pins,
+        model_digest=generation.model_digest,
     )
 
 
-def _status(replica: ReplicaRow, node: NodeFacts | None, why_nowhere: str) -> ReplicaStatus:
-    if node is None:
-        return ReplicaStatus(replica, "", "pending", why_nowhere)
-    report = node.reports.get(replica.id)
-    name = node.row.name
-    if node.lost:
-        reason = (
-            f"The agent of the node {name!r} was not heard for {node.silent_s:.0f} s."
-            " Start it there: `cic agent`, or `cic serve --with-agent` on the appliance's host."
+class _Planner:
+    """One plan under way."""
+
+    def __init__(
+        self, wanted: Wanted, nodes: Mapping[NodeId, NodeFacts], moved_after_s: float
+    ) -> None:
+        self._wanted = wanted
+        self._nodes = nodes
+        self._moved_after_s = moved_after_s
+        self._room = room_of(wanted)
+        self._draining = {n for n, facts in nodes.items() if facts.row.wish == "draining"}
+        self._rows: dict[DeploymentId, list[ReplicaRow]] = {}
+        for row in wanted.replicas:
+            self._rows.setdefault(row.deployment_id, []).append(row)
+        self._placements: dict[ReplicaId, tuple[Seat, ...]] = {}
+        self._desired: dict[NodeId, list[DesiredReplica]] = {node_id: [] for node_id in nodes}
+        self._steps: dict[DeploymentId, Steps] = {}
+        self._held: dict[NodeId, str] = {}
+        self.statuses: dict[DeploymentId, DeploymentStatus] = {}
+
+    def rows(self, deployment: DeploymentRow) -> Sequence[ReplicaRow]:
+        return self._rows.get(deployment.id, ())
+
+    def add(self, deployment: DeploymentRow) -> None:
+        unloaded = deployment.id in self._wanted.unloaded
+        seen: list[ReplicaStatus] = []
+        for row in self.rows(deployment):
+            seats, why = self._place(deployment, row, unloaded=unloaded)
+            placed = row
+            if seats != row.seats:
+                self._placements[row.id] = seats
+                placed = _seated(row, seats)
+            if not deployment.suspended:
+                self._desire(deployment, placed, asleep=unloaded)
+            seen.append(replica_status(placed, self._nodes, why))
+        done = steps(deployment, seen, self._draining, self._why_no_room(deployment))
+        self._steps[deployment.id] = done
+        for node_id in done.held:
+            self._held.setdefault(node_id, f"{deployment.name} stays: {done.blocked}")
+        progress = _progress(deployment, seen, done)
+        self.statuses[deployment.id] = deployment_status(
+            deployment, seen, unloaded=unloaded, progress=progress
         )
-        return ReplicaStatus(replica, name, "unreachable", reason, report=report)
-    if report is None:
-        return ReplicaStatus(replica, name, "pending", "The node has not begun with it yet.")
-    address = None if report.port is None else f"{report.host}:{report.port}"
-    state, reason = report.state, report.reason
-    if node.door is not None:
-        port = node.door.port
-        address = None if address is None or port is None else _written(node.door.host, port)
-        if state == "ready" and port is None:
-            state, reason = "starting", "The node's door is not open yet."
-    return ReplicaStatus(
-        replica, name, state, reason, address, report, report.started_ns, node.door
-    )
 
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _summary(deployment: DeploymentRow, seen: Sequence[ReplicaStatus]) -> DeploymentStatus:
-    targets = tuple(_target(deployment, status) for status in seen if status.state == "ready")
-    if deployment.suspended:
-        return DeploymentStatus("suspended", "", tuple(seen), (), 0)
-    # A replica that waits before its next start comes by itself, so clients shall wait for it too.
-    starting = sum(
-        1 for s in seen if s.node_name and (s.state in _ON_THE_WAY or s.state == "backoff")
-    )
-    state, reason = _state(seen)
-    return DeploymentStatus(state, reason, tuple(seen), targets, starting)
-
-
-def _state(seen: Sequence[ReplicaStatus]) -> tuple[DeploymentState, str]:
-    if not seen:
-        return "pending", "No replicas are wanted."
-    missing = [status for status in seen if status.state != "ready"]
-    if not missing:
-        return "ready", ""
-    reason = next((status.reason for status in missing if status.reason), "")
-    if len(missing) < len(seen):
-        return (
-            "degraded",
-            f"{len(seen) - len(missing)} of {len(seen)} replicas serve. {reason}".strip(),
+    def plan(self) -> Plan:
+        return Plan(
+            self._placements,
+            {node: tuple(rows) for node, rows in self._desired.items()},
+            self.statuses,
+            [(d, ordinal) for d, done in self._steps.items() for ordinal in done.successions],
+            [replica_id for done in self._steps.values() for replica_id in done.removals],
+            self._held,
         )
-    states = {status.state for status in missing}
-    if "starting" in states or "draining" in states:
-        first = next(s.reason for s in missing if s.state in {"starting", "draining"})
-        return "starting", first
-    if states & {"failed", "backoff", "unreachable"}:
-        bad = {"failed", "backoff", "unreachable"}
-        return "failed", next((s.reason for s in missing if s.state in bad and s.reason), reason)
-    if any(status.node_name for status in missing):
-        return "starting", reason
-    return "pending", reason
+
+    def _place(
+        self, deployment: DeploymentRow, row: ReplicaRow, *, unloaded: bool
+    ) -> tuple[tuple[Seat, ...], str]:
+        """Where the replica belongs; () with the reason when that is nowhere."""
+        known = row.seats if all(seat.node_id in self._nodes for seat in row.seats) else ()
+        if unloaded and not self._generation(row).settings.sleep:
+            self._room.give(row.id)
+            return (), "It is unloaded."
+        if known and not self._must_move(row):
+            return known, ""
+        # Nothing of it runs: no reason to move it now. And what is to be replaced anyway stays.
+        if deployment.suspended or unloaded or row.generation < deployment.generation:
+            return known, ""
+        need = self._wanted.needs.get((deployment.id, row.generation))
+        ask = ask_of(deployment, self._generation(row), need)
+        choice = choose(ask, self._nodes, self._room.without(row.id))
+        if choice.seats:
+            self._room.give(row.id)
+            self._room.take(Holding(_seated(row, choice.seats), need))
+            return choice.seats, ""
+        if known and not self._in_maintenance(known):
+            return known, ""  # nowhere better: it may come back
+        self._room.give(row.id)
+        return (), choice.reason
+
+    def _must_move(self, row: ReplicaRow) -> bool:
+        return self._in_maintenance(row.seats) or any(
+            self._nodes[seat.node_id].silent_s >= self._moved_after_s
+            or self._broken(row, seat, self._nodes[seat.node_id])
+            for seat in row.seats
+        )
+
+    def _in_maintenance(self, seats: Iterable[Seat]) -> bool:
+        return any(self._nodes[seat.node_id].row.wish == "maintenance" for seat in seats)
+
+    def _broken(self, row: ReplicaRow, seat: Seat, node: NodeFacts) -> bool:
+        """Whether its node or its GPUs failed under it, and it with them."""
+        report = node.reports.get(row.id)
+        if node.lost or (report is not None and report.state in {"ready", "draining"}):
+            return False
+        if node.failed:
+            return True
+        sound = {unit.uuid for unit in units(node) if unit.state in {"ok", "degraded"}}
+        return bool(node.gpus) and not sound.issuperset(seat.gpu_uuids)
+
+    def _generation(self, row: ReplicaRow) -> Generation:
+        return self._wanted.generations[row.deployment_id, row.generation]
+
+    def _why_no_room(self, deployment: DeploymentRow) -> Callable[[Sequence[ReplicaId]], str]:
+        def why(gone: Collection[ReplicaId]) -> str:
+            key = deployment.id, deployment.generation
+            need = self._wanted.needs.get(key)
+            ask = ask_of(deployment, self._wanted.generations[key], need)
+            return choose(ask, self._nodes, self._room.without(*gone)).reason
+
+        return why
+
+    def _desire(self, deployment: DeploymentRow, row: ReplicaRow, *, asleep: bool) -> None:
+        """One process on each of its nodes."""
+        generation = self._generation(row)
+        master = self._nodes[row.seats[0].node_id].door if row.seats else None
+        for rank, seat in enumerate(row.seats):
+            pipeline = None
+            if len(row.seats) > 1:
+                if master is None:
+                    return  # no other node knows where its first one is
+                pipeline = Pipeline(
+                    rank=rank,
+                    nodes=len(row.seats),
+                    master_host=master.host,
+                    master_port=_MASTER_PORT + int(row.id[-8:], 16) % _MASTER_PORTS,
+                )
+            self._desired[seat.node_id].append(
+                DesiredReplica(
+                    replica_id=row.id,
+                    deployment_id=deployment.id,
+                    generation=row.generation,
+                    engine=deployment.engine.value,
+                    model_name=deployment.name,
+                    model_path=generation.model_path,
+                    parallel=generation.parallel,
+                    context_tokens=generation.context_tokens or _CONTEXT_TOKENS_DEFAULT,
+                    embedding=generation.embedding,
+                    settings=generation.settings,
+                    gpu_uuids=seat.gpu_uuids,
+                    pipeline=pipeline,
+                    asleep=asleep,
+                )
+            )
 
 
-def _target(deployment: DeploymentRow, status: ReplicaStatus) -> ReplicaTarget:
-    report = status.report
-    assert report is not None  # only a report makes a replica ready
-    assert report.host is not None  # the session refuses a ready replica without an address
-    assert report.port is not None
-    host, port, server_name = report.host, report.port, None
-    if status.door is not None:
-        assert status.door.port is not None  # without it the replica is not ready
-        host, port = status.door.host, status.door.port
-        server_name = replica_name(status.row.id, status.door.node_id)
-    return ReplicaTarget(
-        replica_id=status.row.id,
-        deployment_id=deployment.id,
-        node_name=status.node_name,
-        host=host,
-        port=port,
-        tls=server_name is not None,
-        server_name=server_name,
-        base_path="",
-        api_key=report.api_key,
-        upstream_model=deployment.upstream_model,
-        slots=report.slots,
-        tokens_per_s=report.tokens_per_s,
-        context_tokens=report.context_tokens,
-        operations=deployment.operations,
+def _seated(row: ReplicaRow, seats: Sequence[Seat]) -> ReplicaRow:
+    if not seats:
+        return replace(row, node_id=None, gpu_uuids=(), followers=())
+    first = seats[0]
+    return replace(
+        row, node_id=first.node_id, gpu_uuids=first.gpu_uuids, followers=tuple(seats[1:])
     )
 
 
-def _external(
-    deployment: DeploymentRow, rows: Sequence[ReplicaRow], facts: ExternalFacts | None
-) -> DeploymentStatus:
-    """An external engine is one replica, its URL, however many are asked for."""
-    if deployment.suspended:
-        return DeploymentStatus("suspended", "", (), (), 0)
-    if not rows:
-        return DeploymentStatus("pending", "No replicas are wanted.", (), (), 0)
-    row = rows[0]
-    health = Health() if facts is None else facts.health
-    endpoint = None if facts is None else facts.endpoint
-    address = None if endpoint is None else f"{endpoint.host}:{endpoint.port}"
-    state: DeploymentState
-    if not health.asked:
-        state, reason = "starting", "Asking the engine for the first time."
-    else:
-        state, reason = ("ready", "") if health.ready else ("failed", health.reason)
-    status = ReplicaStatus(row, EXTERNAL_NODE, state, reason, address, since_ns=health.since_ns)
-    targets: tuple[ReplicaTarget, ...] = ()
-    if facts is not None and endpoint is not None and state == "ready":
-        targets = (
-            ReplicaTarget(
-                replica_id=row.id,
-                deployment_id=deployment.id,
-                node_name=EXTERNAL_NODE,
-                host=endpoint.host,
-                port=endpoint.port,
-                tls=endpoint.tls,
-                base_path=endpoint.base_path,
-                api_key=facts.api_key,
-                upstream_model=deployment.upstream_model,
-                slots=None,
-                tokens_per_s=None,
-                context_tokens=deployment.context_tokens,
-                operations=deployment.operations,
-            ),
-        )
-    return DeploymentStatus(state, reason, (status,), targets, int(state == "starting"))
+def _progress(deployment: DeploymentRow, seen: Sequence[ReplicaStatus], done: Steps) -> str:
+    """How far a change has come, and why no further; "" when nothing changes."""
+    newest = deployment.generation
+    old = [s for s in seen if s.row.generation < newest]
+    if not old:
+        return done.blocked
+    new = [s for s in seen if s.row.generation == newest]
+    ready = sum(s.state == "ready" for s in new)
+    stuck = next((s.reason for s in new if s.state in {"failed", "backoff"} and s.reason), "")
+    stuck = stuck or next((s.reason for s in new if not s.node_name), "")
+    text = f"Generation {newest}: {ready} of {deployment.replicas} replicas serve."
+    return f"{text} {stuck or done.blocked}".strip()

@@ -7,7 +7,7 @@ again whenever anything did, and hands the scheduler's effects to whoever applie
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,25 +18,18 @@ from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
 from appliance.fleet.fault_board import FaultBoard
+from appliance.fleet.node_facts import Door, NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, handed_over, wish_under
-from appliance.fleet.reconcile import (
-    DeploymentStatus,
-    Door,
-    ExternalFacts,
-    NodeFacts,
-    Plan,
-    plan,
-)
+from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
-from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
+from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
+from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view, worst_part
 from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
-from appliance.registry.generations import Generation
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
-from appliance.registry.replicas import ReplicaRow, Seat
 from appliance.registry.snapshot import Snapshot
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.tickets import DeploymentView, Effects, ReplicaView
@@ -101,9 +94,7 @@ class Fleet:
         self._wake = asyncio.Event()
         self._stale = True  # the registry changed since it was read
         self._reloading = asyncio.Lock()
-        self._deployments: Sequence[DeploymentRow] = ()
-        self._replicas: Sequence[ReplicaRow] = ()
-        self._generations: Mapping[tuple[DeploymentId, int], Generation] = {}
+        self._wanted = Wanted((), (), {})
         self._nodes: Mapping[NodeId, NodeRow] = {}
         self._external: Mapping[DeploymentId, Target | str] = {}  # str: why it cannot be asked
         self._plan = Plan({}, {}, {})
@@ -165,11 +156,12 @@ class Fleet:
             news = True
         if news:
             self._replan()
-            if self._plan.placements:
+            if self._plan.changes:
                 self._look_again()
         if self._faults.hear(NodeId(heartbeat.node_id), heartbeat.health):
             self._look_again()
-        elsewhere = {r.id for r in self._replicas if r.node_id not in {None, heartbeat.node_id}}
+        rows = self._wanted.replicas
+        elsewhere = {r.id for r in rows if r.node_id not in {None, heartbeat.node_id}}
         for count in heartbeat.counts:
             if count.replica_id in elsewhere:
                 continue  # a node counts for its own replicas alone
@@ -202,6 +194,11 @@ class Fleet:
         """Every node whose agent has said hello, by name."""
         seen = {row.name: self.node(node_id) for node_id, row in self._nodes.items()}
         return {name: node for name, node in seen.items() if node is not None}
+
+    def node_named(self, name: str) -> FleetNode | None:
+        """The node of that name; None: there is none, or its agent has not said hello."""
+        found = next((row.id for row in self._nodes.values() if row.name == name), None)
+        return None if found is None else self.node(found)
 
     def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
         """Every deployment as planned last, for readiness and metrics."""
@@ -236,15 +233,20 @@ class Fleet:
         self._replan()
         await self._notices.record()
         await self._faults.record()
-        for replica_id, node_id in self._plan.placements.items():
-            await self._place(replica_id, node_id)
+        await self._carry_out(self._plan)
 
-    async def _place(self, replica_id: ReplicaId, node_id: NodeId | None) -> None:
-        try:
-            seats = () if node_id is None else (Seat(node_id),)
-            await self._registry.replicas.place(ACTOR, replica_id, seats)
-        except CrossLogicError as error:  # it was removed meanwhile; the next plan knows
-            log.info("replica not placed", extra={"replica_id": replica_id, "why": str(error)})
+    async def _carry_out(self, made: Plan) -> None:
+        """Write down what was planned. What is refused was overtaken; the next plan knows."""
+        replicas = self._registry.replicas
+        for replica_id, seats in made.placements.items():
+            with _overtaken(replica_id):
+                await replicas.place(ACTOR, replica_id, seats)
+        # First what makes room: where one follows the other, the second waits for it anyway.
+        for replica_id in made.removals:
+            with _overtaken(replica_id):
+                await replicas.remove(ACTOR, replica_id)
+        for deployment_id, ordinal in made.successions:
+            await replicas.succeed(ACTOR, deployment_id, ordinal)
 
     async def _reload(self) -> None:
         """Read what is wanted, if that changed since. Returns when what is known is up to date."""
@@ -272,8 +274,8 @@ class Fleet:
             self._sessions.forget(node_id)
             self._faults.forget(node_id)
             self._notices.forget(node_id)
-        self._deployments, self._replicas = deployments, replicas
-        self._generations = {(g.deployment_id, g.number): g for g in generations}
+        by_number = {(g.deployment_id, g.number): g for g in generations}
+        self._wanted = Wanted(deployments, replicas, by_number)
         self._nodes, self._external = nodes, external
         self._prober.watch({d: t for d, t in external.items() if isinstance(t, Target)})
         self._replan()
@@ -292,9 +294,7 @@ class Fleet:
     def _replan(self) -> None:
         now_s = self._clock.monotonic_s()
         self._plan = plan(
-            self._deployments,
-            self._replicas,
-            self._generations,
+            self._wanted,
             {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()},
             {d: self._external_facts(d, target) for d, target in self._external.items()},
             self._settings.node_lost_s * _MOVED_AFTER,
@@ -312,12 +312,19 @@ class Fleet:
         lost = self._sessions.lost(row.id, now_s)
         return NodeFacts(
             row=row,
-            ready=session is not None and not lost and row.wish == "serving",
+            ready=session is not None
+            and not lost
+            and row.wish == "serving"
+            and not _failed(session),
             lost=lost,
             silent_s=self._sessions.silent_s(row.id, now_s),
             engines=frozenset(session.hello.engines) if session else frozenset(),
             door=_door(session),
             reports={r.replica_id: r for r in session.reports} if session else {},
+            failed=_failed(session),
+            gpus=() if session is None else session.gpus,
+            memory_bytes=None if session is None else session.hello.memory_bytes,
+            score=100 if session is None or session.health is None else session.health.score,
         )
 
     def _external_facts(self, deployment_id: DeploymentId, target: Target | str) -> ExternalFacts:
@@ -359,6 +366,21 @@ class Fleet:
             for deployment in self._scheduler.view(self._clock.monotonic_s())
             for replica in deployment.replicas
         }
+
+
+@contextlib.contextmanager
+def _overtaken(replica_id: ReplicaId) -> Iterator[None]:
+    try:
+        yield
+    except CrossLogicError as error:  # it was removed meanwhile
+        log.info("replica not changed", extra={"replica_id": replica_id, "why": str(error)})
+
+
+def _failed(session: Session | None) -> str:
+    """Why nothing can run on a node, as its agent judges; "" when something can."""
+    if session is None or session.health is None or session.health.state != "failed":
+        return ""
+    return worst_part(session.health)
 
 
 def _door(session: Session | None) -> Door | None:

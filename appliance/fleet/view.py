@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from appliance.domain.clock import iso
 from appliance.domain.ids import ReplicaId
-from appliance.fleet.reconcile import DeploymentStatus, ReplicaStatus
 from appliance.fleet.sessions import Session
+from appliance.fleet.statuses import DeploymentStatus, ReplicaStatus
 from appliance.registry.nodes import Wish
 from appliance.scheduler.tickets import ReplicaView
 from appliance.wire.agent import PreemptionNotice
@@ -67,7 +67,8 @@ def node_view(
         engines=session.hello.engines,
         last_seen_at=iso(session.seen_ns),
         notice=notice,
-        reason=_ending(notice) or (_worst(session.health) if state in {"ready", "failed"} else ""),
+        reason=_ending(notice)
+        or (worst_part(session.health) if state in {"ready", "failed"} else ""),
         gpu_figures=session.gpus,
         driver=session.driver,
         health=session.health,
@@ -83,9 +84,9 @@ def _ending(notice: PreemptionNotice | None) -> str:
     return f"{by} that this machine ends at {iso(notice.at_ns)}{why}."
 
 
-def _worst(health: NodeHealth | None) -> str:
+def worst_part(health: NodeHealth | None) -> str:
     """Why a node is not in good health; "" when it is."""
-    if health is None or health.state == "ok":
+    if health is None or health.state == "ok" or not health.parts:
         return ""
     return min(health.parts, key=lambda part: part.score).reason
 
@@ -111,4 +112,6 @@ def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:
         tokens_per_s=None if report is None else report.tokens_per_s,
         requests_running=None if scheduled is None else scheduled.running,
         since=None if status.since_ns is None else iso(status.since_ns),
+        generation=status.row.generation,
+        gpus=list(status.row.gpu_uuids),
     )

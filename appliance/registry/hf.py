@@ -127,9 +127,20 @@ def _header(config: dict[str, Any]) -> Header:
         raise NotAModelFolder(f"its {CONFIG} does not say which architecture it has (model_type)")
     parts = [config, *(config[part] for part in _TEXT_PARTS if isinstance(config.get(part), dict))]
     contexts = [part[key] for part in parts for key in _CONTEXTS if isinstance(part.get(key), int)]
+
+    def count(*keys: str) -> int | None:
+        found = (part[key] for part in parts for key in keys if isinstance(part.get(key), int))
+        return next((value for value in found if value > 0), None)
+
+    heads, width = count("num_attention_heads"), count("hidden_size")
+    head_length = count("head_dim") or (None if heads is None or width is None else width // heads)
     return Header(
         architecture=architecture,
         name="",
         context_tokens=next((context for context in contexts if context > 0), None),
         split_count=1,
+        layers=count("num_hidden_layers"),
+        kv_heads=count("num_key_value_heads") or heads,
+        key_length=head_length,
+        value_length=head_length,
     )

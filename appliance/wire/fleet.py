@@ -10,7 +10,9 @@ from appliance.wire.gpu import Driver, NodeHealth
 
 EngineName = Literal["llamacpp", "vllm", "sglang", "external"]
 # retiring: the secret of before a rotation is still accepted.
-DeploymentState = Literal["pending", "starting", "ready", "degraded", "failed", "suspended"]
+DeploymentState = Literal[
+    "pending", "starting", "ready", "degraded", "failed", "suspended", "unloaded"
+]
 # joining: expected, its agent never said hello · draining: an administrator, or a notice that the
 # machine ends, wants it empty, and something still runs · maintenance: wanted empty, and it is
 # unreachable: its agent is silent · failed: its agent says that nothing can run there
@@ -61,6 +63,9 @@ class Replica(Message, frozen=True):
     tokens_per_s: float | None
     requests_running: int | None
     since: str | None
+    generation: int = 1
+    # UUIDs of GPUs or slices it was given.
+    gpus: list[str] = msgspec.field(default_factory=list)
 
 
 class Deployment(Message, frozen=True):

@@ -85,8 +85,10 @@ class Node:
         )
 
     def replica(self, deployment_id: DeploymentId) -> Replica | None:
+        """Its only one; while it is replaced, the newer."""
         seen = self.fleet.deployment(deployment_id)
-        return seen.replicas[0] if seen is not None and seen.replicas else None
+        replicas = () if seen is None else seen.replicas
+        return max(replicas, key=lambda replica: replica.generation, default=None)
 
     def target(self, deployment_id: DeploymentId) -> ReplicaTarget:
         (target,) = self.fleet.statuses()[deployment_id].targets
@@ -126,9 +128,9 @@ class Node:
             if host.process_environ(pid).get(OWNER_VARIABLE) == owner and alive(pid)
         ]
 
-    async def until_no_engines(self) -> None:
+    async def until_no_engines(self, *but: int | None) -> None:
         async with asyncio.timeout(WAIT_S):
-            while self.engine_processes():  # noqa: ASYNC110 - other people's processes tell nobody
+            while set(self.engine_processes()) - set(but):  # noqa: ASYNC110 - other people's processes tell nobody
                 await asyncio.sleep(0.02)
 
 

@@ -149,7 +149,7 @@ async def test_requests_under_way_end_before_the_engine_does(node: Node, chat_mo
     assert answer["usage"]["completion_tokens"] == 900
     after = await node.until(row.id, lambda replica: replica.slots == 3)
     assert after.state == "ready"
-    assert node.engine_processes() == [after.pid]
+    await node.until_no_engines(after.pid)
 
 
 async def test_a_model_that_cannot_work_is_failed_with_the_reason_until_it_can(
@@ -160,19 +160,24 @@ async def test_a_model_that_cannot_work_is_failed_with_the_reason_until_it_can(
     content = chat_model.read_bytes()  # noqa: ASYNC240 - half a megabyte, and nobody waits
     model.write_bytes(content)
     row = await node.deploy(model)
-    await node.until_ready(row.id)
+    before = await node.until_ready(row.id)
     # The header is right and the weights are cut off: only llama.cpp itself can tell.
     model.write_bytes(content[: len(content) // 2])
     await node.registry.deployments.update("test", row.id, parallel=1)
     replica = await node.until(row.id, lambda replica: replica.state == "failed")
     assert "does not load" in replica.reason
+    seen = node.fleet.deployment(row.id)
+    assert seen is not None
+    assert (seen.state, seen.replicas[0]) == ("ready", before), "what serves goes on"
+    assert "does not load" in seen.reason
     model.unlink()
     await node.registry.deployments.update("test", row.id, parallel=2)
     replica = await node.until(row.id, lambda replica: "cannot be read" in replica.reason)
     assert replica.state == "failed"
-    assert node.engine_processes() == []
+    assert node.engine_processes() == [before.pid]
     model.write_bytes(content)
-    await node.until_ready(row.id)
+    after = await node.until_ready(row.id)
+    await node.until_no_engines(after.pid)
 
 
 @pytest.mark.parametrize("how", ["parent dies", "second agent"])

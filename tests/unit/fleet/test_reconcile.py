@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from appliance.domain.ids import DeploymentId, ModelId, NodeId, ReplicaId
 from appliance.domain.usage import Operation
 from appliance.fleet.external import Endpoint, Health
-from appliance.fleet.reconcile import DeploymentStatus, ExternalFacts, NodeFacts, Plan, plan
+from appliance.fleet.node_facts import NodeFacts
+from appliance.fleet.reconcile import Plan, Wanted, plan
+from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
 from appliance.registry.generations import Generation
@@ -100,14 +102,20 @@ def planned(
     external: Mapping[DeploymentId, ExternalFacts] | None = None,
 ) -> tuple[Plan, DeploymentStatus]:
     made = plan(
-        [row or deployment()],
-        rows,
-        GENERATIONS,
+        Wanted([row or deployment()], rows, GENERATIONS),
         {n.row.id: n for n in nodes},
         external or {},
         MOVED_AFTER_S,
     )
     return made, made.deployments[D1]
+
+
+def placed(made: Plan) -> dict[str, str | None]:
+    """The nodes of those that are to be placed anew."""
+    return {
+        replica_id: seats[0].node_id if seats else None
+        for replica_id, seats in made.placements.items()
+    }
 
 
 def where(made: Plan) -> dict[str, list[str]]:
@@ -117,7 +125,7 @@ def where(made: Plan) -> dict[str, list[str]]:
 def test_replicas_go_to_the_node_with_the_fewest() -> None:
     made, status = planned(replicas(4), node("a"), node("b"))
     assert where(made) == {"a": ["rep_0", "rep_2"], "b": ["rep_1", "rep_3"]}
-    assert made.placements == {"rep_0": "a", "rep_1": "b", "rep_2": "a", "rep_3": "b"}
+    assert placed(made) == {"rep_0": "a", "rep_1": "b", "rep_2": "a", "rep_3": "b"}
     assert (status.state, status.starting) == ("starting", 4)
 
 
@@ -155,7 +163,7 @@ def test_a_lost_node_serves_nobody_but_its_engines_stay_wanted() -> None:
 def test_a_node_lost_for_long_gives_its_replicas_to_another_if_there_is_one() -> None:
     lost = node("a", report("rep_0"), silent_s=MOVED_AFTER_S + 1)
     made, _ = planned(replicas(1, on="a"), lost, node("b"))
-    assert made.placements == {"rep_0": "b"}
+    assert placed(made) == {"rep_0": "b"}
     assert where(made) == {"a": [], "b": ["rep_0"]}
     alone, _ = planned(replicas(1, on="a"), lost)
     assert not alone.placements
@@ -165,9 +173,9 @@ def test_a_node_lost_for_long_gives_its_replicas_to_another_if_there_is_one() ->
 def test_a_suspended_node_gives_its_replicas_away() -> None:
     resting = node("a", report("rep_0"), suspended=True)
     made, _ = planned(replicas(1, on="a"), resting, node("b"))
-    assert made.placements == {"rep_0": "b"}
+    assert placed(made) == {"rep_0": "b"}
     alone, status = planned(replicas(1, on="a"), resting)
-    assert alone.placements == {"rep_0": None}
+    assert placed(alone) == {"rep_0": None}
     assert where(alone) == {"a": []}
     assert status.state == "pending"
 
@@ -266,7 +274,7 @@ def test_every_replica_is_wanted_on_one_node_at_the_most_and_planning_again_chan
     wanted = [replica for desired in where(made).values() for replica in desired]
     assert len(wanted) == len(set(wanted))
     assert len(status.replicas) == len(rows)
-    settled = [replace(row, node_id=made.placements.get(row.id, row.node_id)) for row in rows]
+    settled = [replace(row, node_id=placed(made).get(row.id, row.node_id)) for row in rows]
     again, _ = planned(settled, *nodes)
     assert not again.placements
     assert where(again) == where(made)

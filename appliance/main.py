@@ -36,6 +36,7 @@ from appliance.manifests.engine_counts import EngineTally
 from appliance.manifests.lines import Salts
 from appliance.metering.ledger import Ledger
 from appliance.metering.reader import LedgerReader
+from appliance.modelpacks.store import PackDesk
 from appliance.own_books import OwnBooks
 from appliance.registry.registry import Registry, open_database
 from appliance.scheduler.scheduler import Scheduler
@@ -165,6 +166,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         clock=clock,
         sync=sync,
         manifests=manifest_service(home, sealer, clock),
+        packs=PackDesk(registry, home.models, home.pack_key_file),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

@@ -8,6 +8,7 @@ import msgspec
 
 from appliance.admin.ports import LimitUsage, LiveState, ManifestSource, SyncPort, UsageSource
 from appliance.domain.clock import Clock
+from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
 from appliance.wire.admin import SEQ_MAX
 
@@ -34,6 +35,7 @@ class Services:
     clock: Clock
     sync: SyncPort
     manifests: ManifestSource
+    packs: PackDesk
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,17 @@ out of that state is never refused.
 
 from typing import Any, Final
 
-from appliance.admin import deployments, gpus, keys, manifests, nodes, site, sync, tenants
+from appliance.admin import (
+    deployments,
+    gpus,
+    keys,
+    manifests,
+    model_packs,
+    nodes,
+    site,
+    sync,
+    tenants,
+)
 from appliance.admin.calls import (
     Cascade,
     CascadeInTenant,
@@ -143,6 +153,7 @@ _MODELS: Final = (
         status=201,
         grows=True,
     ),
+    *model_packs.ROUTES,
     Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, fleet.Model),
     Route(
         *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, fleet.Model),

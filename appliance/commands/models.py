@@ -6,6 +6,12 @@ import click
 
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.context import absolute
+from appliance.commands.model_packs import (
+    import_pack,
+    list_catalogue,
+    pack_model,
+    sweep_store,
+)
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, progress
 from appliance.wire.command import Invocation
@@ -37,14 +43,18 @@ def model() -> None:
 
 @model.command("create")
 @click.argument("name", required=False)
-@click.option("--path", required=True, help="The file with the weights, on the appliance's host.")
+@click.option(
+    "--path",
+    required=True,
+    help="A .gguf file, or a folder with safetensors, on the appliance's host.",
+)
 @click.option("--family", default="", help="For people: llama, qwen, …")
 @click.option("--licence", default="", help="For people: Apache-2.0, …")
 @click.pass_obj
 def create_model(
     invocation: Invocation, name: str | None, path: str, family: str, licence: str
 ) -> None:
-    """Register a model's file: it is read and hashed. NAME defaults to the file's."""
+    """Register a model where it is: it is read and hashed. NAME defaults to the file's."""
     body = ModelCreate(name=name, path=absolute(path), family=family, licence=licence)
     with (
         AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client,
@@ -71,3 +81,5 @@ def update_model(
 
 
 add_common(model, MODEL)
+for _command in (list_catalogue, pack_model, import_pack, sweep_store):
+    model.add_command(_command)

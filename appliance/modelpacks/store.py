@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from appliance.modelpacks.catalogue import Entry, catalogue
 from appliance.modelpacks.container import Pack, open_pack
 from appliance.modelpacks.errors import (
     BadPack,
@@ -27,7 +28,7 @@ from appliance.registry.models import ModelFacts, ModelRow
 from appliance.registry.names import check_model_name
 from appliance.registry.registry import Registry
 from appliance.registry.weights import Progress, Weights, look_at
-from appliance.security.signing import PublicKey
+from appliance.security.signing import PublicKey, load_signing_key
 from appliance.wire.agent import ModelFile
 from appliance.wire.model_store import AlreadyComing, ModelStore, OtherContent
 
@@ -60,12 +61,20 @@ class PackDesk:
     """Imports one pack at a time; a second caller waits for the first."""
 
     def __init__(
-        self, registry: Registry, models: Path, own: PublicKey | None, *, room_left_bytes: int
+        self,
+        registry: Registry,
+        models: Path,
+        own_key: Path,
+        *,
+        room_left_bytes: int = ROOM_LEFT_BYTES,
     ) -> None:
-        """`models`: the home's folder. `own`: the key this site packs with, always trusted."""
+        """`models`: the home's folder. `own_key`: the file of the key this site packs with, which
+        is always trusted; it may come to be at any time.
+        """
         self._registry = registry
+        self._models = models
         self.store = ModelStore(models / STORE)
-        self._own = own
+        self._own_key = own_key
         self._room_left_bytes = room_left_bytes
         self._importing = asyncio.Lock()
         self._copying: Copying | None = None
@@ -74,6 +83,10 @@ class PackDesk:
     def copying(self) -> Copying | None:
         """The import under way; None: there is none."""
         return self._copying
+
+    async def catalogue(self) -> Sequence[Entry]:
+        """Of the product and of this site. Raises BadCatalogue."""
+        return await asyncio.to_thread(catalogue, self._models)
 
     async def look(self, path: Path) -> Look:
         """Raises BadPack, PackForged."""
@@ -120,7 +133,8 @@ class PackDesk:
         if index.licence is not None:
             noted = await self._registry.packs.accepted(index.licence.acceptance_sha256)
             accepted = noted is not None
-        trusted = publisher == self._own or publisher.key_id in known
+        own = await asyncio.to_thread(_public, self._own_key)
+        trusted = publisher == own or publisher.key_id in known
         return Look(index, text, publisher, trusted, accepted)
 
     async def _check_name(self, name: str, digest: str) -> None:
@@ -279,6 +293,10 @@ class _Stopped(Exception):
 
 def _from(progress: Progress, done: int, resumed: int, offset: int) -> None:
     progress(done + offset, resumed)
+
+
+def _public(path: Path) -> PublicKey | None:
+    return load_signing_key(path).public if path.exists() else None
 
 
 def _look(path: Path) -> tuple[PublicKey, PackIndex, str]:

@@ -51,6 +51,11 @@ class Home:
         return self.state / "secrets"
 
     @property
+    def pack_key_file(self) -> Path:
+        """What signs the model packs that are made in this home."""
+        return self.secrets / "pack-key"
+
+    @property
     def models(self) -> Path:
         return self.state / "models"
 

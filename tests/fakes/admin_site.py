@@ -22,6 +22,7 @@ from appliance.admin.server import AdminServer
 from appliance.domain.clock import SystemClock
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import UNLIMITED, Layer, Limits
+from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry, initialise, open_database
 from appliance.security.seal import Seal
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
@@ -231,6 +232,7 @@ def _serve(
         clock=clock,
         sync=sync,
         manifests=manifests,
+        packs=PackDesk(registry, home.models, home.pack_key_file),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

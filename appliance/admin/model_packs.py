@@ -1,0 +1,118 @@
+"""Model packs, the catalogue and the store: what is brought, and what is swept."""
+
+from pathlib import Path
+from typing import Final
+
+from appliance.admin.calls import Call, NoQuery, Route, Services
+from appliance.admin.deployments import model_view
+from appliance.admin.errors import BadRequest
+from appliance.modelpacks.catalogue import view
+from appliance.modelpacks.store import Look
+from appliance.wire.fleet import Model
+from appliance.wire.models import (
+    CatalogueModel,
+    PackBring,
+    PackCopying,
+    PackLookAt,
+    PackSeen,
+    StoreSweep,
+    StoreSwept,
+)
+
+
+async def list_catalogue(services: Services, _call: Call[NoQuery, None]) -> list[CatalogueModel]:
+    return [view(entry) for entry in await services.packs.catalogue()]
+
+
+async def look_at_pack(services: Services, call: Call[NoQuery, PackLookAt]) -> PackSeen:
+    return _seen(await services.packs.look(_absolute(call.body.path)))
+
+
+async def bring_pack(services: Services, call: Call[NoQuery, PackBring]) -> Model:
+    body = call.body
+    return model_view(
+        await services.packs.bring(
+            call.actor,
+            _absolute(body.path),
+            name=body.name,
+            publisher=body.publisher,
+            licence=body.licence_sha256,
+        )
+    )
+
+
+async def show_copying(services: Services, _call: Call[NoQuery, None]) -> PackCopying | None:
+    copying = services.packs.copying
+    if copying is None:
+        return None
+    return PackCopying(
+        model=copying.model,
+        done_bytes=copying.done_bytes,
+        total_bytes=copying.total_bytes,
+        resumed_bytes=copying.resumed_bytes,
+    )
+
+
+async def sweep_store(services: Services, call: Call[NoQuery, StoreSweep]) -> StoreSwept:
+    dry = call.body.dry_run
+    models, freed = await services.packs.sweep(services.clock.wall_ns(), dry=dry)
+    return StoreSwept(models=list(models), freed_bytes=freed, dry_run=dry)
+
+
+def _seen(look: Look) -> PackSeen:
+    index = look.index
+    licence = index.licence
+    return PackSeen(
+        name=index.name,
+        version=index.version,
+        family=index.family,
+        architecture=index.architecture,
+        context_tokens=index.context_tokens,
+        digest=index.digest,
+        size_bytes=index.size_bytes,
+        files=len(index.files),
+        licence="" if licence is None else licence.name,
+        licence_text=look.licence_text,
+        licence_sha256="" if licence is None else licence.acceptance_sha256,
+        licence_accepted=look.licence_accepted,
+        publisher=look.publisher.key_id,
+        publisher_trusted=look.trusted,
+        minimum_driver=index.minimum_driver,
+        golden=index.golden is not None,
+    )
+
+
+def _absolute(path: str) -> Path:
+    if not path.startswith("/") or "\0" in path:
+        raise BadRequest(f"The path {path!r} is not complete.", next_step="Give it from the root.")
+    return Path(path)
+
+
+# Before the routes of one model: none of them is the name of one.
+ROUTES: Final = (
+    Route(
+        *("GET", "/v1/models/catalogue", "Models that are known to run well"),
+        *(list_catalogue, list[CatalogueModel]),
+    ),
+    Route(
+        *("POST", "/v1/models/packs/look", "What a model pack says of itself, verified"),
+        *(look_at_pack, PackSeen),
+        body=PackLookAt,
+    ),
+    Route(
+        *("POST", "/v1/models/packs", "Import a model pack; answers when it is in the store"),
+        *(bring_pack, Model),
+        body=PackBring,
+        status=201,
+        grows=True,
+    ),
+    Route(
+        *("GET", "/v1/models/packs/copying", "How far the import under way is; null: none is"),
+        *(show_copying, PackCopying | None),
+    ),
+    Route(
+        *("POST", "/v1/models/gc", "Remove from the store what no registered model needs"),
+        *(sweep_store, StoreSwept),
+        body=StoreSweep,
+    ),
+)

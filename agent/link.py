@@ -15,12 +15,14 @@ import msgspec
 
 from agent.errors import ApplianceAway, ApplianceRefused
 from appliance.wire.agent import (
+    Answer,
     Desired,
     DesiredReplica,
     EngineCount,
     Heartbeat,
     Hello,
     PreemptionNotice,
+    Question,
     Refusal,
     ReplicaReport,
     Welcome,
@@ -53,6 +55,14 @@ class GpuFacts(Protocol):
     health: NodeHealth | None
 
 
+class AnswersQuestions(Protocol):
+    """Hears what is asked with every heartbeat, and has the answers for the next."""
+
+    def hear(self, questions: Sequence[Question]) -> None: ...
+
+    def answers(self) -> tuple[Answer, ...]: ...
+
+
 class Link:
     """Reports what is, hears what shall be. One connection, kept while it lasts."""
 
@@ -61,6 +71,7 @@ class Link:
         self._hello = hello
         self.notice: Notice = lambda: None  # whether this machine will be taken away
         self.gpus: GpuFacts | None = None
+        self.questions: AnswersQuestions | None = None
         self._news = asyncio.Event()
         self._round = 0  # of the heartbeat that is being made
         self._answered = 0  # the last round that was answered
@@ -120,12 +131,15 @@ class Link:
                 gpus=gpus.gpus if gpus else (),
                 driver=gpus.driver if gpus else None,
                 health=gpus.health if gpus else None,
+                answers=self.questions.answers() if self.questions else (),
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:
                 self._answered = self._round
                 self._told.notify_all()
             wanted(desired.replicas)
+            if self.questions is not None:
+                self.questions.hear(desired.questions)
             try:
                 # Not `wait_for`: before Python 3.12 it loses a cancellation that meets the news.
                 async with asyncio.timeout(welcome.heartbeat_s):

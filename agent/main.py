@@ -28,6 +28,7 @@ from agent.link import Link
 from agent.lock import held
 from agent.preemption import Watch, Watching, metadata_of
 from agent.processes import Processes
+from agent.questions import Questions
 from agent.replicas import Replicas
 from agent.supervisor import Times
 from appliance.domain.clock import SystemClock
@@ -180,6 +181,7 @@ async def _run(plan: Plan) -> None:
             told=link.told,
         )
         gpus.reports, gpus.changed, link.gpus = replicas.reports, link.changed, gpus
+        link.questions = Questions({"gpu_history": gpus.history}, tasks, link.changed)
         wishes = _Wishes(plan.state / "desired.json", replicas)
         replicas.adopt()
         if plan.stop_engines:

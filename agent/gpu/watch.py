@@ -19,17 +19,20 @@ from agent.gpu.health import (
     node_health,
     warmest,
 )
+from agent.gpu.history import History
 from agent.gpu.inventory import Inventory, Remembered, View
 from agent.gpu.messages import GpuRead, Line
 from agent.gpu.sampler import READER, Sampler
 from appliance.domain.clock import Clock
 from appliance.wire.agent import ReplicaReport
-from appliance.wire.gpu import Driver, Gpu, GpuProcess, NodeHealth
+from appliance.wire.gpu import Driver, Gpu, GpuHistory, GpuProcess, NodeHealth
 
 log = logging.getLogger(__name__)
 
 STATE_FILE: Final = "gpus.json"
+HISTORY_FILE: Final = "gpu-history.json"
 _EVERY_S: Final = 1.0
+_HISTORY_EVERY_S: Final = 300.0  # it is written; a power cut costs no more than that
 _PCI: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
 _DISPLAY_CLASSES: Final = ("0x0300", "0x0302")  # VGA and 3D controllers (pci.ids)
@@ -50,6 +53,9 @@ class GpuWatch:
             boot_id, read_message(self._path, Remembered), hardware=nvidia_hardware()
         )
         self._written = self._inventory.remembered()
+        self._history_path = state / HISTORY_FILE
+        self._history = History(read_message(self._history_path, GpuHistory))
+        self._history_due_s = clock.monotonic_s() + _HISTORY_EVERY_S
         self._tracker = FaultTracker(clock.monotonic_s())
         self._engine, self._warmth = Steady(), Steady()
         self._settled = asyncio.Event()
@@ -70,6 +76,7 @@ class GpuWatch:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sampler.run())
             tasks.create_task(self._judge_for_ever())
+            tasks.create_task(self._write_at_the_end())
 
     async def settled(self) -> None:
         """Returns when the GPUs have been seen, or had their time."""
@@ -78,6 +85,10 @@ class GpuWatch:
     def names(self) -> tuple[str, ...]:
         """In NVML's order; those that are missing too."""
         return tuple(gpu.name for gpu in self.gpus)
+
+    async def history(self, uuid: str) -> bytes:
+        """Answers a question of the kind gpu_history; "" is every GPU."""
+        return msgspec.json.encode(self._history.tell(uuid))
 
     def _hear(self, line: Line) -> None:
         self._inventory.take(line, self._clock.monotonic_s())
@@ -93,7 +104,22 @@ class GpuWatch:
         while True:
             await asyncio.sleep(_EVERY_S)
             self.judge()
+            self._history.add(self.gpus, self._clock.wall_ns())
             self._remember()
+            if self._clock.monotonic_s() >= self._history_due_s:
+                self._history_due_s += _HISTORY_EVERY_S
+                await asyncio.to_thread(self._write_history)
+
+    async def _write_at_the_end(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._write_history()
+
+    def _write_history(self) -> None:
+        kept = self._history.tell()
+        if kept.gpus:
+            write_message(self._history_path, kept)
 
     def judge(self) -> None:
         """Bring figures, faults and health up to date."""

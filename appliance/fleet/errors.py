@@ -5,6 +5,7 @@ FleetError
 ├── UnsupportedVersion   the agent speaks another version of the wire
 ├── BadReport            a report that cannot be true, or not on this socket
 ├── ForeignNode          somebody speaks for a node that it is not
+├── NodeSilent           a node did not answer what it was asked
 └── PeerRefused          the process at the other end may not be this host's agent
 """
 
@@ -29,6 +30,10 @@ class BadReport(FleetError):
 
 class ForeignNode(FleetError):
     code = "foreign_node"
+
+
+class NodeSilent(FleetError):
+    code = "node_silent"
 
 
 class PeerRefused(FleetError):

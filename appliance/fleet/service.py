@@ -21,6 +21,7 @@ from appliance.fleet.fault_board import FaultBoard
 from appliance.fleet.node_facts import Door, NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, handed_over, wish_under
+from appliance.fleet.questions import QuestionDesk
 from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
 from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
@@ -89,6 +90,7 @@ class Fleet:
         self._sessions = Sessions(settings.node_lost_s, clock.monotonic_s())
         self._prober = Prober(every_s=settings.probe_s, clock=clock, changed=self._look_again)
         self._notices = NoticeBoard(registry.notices)
+        self.questions = QuestionDesk()
         self._faults = FaultBoard(registry.faults, clock)
         self._server = NodeServer(socket, self)
         self._wake = asyncio.Event()
@@ -170,7 +172,11 @@ class Fleet:
                     count.replica_id, count.incarnation, count.prompt_tokens, count.generated_tokens
                 )
             )
-        return Desired(replicas=self._plan.desired.get(NodeId(heartbeat.node_id), ()))
+        self.questions.hear(NodeId(heartbeat.node_id), heartbeat.answers)
+        return Desired(
+            replicas=self._plan.desired.get(NodeId(heartbeat.node_id), ()),
+            questions=self.questions.for_node(NodeId(heartbeat.node_id)),
+        )
 
     # What the others ask.
 

@@ -95,6 +95,9 @@ class DesiredReplica(msgspec.Struct, frozen=True, kw_only=True):
     probe_answer: str = ""  # what its answer must contain; "": any token will do
 
 
+QuestionKind = Literal["gpu_history", "engine_log", "engine_dump"]
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Something somebody wants to know of a node. Answered once, with the next heartbeats.
 
@@ -102,7 +105,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     question_id: str
-    kind: Literal["gpu_history", "engine_log", "engine_dump"]
+    kind: QuestionKind
     subject: str = ""
 
 

@@ -116,3 +116,33 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     state: HealthState
     parts: tuple[HealthPart, ...]
     faults: tuple[GpuFault, ...] = ()
+
+
+class GpuPoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One span of a GPU's past: means, the hottest moment, the lowest score. An array in JSON."""
+
+    at_s: int  # wall clock, the beginning of the span
+    utilisation: int | None
+    memory_used_bytes: int | None
+    temperature: int | None
+    power: int | None
+    sm_clock: int | None
+    score: int
+
+
+class GpuRing(msgspec.Struct, frozen=True, kw_only=True):
+    """Points of `step_s` seconds each, oldest first. A span without any sample is left out."""
+
+    step_s: int
+    points: tuple[GpuPoint, ...]
+
+
+class GpuSeries(msgspec.Struct, frozen=True, kw_only=True):
+    uuid: str
+    rings: tuple[GpuRing, ...]  # finest first
+
+
+class GpuHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node remembers of its GPUs: answers a question of the kind gpu_history."""
+
+    gpus: tuple[GpuSeries, ...] = ()

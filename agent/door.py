@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import uvloop
 
 from agent.durable import write_message
 from agent.pump import AskingLeg, Leg
@@ -230,7 +229,7 @@ class Door:
 
     async def _handshake(self, guest: socket.socket, peer: str) -> Leg | None:
         loop = asyncio.get_running_loop()
-        leg = AskingLeg(self._gone)  # uvloop does not give back what the factory made
+        leg = AskingLeg(self._gone)
         try:
             guest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _watch_peer(guest)
@@ -349,7 +348,8 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        uvloop.run(serve(Path(sys.argv[1])))
+        # Not uvloop: closing its TLS loses what was written last, if the other side reads slowly.
+        asyncio.run(serve(Path(sys.argv[1])))
     except (OSError, msgspec.DecodeError) as error:
         log.critical("door cannot open", extra={"why": str(error)})
         sys.exit(1)

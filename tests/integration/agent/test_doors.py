@@ -140,6 +140,31 @@ async def test_an_engine_is_led_to_before_it_is_told(house):
         await doors.stop()
 
 
+async def test_a_large_answer_that_ends_with_its_connection_arrives_whole(house):
+    """Closing must not overtake what was written: some TLS transports drop it."""
+    size = 32 * 1024 * 1024
+
+    async def send(reader, writer):
+        writer.write(bytes(size))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(send, "127.0.0.1", 0)
+    house.engine_port = server.sockets[0].getsockname()[1]
+    async with kept(house.agent()) as doors:
+        doors.lead((house.report(),))
+        for _ in range(3):
+            reader, writer = await house.call(doors)
+            taken = 0
+            async with asyncio.timeout(WAIT_S):
+                while piece := await reader.read(1024 * 1024):
+                    taken += len(piece)
+            writer.transport.abort()
+            assert taken == size
+        await doors.stop()
+    server.close()
+
+
 async def test_an_agent_that_ends_leaves_the_door_and_the_next_one_finds_it(house, monkeypatch):
     monkeypatch.setattr("agent.doors._END_S", 0.5)
     async with kept(house.agent()) as first:

@@ -42,6 +42,8 @@ class Load:
     waiting: int = 0  # of `requests`
     cache_used: float | None = None  # 0–1 of the KV cache; None: the engine does not tell
     asleep: bool = False
+    # Prompt tokens worked through, without those out of a cache, and the seconds they took.
+    prefill: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,12 @@ class Kind(Protocol):
     @property
     def properties_path(self) -> str:
         """GET it for the JSON that `properties` reads."""
+
+    @property
+    def load_path(self) -> str | None:
+        """GET it for `{"server_load": N}`: requests its front has taken in, which it knows though
+        the engine behind it hangs and moves no figure any more. None: there is no such thing.
+        """
 
     @property
     def sleep_path(self) -> str | None:

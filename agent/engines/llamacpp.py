@@ -29,6 +29,7 @@ _RUNNING: Final = ("llamacpp:requests_processing", _WAITING)
 _PROMPT: Final = "llamacpp:prompt_tokens_total"  # without those out of the cache
 _CACHED: Final = "llamacpp:prompt_tokens_cached_total"
 _GENERATED: Final = "llamacpp:tokens_predicted_total"
+_PROMPT_S: Final = "llamacpp:prompt_seconds_total"
 _PROGRESS: Final = (_PROMPT, _GENERATED, "llamacpp:n_decode_total")
 
 
@@ -41,6 +42,7 @@ class LlamaCpp:
 
     name: Final = "llamacpp"
     properties_path: Final = "/props"
+    load_path: Final = None  # one process: when it hangs, it does not answer at all
     sleep_path: Final = None
     wake_path: Final = None
     health_path: Final = "/health"
@@ -107,7 +109,7 @@ class LlamaCpp:
         return ended(exit_code), False
 
     def load(self, metrics: str) -> Load:
-        figures = dict.fromkeys((*_RUNNING, *_PROGRESS, _CACHED), 0.0)
+        figures = dict.fromkeys((*_RUNNING, *_PROGRESS, _CACHED, _PROMPT_S), 0.0)
         figures |= sums(metrics, figures)
         return Load(
             requests=int(sum(figures[name] for name in _RUNNING)),
@@ -115,6 +117,7 @@ class LlamaCpp:
             prompt_tokens=int(figures[_PROMPT] + figures[_CACHED]),
             generated_tokens=int(figures[_GENERATED]),
             waiting=int(figures[_WAITING]),
+            prefill=(figures[_PROMPT], figures[_PROMPT_S]),
         )
 
     def properties(self, answer: Mapping[str, Any]) -> Properties:

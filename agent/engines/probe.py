@@ -18,6 +18,7 @@ from appliance.wire.agent import DesiredReplica
 _FIRST_TOKEN_S: Final = 300.0
 _WARM_UP_S: Final = 60.0
 _WATCH_S: Final = 5.0
+_SLEEP_S: Final = 120.0  # weights go to memory and come back
 _WARM_UP_TOKENS: Final = 16
 _WARM_UP_REQUESTS_MAX: Final = 8
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -77,6 +78,19 @@ class Engine:
         except EngineUnfit:
             return False
         return True
+
+    async def sleep(self) -> None:
+        """Have it give its GPU memory back. Raises EngineUnfit, also where its kind cannot."""
+        await self._switch(self._kind.sleep_path, "sleep")
+
+    async def wake(self) -> None:
+        """Have it serve again. Raises EngineUnfit, also where its kind cannot."""
+        await self._switch(self._kind.wake_path, "wake")
+
+    async def _switch(self, path: str | None, what: str) -> None:
+        if path is None:
+            raise EngineUnfit(f"An engine of the kind {self._kind.name} cannot {what}.")
+        await self._ask("POST", path, b"", _SLEEP_S)
 
     async def _speed(self, path: str) -> float | None:
         """Tokens per second over the slots: generated ones, or embedded ones of an embedder.

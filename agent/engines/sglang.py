@@ -45,6 +45,7 @@ class SGLang:
     name: Final = "sglang"
     health_path: Final = "/health"
     properties_path: Final = "/v1/models"
+    load_path: Final = None
     sleep_path: Final = None
     wake_path: Final = None
     probe_fields: Final[Mapping[str, Any]] = {}

@@ -42,6 +42,8 @@ _PROMPT: Final = "vllm:prompt_tokens_total"  # those out of its cache included
 _GENERATED: Final = "vllm:generation_tokens_total"
 _STEPS: Final = "vllm:iteration_tokens_total_count"
 _CACHE: Final = "vllm:kv_cache_usage_perc"
+_HITS: Final = "vllm:prefix_cache_hits_total"
+_PREFILL_S: Final = "vllm:request_prefill_time_seconds_sum"
 _SLEEP: Final = "vllm:engine_sleep_state"
 _KV_CACHE: Final = "kv-cache-memory"
 _CPU_KV_CACHE_GIB: Final = "4"
@@ -54,6 +56,7 @@ class Vllm:
     name: Final = "vllm"
     health_path: Final = "/health"
     properties_path: Final = "/v1/models"
+    load_path: Final = "/load"
     sleep_path: Final = "/sleep?level=1"
     wake_path: Final = "/wake_up"
     probe_fields: Final[Mapping[str, Any]] = {}
@@ -137,7 +140,8 @@ class Vllm:
         return f"vLLM ended: {said or f'exit code {exit_code}'}.", lasting
 
     def load(self, metrics: str) -> Load:
-        figures = dict.fromkeys((_RUNNING, _WAITING, _PROMPT, _GENERATED, _STEPS, _CACHE), 0.0)
+        names = (_RUNNING, _WAITING, _PROMPT, _GENERATED, _STEPS, _CACHE, _HITS, _PREFILL_S)
+        figures = dict.fromkeys(names, 0.0)
         figures |= sums(metrics, figures)
         awake = labelled(metrics, _SLEEP, "sleep_state").get("awake", 1.0)
         return Load(
@@ -148,6 +152,7 @@ class Vllm:
             waiting=int(figures[_WAITING]),
             cache_used=figures[_CACHE],
             asleep=awake == 0.0,
+            prefill=(figures[_PROMPT] - figures[_HITS], figures[_PREFILL_S]),
         )
 
     def properties(self, answer: Mapping[str, Any]) -> Properties:

@@ -167,7 +167,9 @@ class Exchange(Ticket):
                 if connection is not None:
                     self._wiring.pools.of(target).put(connection)
             elif connection is None:
-                self._engine_failed(answers.failed(), reason)
+                away = target.server_name is not None  # its host cannot be reached, or its door
+                error = refusals.unreachable(self._order.entry.name) if away else answers.failed()
+                self._engine_failed(error, reason)
             else:
                 self._send(connection, target)
 

@@ -1,5 +1,7 @@
 """Why a request is not served, in words for its client."""
 
+from typing import Final
+
 from appliance.gateway import head
 from appliance.gateway.errors import (
     GatewayError,
@@ -13,6 +15,8 @@ from appliance.gateway.errors import (
 from appliance.limits.reservation import Dimension, Refusal
 from appliance.scheduler.tickets import ShedReason
 
+_UNREACHABLE_RETRY_S: Final = 5
+
 
 def shed(reason: ShedReason, retry_after_s: int, model: str) -> GatewayError:
     """No replica can take it."""
@@ -24,6 +28,13 @@ def shed(reason: ShedReason, retry_after_s: int, model: str) -> GatewayError:
         )
     return Overloaded(
         f"The model '{model}' has more requests than it can serve.", retry_after_s=retry_after_s
+    )
+
+
+def unreachable(model: str) -> GatewayError:
+    """The hosts that serve it are cut off. It is soon seen, and others may take it over."""
+    return ModelUnavailable(
+        f"The model '{model}' cannot be reached at the moment.", retry_after_s=_UNREACHABLE_RETRY_S
     )
 
 

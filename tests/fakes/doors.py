@@ -42,4 +42,6 @@ async def open_door(
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(door.run())
         yield port
-        running.cancel()
+        door.close()
+        async with asyncio.timeout(10):  # its guests have left, or are about to
+            await running

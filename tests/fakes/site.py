@@ -86,6 +86,7 @@ class Site:
         self.stderr = folder / "serve.stderr"
         self.settings = dict(settings or {})
         self.with_agent = with_agent
+        self.listen = "127.0.0.1:0"
         self.base_url = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
@@ -120,7 +121,7 @@ class Site:
     def start(self) -> None:
         """Serve, and return when the appliance says that it is ready."""
         agent = ["--with-agent"] if self.with_agent else []
-        serve = [*self.command, "serve", *agent, "--listen", "127.0.0.1:0"]
+        serve = [*self.command, "serve", *agent, "--listen", self.listen]
         with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             begin = out.tell()
             # As from a shell with few open files and core files allowed: the rest is up to it.

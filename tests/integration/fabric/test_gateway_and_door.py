@@ -80,7 +80,7 @@ async def test_a_node_that_shows_another_nodes_certificate_gets_no_request(
         ) as port,
         endpoint(behind(port), site_tls=site_tls) as site,
     ):
-        assert (await site.ask(chat())).status == 502
+        assert (await site.ask(chat())).status == 503
         assert engine.requests == []
 
 
@@ -90,14 +90,14 @@ async def test_an_engine_of_another_site_gets_no_request(tmp_path, site_tls, eng
         open_door(tmp_path / "door", foreign, NODE, {REPLICA: engine.port}) as port,
         endpoint(behind(port), site_tls=site_tls) as site,
     ):
-        assert (await site.ask(chat())).status == 502
+        assert (await site.ask(chat())).status == 503
         assert engine.requests == []
 
 
 async def test_an_engine_without_tls_gets_no_request_where_a_door_is_expected(site_tls, engine):
     quick = settings(timeouts={"connect_s": 0.5})
     async with endpoint(behind(engine.port), site_tls=site_tls, using=quick) as site:
-        assert (await site.ask(chat())).status in {502, 504}
+        assert (await site.ask(chat())).code == "model_unavailable"
         assert engine.requests == []
 
 
@@ -167,7 +167,7 @@ async def test_a_gateway_without_a_certificate_says_so(engine, tmp_path, authori
         open_door(tmp_path / "door", authority, NODE, {REPLICA: engine.port}) as port,
         endpoint(behind(port)) as site,
     ):
-        assert (await site.ask(chat())).status == 502
+        assert (await site.ask(chat())).status == 503
 
     class Broken(CrossLogicError):
         code = "broken"
@@ -176,7 +176,9 @@ async def test_a_gateway_without_a_certificate_says_so(engine, tmp_path, authori
         raise Broken("The certificate cannot be read.")
 
     async with endpoint(behind(port), site_tls=no_context) as site:
-        assert (await site.ask(chat())).status == 502
+        answer = await site.ask(chat())
+        assert (answer.status, answer.code) == (503, "model_unavailable")
+        assert answer.headers["retry-after"] == "5"
     assert engine.requests == []
 
 
@@ -191,7 +193,10 @@ async def test_an_external_engine_is_not_shown_the_sites_certificate(engine):
 
 async def test_a_door_that_lets_nobody_in_is_not_waited_for(site_tls):
     """It takes the connection and says nothing, like a machine that hangs."""
-    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    guests = []
+    silent = await asyncio.start_server(
+        lambda reader, writer: guests.append(writer), "127.0.0.1", 0
+    )
     port = silent.sockets[0].getsockname()[1]
     async with (
         FaultEngine() as engine,
@@ -205,3 +210,5 @@ async def test_a_door_that_lets_nobody_in_is_not_waited_for(site_tls):
         for _ in range(3):
             assert (await site.ask(chat())).status == 200
     silent.close()
+    for writer in guests:
+        writer.transport.abort()

@@ -17,6 +17,9 @@ class Measured:
     context_tokens: int | None
     tokens_per_s: float | None
     prompt_tokens_per_byte: float | None
+    prefill_tokens_per_s: float | None = None
+    gpu_memory_bytes: int | None = None  # of all its GPUs
+    loaded_s: float | None = None  # from the spawn to the first token
 
 
 # Events.
@@ -88,6 +91,23 @@ class Useless:
 
 
 @dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What its counters say of its speed while it serves differs from what was known."""
+
+    launch: int
+    tokens_per_s: float | None
+    prefill_tokens_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """The engine has given its memory back, or has it again."""
+
+    launch: int
+    asleep: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """No request runs on the engine any more."""
 
@@ -113,18 +133,9 @@ class Tick:
     """Time has passed."""
 
 
-Event = (
-    Wanted
-    | Adopted
-    | Spawned
-    | Listening
-    | GaveToken
-    | Useless
-    | Idle
-    | Exited
-    | CauseChanged
-    | Tick
-)
+# Of one launch: heeded while its process is the present one.
+OfProcess = Spawned | Listening | GaveToken | Useless | Refreshed | Slept | Idle | Exited
+Event = Wanted | Adopted | CauseChanged | Tick | OfProcess
 
 
 # Effects.
@@ -169,6 +180,26 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Sleep:
+    """Have it give its memory back once nothing runs, or wake it; answer with Slept."""
+
+    launch: int
+    replica: DesiredReplica
+    asleep: bool
+    host: str
+    port: int
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Write down what the process looks like, before it is ended for `reason`."""
+
+    launch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Answer with Idle when no request runs any more."""
 
@@ -194,5 +225,5 @@ class Report:
     """Something the appliance sees has changed."""
 
 
-Effect = Spawn | Find | Probe | Watch | Drain | Terminate | Kill | Report
+Effect = Spawn | Find | Probe | Watch | Sleep | Dump | Drain | Terminate | Kill | Report
 Effects = Sequence[Effect]

@@ -71,6 +71,34 @@ def own_processes() -> Iterator[int]:
             continue
 
 
+def descendants(pid: int) -> list[int]:
+    """Children of a process, their children, and so on, as far as they have not been orphaned."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        try:
+            threads = list((PROC / str(waiting.pop()) / "task").iterdir())
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        for thread in threads:
+            try:
+                children = (thread / "children").read_text().split()
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            waiting += [int(child) for child in children]
+            found += [int(child) for child in children]
+    return found
+
+
+def oom_kills() -> int:
+    """Processes the kernel ended for want of memory since the boot; 0 where it does not tell."""
+    try:
+        lines = (PROC / "vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def cores() -> int:
     """Cores this process may use: by affinity, and by the control group's quota."""
     allowed = len(os.sched_getaffinity(0))

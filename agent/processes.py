@@ -5,6 +5,8 @@
   next agent finds it and no other one. Between a spawn and its record nothing can be lost either:
   the environment of every engine names the folder it belongs to.
 - Output goes to files, never to pipes: a pipe would break when the agent dies.
+- All of an engine ends with its leader: its process group, whatever else carries its launch's mark,
+  and the shared memory that they were seen to hold.
 """
 
 import contextlib
@@ -21,7 +23,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from agent import host
+from agent import host, shared_memory
+from agent.dumps import Dump
 from agent.durable import read_message, write_message
 from appliance.wire.agent import DesiredReplica
 
@@ -30,7 +33,11 @@ log = logging.getLogger(__name__)
 OWNER_VARIABLE: Final = "CROSSLOGIC_ENGINE_OWNER"
 LAUNCH_VARIABLE: Final = "CROSSLOGIC_ENGINE_LAUNCH"
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
-_TAIL_BYTES: Final = 16 * 1024
+_TAIL_BYTES: Final = 64 * 1024
+_LAUNCH_LINE: Final = "crosslogic: launch "  # begins each run in an engine's log
+# setproctitle, which vLLM uses, overwrites a process's environment in /proc unless it is told not
+# to: the mark by which orphans are found would be gone.
+_KEEP_ENVIRON: Final = {"SPT_NOENV": "1"}
 _READY_BYTES_MAX: Final = 4 * 1024
 # What an engine needs of our environment. Settings, keys and tokens are not for it.
 _INHERITED: Final = frozenset(
@@ -56,6 +63,9 @@ class Fitness(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None
     tokens_per_s: float | None
     prompt_tokens_per_byte: float | None
+    prefill_tokens_per_s: float | None = None
+    gpu_memory_bytes: int | None = None
+    loaded_s: float | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +79,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     started_ns: int
     restarts: int
     fitness: Fitness | None = None  # None: it was never ready
+    command: tuple[str, ...] = ()
+    shared: tuple[shared_memory.Segment, ...] = ()  # seen in its hands
 
 
 class Process:
@@ -98,9 +110,14 @@ class Process:
             return False
         return stat.state not in {"Z", "X"}
 
+    def family(self) -> list[int]:
+        """Its leader and those that descend from it."""
+        return [self.pid, *host.descendants(self.pid)]
+
     def cpu_ticks(self) -> int:
-        stat = host.process_stat(self.pid)
-        return 0 if stat is None else stat.cpu_ticks
+        """Of all its processes."""
+        stats = (host.process_stat(pid) for pid in self.family())
+        return sum(stat.cpu_ticks for stat in stats if stat is not None)
 
     def exit_code(self) -> int | None:
         """After its end: negative for a signal; None: not our child, so nobody told us."""
@@ -127,12 +144,15 @@ class Processes:
         environ = {name: value for name, value in os.environ.items() if name in _INHERITED}
         environ |= command.environ
         environ |= {OWNER_VARIABLE: str(self._folder), LAUNCH_VARIABLE: launch_id}
+        environ |= _KEEP_ENVIRON
         self._file(replica.replica_id, "out").unlink(missing_ok=True)
         with (
             _appending(self._file(replica.replica_id, "out")) as out,
             _appending(self.log_file(replica.replica_id)) as errors,
         ):
             started_ns = time.time_ns()
+            errors.write(f"{_LAUNCH_LINE}{launch_id}\n".encode())
+            errors.flush()
             child = subprocess.Popen(
                 command.arguments,
                 env=environ,
@@ -153,6 +173,7 @@ class Processes:
                 boot_id=self._boot_id,
                 started_ns=started_ns,
                 restarts=restarts,
+                command=tuple(command.arguments),
             )
             write_message(self._file(replica.replica_id, "json"), record)
         except BaseException:
@@ -167,10 +188,12 @@ class Processes:
         for path in sorted(self._folder.glob("*.json")):
             record = read_message(path, Record)
             process = None if record is None else self._find(record)
-            if process is None:
-                path.unlink(missing_ok=True)
-            else:
+            if process is not None:
                 adopted.append(process)
+                continue
+            if record is not None and record.boot_id == self._boot_id:
+                self._clean(record)
+            path.unlink(missing_ok=True)
         kept = {process.record.launch_id for process in adopted}
         for pid in host.own_processes():
             environ = host.process_environ(pid)
@@ -182,17 +205,30 @@ class Processes:
         return adopted
 
     def note(self, process: Process, fitness: Fitness) -> None:
-        """Remember that the process is ready."""
+        """Remember that the process is ready, and what it is worth."""
         process.record = msgspec.structs.replace(process.record, fitness=fitness)
-        write_message(self._file(process.record.replica.replica_id, "json"), process.record)
+        self._write(process)
+
+    def note_shared(self, process: Process) -> None:
+        """Remember which shared memory its processes hold: afterwards nobody could tell."""
+        segments = {*process.record.shared, *shared_memory.held(process.family())}
+        if segments != set(process.record.shared):
+            shared = tuple(sorted(segments))
+            process.record = msgspec.structs.replace(process.record, shared=shared)
+            self._write(process)
 
     def forget(self, process: Process) -> None:
         """Its leader has ended: end what it left behind, and the record."""
         process.close()
-        for pid in host.own_processes():
-            if host.process_environ(pid).get(LAUNCH_VARIABLE) == process.record.launch_id:
-                _kill(pid)
+        self._clean(process.record)
         self._file(process.record.replica.replica_id, "json").unlink(missing_ok=True)
+
+    def keep_dump(self, dump: Dump) -> None:
+        """The latest of each replica is kept."""
+        write_message(self._file(dump.replica_id, "dump"), dump)
+
+    def last_dump(self, replica_id: str) -> Dump | None:
+        return read_message(self._file(replica_id, "dump"), Dump)
 
     def ready_line(self, replica_id: str) -> bytes | None:
         """The first line of standard output, once it is whole."""
@@ -204,14 +240,18 @@ class Processes:
         return line if line.endswith(b"\n") else None
 
     def log_tail(self, replica_id: str) -> Sequence[str]:
-        """The last lines the engine wrote."""
+        """The last lines that the latest run of the engine wrote."""
         try:
             with self.log_file(replica_id).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL_BYTES))
-                return file.read().decode(errors="replace").splitlines()
+                lines = file.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return ()
+        for number in range(len(lines) - 1, -1, -1):
+            if lines[number].startswith(_LAUNCH_LINE):
+                return lines[number + 1 :]
+        return lines
 
     def bound_log(self, replica_id: str) -> None:
         """Begin an engine's log anew when it is too long; the one before is kept.
@@ -240,6 +280,26 @@ class Processes:
     def _file(self, replica_id: str, suffix: str) -> Path:
         return self._folder / f"{replica_id}.{suffix}"
 
+    def _write(self, process: Process) -> None:
+        write_message(self._file(process.record.replica.replica_id, "json"), process.record)
+
+    def _clean(self, record: Record) -> None:
+        """End whatever of an engine is left after its leader, and take its shared memory away."""
+        left = [pid for pid in host.own_processes() if _belongs(pid, record)]
+        segments = {*record.shared, *shared_memory.held(left)}
+        for pid in left:
+            _kill(pid)
+        removed = shared_memory.remove(segments, leaving=left)
+        if left or removed:
+            log.info(
+                "engine's remains cleaned",
+                extra={
+                    "replica_id": record.replica.replica_id,
+                    "processes": len(left),
+                    "shared_memory": len(removed),
+                },
+            )
+
     def _find(self, record: Record) -> Process | None:
         if record.boot_id != self._boot_id:
             return None
@@ -259,6 +319,21 @@ def _appending(path: Path) -> BinaryIO:
     """Open for appending, readable by this account alone."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "ab")
+
+
+def _belongs(pid: int, record: Record) -> bool:
+    """Whether a process is of this launch: in its group, or with its mark.
+
+    A process that has the leader's own pid is a stranger: the leader is gone.
+    """
+    if pid == record.pid:
+        return False
+    stat = host.process_stat(pid)
+    if stat is None or stat.state in {"Z", "X"}:
+        return False
+    if host.process_environ(pid).get(LAUNCH_VARIABLE) == record.launch_id:
+        return True
+    return stat.group == record.pid and stat.started_ticks >= record.started_ticks
 
 
 def _kill(pid: int) -> None:

@@ -39,10 +39,11 @@ from agent.events import (
     Wanted,
     Watch,
 )
+from agent.phases import Phase
 from agent.processes import Fitness, Process, Processes
 from agent.progress import Progress
 from agent.seat import Seat, served
-from agent.supervisor import Phase, Supervisor, Times
+from agent.supervisor import Supervisor, Times
 from appliance.domain.clock import Clock
 from appliance.wire.agent import DesiredReplica, EngineCount, ReplicaReport
 from appliance.wire.engine_arguments import LOOPBACK

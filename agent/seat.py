@@ -6,8 +6,9 @@ from agent import host
 from agent.engines.kind import Load
 from agent.engines.variables import api_key_of
 from agent.events import Measured, Served
+from agent.phases import Phase
 from agent.processes import Process
-from agent.supervisor import Phase, Supervisor
+from agent.supervisor import Supervisor
 from appliance.wire.agent import EngineCount
 
 
@@ -50,5 +51,8 @@ def served(process: Process) -> Served | None:
             fitness.context_tokens,
             fitness.tokens_per_s,
             fitness.prompt_tokens_per_byte,
+            fitness.prefill_tokens_per_s,
+            fitness.gpu_memory_bytes,
+            fitness.loaded_s,
         ),
     )

@@ -12,17 +12,20 @@
   drained, then asked to end, then killed, and killed again until it is gone.
 - A process that dies by itself is started again after a wait that doubles each time; one that
   served for `stable_s` starts with the shortest wait again.
+- One that hangs, or never gave a token, is looked at before it is ended: see `dumps.py`.
 - What cannot work (no model file, no engine) is failed until what is wanted, or the file, changes.
 """
 
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import structs
 
 from agent.events import (
     Adopted,
     CauseChanged,
     Drain,
+    Dump,
     Effects,
     Event,
     Exited,
@@ -32,8 +35,12 @@ from agent.events import (
     Kill,
     Listening,
     Measured,
+    OfProcess,
     Probe,
+    Refreshed,
     Report,
+    Sleep,
+    Slept,
     Spawn,
     Spawned,
     Terminate,
@@ -42,7 +49,8 @@ from agent.events import (
     Wanted,
     Watch,
 )
-from appliance.wire.agent import DesiredReplica, ReplicaReport, ReplicaState
+from agent.phases import STATES, Phase
+from appliance.wire.agent import DesiredReplica, ReplicaReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +63,10 @@ class Times:
     start_s: float = 600.0  # from the spawn to the first token
     drain_s: float = 30.0  # for the requests that run; as long as the appliance gives them
     end_s: float = 5.0  # from TERM to KILL, and between two KILLs
-    still_s: float = 20.0  # without any progress, until an engine counts as hung
+    still_s: float = 15.0  # without any progress, until an engine counts as hung
 
 
 _NOTHING: Final[Effects] = ()
-
-
-class Phase(Enum):
-    PENDING = auto()
-    STARTING = auto()
-    READY = auto()
-    DRAINING = auto()
-    ENDING = auto()  # TERM was sent
-    KILLING = auto()
-    BACKOFF = auto()
-    FAILED = auto()
-    STOPPED = auto()
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a process (or is about to be)."""
-        return self in _ALIVE
-
-
-_ALIVE: Final = frozenset(
-    {Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.ENDING, Phase.KILLING}
-)
-_STATES: Final[dict[Phase, ReplicaState]] = {
-    Phase.PENDING: "pending",
-    Phase.STARTING: "starting",
-    Phase.READY: "ready",
-    Phase.DRAINING: "draining",
-    Phase.ENDING: "draining",
-    Phase.KILLING: "draining",
-    Phase.BACKOFF: "backoff",
-    Phase.FAILED: "failed",
-    Phase.STOPPED: "stopped",
-}
 
 
 @dataclass(slots=True)
@@ -104,6 +79,7 @@ class _Process:
     port: int | None = None
     api_key: str | None = field(default=None, repr=False)
     measured: Measured | None = None
+    asleep: bool = False
     verdict: str | None = None  # why we end it ourselves; None: it was not our doing
 
 
@@ -171,7 +147,7 @@ class Supervisor:
             replica_id=self._replica_id,
             deployment_id=self._deployment_id,
             generation=0 if known is None else known.generation,
-            state=_STATES[self.phase],
+            state=STATES[self.phase],
             reason=self.reason,
             host=process.host if alive else None,
             port=process.port if alive else None,
@@ -183,6 +159,10 @@ class Supervisor:
             context_tokens=measured.context_tokens if measured and alive else None,
             tokens_per_s=measured.tokens_per_s if measured else None,
             prompt_tokens_per_byte=measured.prompt_tokens_per_byte if measured else None,
+            prefill_tokens_per_s=measured.prefill_tokens_per_s if measured else None,
+            gpu_memory_bytes=measured.gpu_memory_bytes if measured else None,
+            loaded_s=measured.loaded_s if measured else None,
+            asleep=process.asleep and alive,
         )
 
     def handle(self, event: Event, now_s: float) -> Effects:
@@ -196,8 +176,13 @@ class Supervisor:
                 return self._start(now_s) if self.phase is Phase.FAILED else _NOTHING
             case Adopted():
                 return self._adopt(event, now_s)
-            case _ if event.launch != self.launch or not self.phase.alive:
-                return _NOTHING
+            case _ if event.launch == self.launch and self.phase.alive:
+                return self._of_process(event, now_s)
+        return _NOTHING
+
+    def _of_process(self, event: OfProcess, now_s: float) -> Effects:
+        """What happens to the process of the present launch."""
+        match event:
             case Spawned(_, pid, started_ns):
                 self._process.pid, self._process.started_ns = pid, started_ns
                 return (Report(),)
@@ -207,6 +192,13 @@ class Supervisor:
                 return self._gave_token(measured, now_s)
             case Useless(_, reason):
                 return self._useless(reason, now_s)
+            case Refreshed():
+                return self._refreshed(event)
+            case Slept(_, asleep):
+                if asleep == self._process.asleep:
+                    return _NOTHING
+                self._process.asleep = asleep
+                return (Report(),)
             case Idle():
                 return self._end(now_s) if self.phase is Phase.DRAINING else _NOTHING
             case Exited(_, reason, lasting):
@@ -223,6 +215,9 @@ class Supervisor:
             return self._start(now_s)
         if replica == self._running:
             return _NOTHING
+        if replica is not None and self._differ_in_sleep(replica):
+            self._running = replica
+            return (self._sleep(),) if self.phase is Phase.READY else _NOTHING
         why = "Not wanted any more." if replica is None else "Makes room for its new settings."
         if self.phase is Phase.READY:
             return self._drain(why, now_s)
@@ -230,6 +225,30 @@ class Supervisor:
             self._process.verdict = why
             return self._end(now_s)
         return _NOTHING
+
+    def _differ_in_sleep(self, replica: DesiredReplica) -> bool:
+        """Whether what runs needs no other process for it: it is told to sleep, or woken."""
+        running = self._running
+        return running is not None and structs.replace(running, asleep=replica.asleep) == replica
+
+    def _sleep(self) -> Sleep:
+        process = self._process
+        assert self._running is not None  # it is ready: it was launched,
+        assert process.host is not None  # and it listens
+        assert process.port is not None
+        at = (process.host, process.port, process.api_key)
+        return Sleep(self.launch, self._running, self._running.asleep, *at)
+
+    def _refreshed(self, seen: Refreshed) -> Effects:
+        measured = self._process.measured
+        if measured is None:
+            return _NOTHING
+        self._process.measured = replace(
+            measured,
+            tokens_per_s=seen.tokens_per_s,
+            prefill_tokens_per_s=seen.prefill_tokens_per_s,
+        )
+        return (Report(),)
 
     def _adopt(self, found: Adopted, now_s: float) -> Effects:
         self.launch += 1
@@ -269,7 +288,9 @@ class Supervisor:
         if self.phase is not Phase.STARTING:
             return _NOTHING
         if self._wanted != self._running:  # it was adopted, and what is wanted changed meanwhile
-            return self._want(self._wanted, now_s)
+            effects = self._want(self._wanted, now_s)
+            if self._wanted != self._running:
+                return effects
         return self._serve(measured, now_s)
 
     def _serve(self, measured: Measured, now_s: float) -> Effects:
@@ -283,7 +304,7 @@ class Supervisor:
         self._ready_since_s = now_s
         self._due_s = None
         watch = Watch(self.launch, self._running, process.host, process.port, process.api_key)
-        return (Report(), watch)
+        return (Report(), watch, self._sleep()) if self._running.asleep else (Report(), watch)
 
     def _useless(self, reason: str, now_s: float) -> Effects:
         if self.phase not in {Phase.STARTING, Phase.READY}:
@@ -291,8 +312,8 @@ class Supervisor:
         self._process.verdict = None
         self.reason = reason
         if self.phase is Phase.READY:  # it hangs: requests would wait for nothing
-            return (*self._kill(now_s), Report())
-        return self._end(now_s)
+            return (Dump(self.launch, reason), *self._kill(now_s), Report())
+        return (Dump(self.launch, reason), *self._end(now_s))
 
     def _drain(self, why: str, now_s: float) -> Effects:
         self._process.verdict = why
@@ -319,7 +340,7 @@ class Supervisor:
             return self._start(now_s)
         if self.phase is Phase.STARTING:
             self.reason = f"No token within {self._times.start_s:g} s of its start."
-            return self._end(now_s)
+            return (Dump(self.launch, self.reason), *self._end(now_s))
         if self.phase is Phase.DRAINING:
             return self._end(now_s)
         return self._kill(now_s)  # it was told to end

@@ -11,6 +11,7 @@ from agent.events import (
     Adopted,
     CauseChanged,
     Drain,
+    Dump,
     Effect,
     Event,
     Exited,
@@ -171,7 +172,7 @@ def test_a_starting_one_that_is_not_wanted_is_not_waited_for() -> None:
 
 def test_no_token_in_time_ends_the_process() -> None:
     run = Run().starting().feed(Tick(), after_s=TIMES.start_s)
-    assert run.kinds() == [Terminate]
+    assert run.kinds() == [Dump, Terminate]
     run.feed(Exited(1, "signal 15"))
     assert run.state == "backoff"
     assert run.machine.report().reason.startswith("No token within 100 s")
@@ -179,7 +180,7 @@ def test_no_token_in_time_ends_the_process() -> None:
 
 def test_an_engine_that_hangs_is_killed_and_started_again() -> None:
     run = Run().ready().feed(Useless(1, "It hangs."))
-    assert run.kinds() == [Kill]
+    assert run.kinds() == [Dump, Kill]  # looked at first
     assert run.state != "ready"
     run.feed(Exited(1, "signal 9"))
     assert run.machine.report().reason == "It hangs. Next start after 1 s."

@@ -8,6 +8,7 @@ from appliance.registry.engines import Engine
 from appliance.registry.errors import InvalidValue
 from appliance.registry.names import check_count
 from appliance.wire.engine import EngineSettings
+from appliance.wire.engine_refusals import unfit_settings
 
 DEFAULTS: Final = EngineSettings()
 GPUS_MAX: Final = 64  # of one replica on one node
@@ -31,10 +32,7 @@ def settings_text(settings: EngineSettings) -> str:
 
 
 def check_settings(engine: Engine, settings: EngineSettings) -> EngineSettings:
-    """`settings` themselves. Raises InvalidValue when an engine of that kind cannot have them.
-
-    Which arguments are refused is the agent's knowledge, which knows the engine's version.
-    """
+    """`settings` themselves. Raises InvalidValue when an engine of that kind cannot have them."""
     if engine is Engine.EXTERNAL and settings != DEFAULTS:
         raise InvalidValue(
             "An external engine has its settings where it runs.",
@@ -71,6 +69,9 @@ def check_settings(engine: Engine, settings: EngineSettings) -> EngineSettings:
             f"The engine {engine} cannot sleep.", next_step="Leave --sleep out, or use vllm."
         )
     _check_texts(settings)
+    problem = unfit_settings(engine, settings)
+    if problem is not None:
+        raise InvalidValue(problem, next_step="Leave it out, or give another value.")
     return settings
 
 

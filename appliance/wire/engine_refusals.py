@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from appliance.wire.agent import EngineKind
 from appliance.wire.engine import EngineSettings
 
 ARGUMENTS_MAX: Final = 128
@@ -177,7 +176,7 @@ _LLAMACPP: Final[Mapping[str, str]] = {
         ("--n-gpu-layers", "--gpu-layers", "-ngl"), "the deployment's own setting is --gpu-layers"
     ),
 }
-_REFUSED: Final[Mapping[EngineKind, Mapping[str, str]]] = {
+_REFUSED: Final[Mapping[str, Mapping[str, str]]] = {
     "vllm": _VLLM,
     "sglang": _SGLANG,
     "llamacpp": _LLAMACPP,
@@ -192,7 +191,7 @@ _CODE_BY_NAME: Final = ("_custom_pre_pass", "_custom_post_pass")
 _ABBREVIATION_CHARS_MIN: Final = 4
 
 
-def refused_argument(engine: EngineKind, arguments: tuple[str, ...]) -> str | None:
+def refused_argument(engine: str, arguments: tuple[str, ...]) -> str | None:
     """The first argument that is not passed on, with the reason; None: all may be."""
     if len(arguments) > ARGUMENTS_MAX:
         return f"There are {len(arguments)} arguments; at most {ARGUMENTS_MAX} are passed on."
@@ -228,7 +227,7 @@ def _flag(argument: str) -> str | None:
     return flag.split(".", 1)[0].replace("_", "-").lower()
 
 
-def _inside(engine: EngineKind, argument: str) -> str | None:
+def _inside(engine: str, argument: str) -> str | None:
     """A refused setting named within a JSON argument, or behind a dot; None: there is none."""
     _, dot, path = argument.partition("=")[0].partition(".")
     text = (path if dot and argument.startswith("--") else "") + argument.partition("{")[2]
@@ -239,7 +238,7 @@ def _inside(engine: EngineKind, argument: str) -> str | None:
     return next((word for word in words if word.endswith(_CODE_BY_NAME)), None)
 
 
-def _why(engine: EngineKind, flag: str) -> str | None:
+def _why(engine: str, flag: str) -> str | None:
     refused = _REFUSED[engine]
     names = [flag]
     if flag.startswith("--no-"):
@@ -268,7 +267,7 @@ def _joined(refused: Mapping[str, str], name: str) -> str | None:
     return refused.get(found[1]) if found else None
 
 
-def unfit_settings(engine: EngineKind, settings: EngineSettings) -> str | None:
+def unfit_settings(engine: str, settings: EngineSettings) -> str | None:
     """Why an engine of this kind cannot have these settings, with what to do; None: it can."""
     for problem in (
         _unfit_gpus(engine, settings),
@@ -281,7 +280,7 @@ def unfit_settings(engine: EngineKind, settings: EngineSettings) -> str | None:
     return None
 
 
-def _unfit_gpus(engine: EngineKind, settings: EngineSettings) -> str | None:
+def _unfit_gpus(engine: str, settings: EngineSettings) -> str | None:
     fraction, layers = settings.gpu_memory_fraction, settings.gpu_layers
     if engine == "external" and settings != EngineSettings():
         return "An external engine is started by others: it takes no settings."
@@ -304,7 +303,7 @@ def _unfit_gpus(engine: EngineKind, settings: EngineSettings) -> str | None:
     return None
 
 
-def _unfit_words(engine: EngineKind, settings: EngineSettings) -> str | None:
+def _unfit_words(engine: str, settings: EngineSettings) -> str | None:
     parsers = (settings.tool_call_parser, settings.reasoning_parser)
     words = (settings.dtype, settings.quantization, settings.kv_cache_dtype, *parsers)
     for word in words:
@@ -321,7 +320,7 @@ def _unfit_words(engine: EngineKind, settings: EngineSettings) -> str | None:
     return None
 
 
-def _unfit_loras(engine: EngineKind, settings: EngineSettings) -> str | None:
+def _unfit_loras(engine: str, settings: EngineSettings) -> str | None:
     if settings.loras and engine not in {"vllm", "sglang"}:
         return f"The engine {engine} takes no adapters here; vllm and sglang do."
     names = [lora.name for lora in settings.loras]

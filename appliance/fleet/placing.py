@@ -15,7 +15,7 @@ from itertools import combinations, islice
 from typing import Final
 
 from appliance.domain.ids import DeploymentId, NodeId
-from appliance.fleet.estimate import GIB, Need
+from appliance.fleet.estimate import GIB, MIB, Need
 from appliance.fleet.node_facts import NodeFacts, Unit, units
 from appliance.fleet.room import Room
 from appliance.registry.engines import Engine
@@ -23,6 +23,7 @@ from appliance.registry.replicas import Seat
 from appliance.wire.engine import EngineSettings
 
 _SETS_MAX: Final = 2_000  # of GPUs that are compared on one node; 8 GPUs have 70 sets of 4
+_MEMORY_BYTES_MIN: Final = 64 * MIB  # no machine has less: its agent does not tell
 _SCORE: Final = 1_000
 _SAME_DEPLOYMENT: Final = 200  # for each replica of it that is there
 _ANY_REPLICA: Final = 10
@@ -145,7 +146,7 @@ def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
 
 
 def _too_little_memory(ask: Ask, node: NodeFacts, room: Room) -> list[str]:
-    if ask.need is None or not node.memory_bytes:
+    if ask.need is None or node.memory_bytes is None or node.memory_bytes < _MEMORY_BYTES_MIN:
         return []
     free = node.memory_bytes - room.host_bytes(node.row.id)
     short = ask.need.host_bytes - free

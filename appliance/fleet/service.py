@@ -7,24 +7,29 @@ again whenever anything did, and hands the scheduler's effects to whoever applie
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
+from appliance.fleet.explanation import explain
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
 from appliance.fleet.fault_board import FaultBoard
+from appliance.fleet.idle import Idle
+from appliance.fleet.measurements import Measurements
 from appliance.fleet.node_facts import Door, NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
-from appliance.fleet.notices import Phase, handed_over, wish_under
+from appliance.fleet.notices import Phase, wish_under
 from appliance.fleet.questions import QuestionDesk
 from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
+from appliance.fleet.shapes import Shapes
 from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
+from appliance.fleet.telling import SchedulerPort, Teller
 from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view, worst_part
 from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployment_rows import DeploymentRow
@@ -32,10 +37,13 @@ from appliance.registry.engines import Engine
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Snapshot
-from appliance.scheduler.replicas import ReplicaTarget
-from appliance.scheduler.tickets import DeploymentView, Effects, ReplicaView
+from appliance.scheduler.tickets import (
+    Effects,
+    ReplicaView,
+)
 from appliance.settings import Fleet as FleetSettings
 from appliance.wire.agent import Desired, Heartbeat, Hello, Welcome
+from appliance.wire.placement import Explanation
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +51,6 @@ ACTOR: Final = "appliance:fleet"
 # A replica moves away from a node that was lost for so many times `node_lost_s`.
 _MOVED_AFTER: Final = 6
 _RELOAD_RETRY_S: Final = 1.0
-
-
-class SchedulerPort(Protocol):
-    """What the fleet needs of the scheduler."""
-
-    def set_replicas(
-        self,
-        deployment_id: DeploymentId,
-        targets: Sequence[ReplicaTarget],
-        now_s: float,
-        starting: int = 0,
-    ) -> Effects: ...
-
-    def view(self, now_s: float) -> tuple[DeploymentView, ...]: ...
 
 
 class Fleet:
@@ -84,7 +78,6 @@ class Fleet:
         self._counted = counted
         self._registry = registry
         self._scheduler = scheduler
-        self._apply = apply
         self._settings = settings
         self._clock = clock
         self._sessions = Sessions(settings.node_lost_s, clock.monotonic_s())
@@ -97,10 +90,12 @@ class Fleet:
         self._stale = True  # the registry changed since it was read
         self._reloading = asyncio.Lock()
         self._wanted = Wanted((), (), {})
+        self._measurements = Measurements(registry.profiles, Shapes(), ACTOR)
+        self._idle = Idle()
         self._nodes: Mapping[NodeId, NodeRow] = {}
         self._external: Mapping[DeploymentId, Target | str] = {}  # str: why it cannot be asked
         self._plan = Plan({}, {}, {})
-        self._told: dict[DeploymentId, tuple[tuple[ReplicaTarget, ...], int]] = {}
+        self._teller = Teller(scheduler, apply, self._measurements, settings.heartbeat_s)
 
     async def start(self) -> None:
         """Read the registry, tell the scheduler, listen for agents. Raises StorageError, OSError.
@@ -206,6 +201,19 @@ class Fleet:
         found = next((row.id for row in self._nodes.values() if row.name == name), None)
         return None if found is None else self.node(found)
 
+    def explain(self, deployment_id: DeploymentId) -> Explanation | None:
+        """Why its replicas run where they do; None: not known here (yet), or external."""
+        rows = {row.id: row for row in self._wanted.deployments}
+        row = rows.get(deployment_id)
+        if row is None or row.engine is Engine.EXTERNAL:
+            return None
+        now_s = self._clock.monotonic_s()
+        nodes = {node_id: self._facts(node, now_s) for node_id, node in self._nodes.items()}
+        status = self._plan.deployments.get(deployment_id)
+        generation = self._wanted.generations[row.id, row.generation]
+        profiles = self._measurements.of(row.engine, generation)
+        return explain(row, self._wanted, nodes, status, profiles)
+
     def statuses(self) -> Mapping[DeploymentId, DeploymentStatus]:
         """Every deployment as planned last, for readiness and metrics."""
         return self._plan.deployments
@@ -236,10 +244,31 @@ class Fleet:
                 await self._wake.wait()
         self._wake.clear()
         await self._reload()
+        self._unload()
         self._replan()
+        await self._learn()
         await self._notices.record()
         await self._faults.record()
         await self._carry_out(self._plan)
+
+    def _unload(self) -> None:
+        """Let go of what nobody asks for, and load what somebody asked for again."""
+        now_s = self._clock.monotonic_s()
+        views = {view.deployment_id: view for view in self._scheduler.view(now_s)}
+        deployments = self._plan.deployments.items()
+        on_the_way = {d for d, s in deployments if s.state != "unloaded" and not s.targets}
+        unloaded = self._idle.unloaded(self._wanted.deployments, views, on_the_way, now_s)
+        for deployment_id in unloaded ^ self._wanted.unloaded:
+            event = "deployment unloaded" if deployment_id in unloaded else "deployment loads"
+            log.info(event, extra={"deployment_id": deployment_id})
+        self._wanted = replace(self._wanted, unloaded=unloaded)
+
+    async def _learn(self) -> None:
+        now_s = self._clock.monotonic_s()
+        nodes = {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()}
+        statuses = self._plan.deployments.values()
+        if await self._measurements.learn(self._wanted, statuses, nodes, self._clock.wall_ns()):
+            self._stale = True  # the next plan knows better what they need
 
     async def _carry_out(self, made: Plan) -> None:
         """Write down what was planned. What is refused was overtaken; the next plan knows."""
@@ -267,6 +296,7 @@ class Fleet:
             replicas = await self._registry.replicas.list()
             generations = await self._registry.generations.list()
             nodes = {row.id: row for row in await self._registry.nodes.list()}
+            needs = await self._measurements.needs(deployments, generations)
             await self._notices.read()
             external = {
                 row.id: await self._target(row)
@@ -281,7 +311,8 @@ class Fleet:
             self._faults.forget(node_id)
             self._notices.forget(node_id)
         by_number = {(g.deployment_id, g.number): g for g in generations}
-        self._wanted = Wanted(deployments, replicas, by_number)
+        unloaded = self._wanted.unloaded
+        self._wanted = Wanted(deployments, replicas, by_number, needs, unloaded)
         self._nodes, self._external = nodes, external
         self._prober.watch({d: t for d, t in external.items() if isinstance(t, Target)})
         self._replan()
@@ -340,22 +371,13 @@ class Fleet:
         return ExternalFacts(endpoint, target.api_key, self._prober.health(deployment_id))
 
     def _tell_scheduler(self, now_s: float) -> None:
-        """Only what differs from what it was told last."""
-        leaving = self._handing_over()
-        wanted = {
-            d: (handed_over(s.targets, leaving), s.starting)
-            for d, s in self._plan.deployments.items()
-        }
-        for deployment_id in self._told.keys() - wanted.keys():
-            wanted[deployment_id] = ((), 0)
-        for deployment_id, (targets, starting) in wanted.items():
-            if self._told.get(deployment_id, ((), 0)) == (targets, starting):
-                continue
-            self._told[deployment_id] = (targets, starting)
-            effects = self._scheduler.set_replicas(deployment_id, targets, now_s, starting)
-            if effects:
-                self._apply(effects)
-        self._told = {d: told for d, told in self._told.items() if d in self._plan.deployments}
+        self._teller.tell(
+            self._wanted,
+            self._plan.deployments,
+            self._handing_over(),
+            now_s,
+            self._clock.wall_ns(),
+        )
 
     def _handing_over(self) -> set[str]:
         """Names of the nodes whose end is near: requests begin elsewhere, where they can."""

@@ -22,6 +22,7 @@ from appliance.registry.models import Models
 from appliance.registry.nodes import Nodes
 from appliance.registry.notices import NodeNotices
 from appliance.registry.packs import Packs
+from appliance.registry.profiles import Profiles
 from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
 from appliance.registry.schema import MIGRATIONS
@@ -73,6 +74,7 @@ class Registry:
         self.models = Models(store)
         self.deployments = Deployments(store, site_region, seal)
         self.generations = Generations(store)
+        self.profiles = Profiles(store)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
         self.faults = NodeFaults(store)

@@ -16,10 +16,12 @@ from appliance.scheduler.placement import any_left, choose
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.standing import Standing
 from appliance.scheduler.tickets import (
+    UNKNOWN_LOADING,
     Admission,
     DeploymentView,
     Effect,
     Effects,
+    Loading,
     Outcome,
     Placed,
     Queued,
@@ -35,8 +37,10 @@ from appliance.settings import Scheduling
 
 RETRY_AFTER_S_MIN: Final = 1
 RETRY_AFTER_S_MAX: Final = 60
-# A small model loads in seconds, a large one in minutes: ask again soon, it is cheap.
+# Where nobody knows how long a model loads. Small ones take seconds, large ones minutes: ask again
+# soon, it is cheap.
 _MODEL_LOADING_RETRY_S: Final = 5
+_MODEL_LOADING_RETRY_S_MAX: Final = 3_600
 _UNAVAILABLE_RETRY_S: Final = 10
 
 _NOTHING: Final[Effects] = ()
@@ -45,12 +49,14 @@ _NOTHING: Final[Effects] = ()
 class _Deployment:
     """The replicas of one deployment and who waits for them."""
 
-    __slots__ = ("again", "fair", "known", "ready", "starting")
+    __slots__ = ("again", "asked_at_s", "fair", "known", "loading", "ready", "starting")
 
     def __init__(self) -> None:
         self.known: dict[ReplicaId, Standing] = {}  # ready, or gone but not yet idle
         self.ready: list[Standing] = []
         self.starting = 0
+        self.loading = UNKNOWN_LOADING
+        self.asked_at_s: float | None = None  # the last arrival
         self.fair = FairQueue()
         # Tickets that lost their replica and wait for another; they go first.
         self.again: OrderedDict[Ticket, None] = OrderedDict()
@@ -83,8 +89,11 @@ class Scheduler:
         targets: Sequence[ReplicaTarget],
         now_s: float,
         starting: int = 0,
+        loading: Loading = UNKNOWN_LOADING,
     ) -> Effects:
-        """Make `targets` the ready replicas; `starting` more are on their way.
+        """Make `targets` the ready replicas; `starting` more are on their way, or come when asked.
+
+        `loading` is what a client is told that comes before the first of them.
 
         Replicas that stay keep their statistics; one that answers elsewhere now is a restarted
         engine and is trusted anew. Those that vanish take no new tickets and are forgotten when
@@ -95,6 +104,7 @@ class Scheduler:
         if deployment is None:
             deployment = self._deployments[deployment_id] = _Deployment()
         deployment.starting = starting
+        deployment.loading = loading
         for standing in deployment.ready:
             standing.ready = False
         deployment.ready = [self._standing(deployment, target, now_s) for target in targets]
@@ -108,9 +118,11 @@ class Scheduler:
     def arrive(self, ticket: Ticket, now_s: float) -> Admission:
         """A new request. Tickets that already wait are never overtaken by it."""
         deployment = self._deployments.get(ticket.deployment_id)
+        if deployment is not None:
+            deployment.asked_at_s = now_s
         if deployment is None or not deployment.ready:
             ticket.state = TicketState.DONE
-            return self._shed_without_replica(deployment)
+            return self._shed_without_replica(deployment, now_s)
         if not deployment.fair.waiting:
             standing = choose(deployment.ready, ticket.tokens, (), now_s)
             if standing is not None:
@@ -200,6 +212,7 @@ class Scheduler:
             DeploymentView(
                 deployment_id=deployment_id,
                 queued=deployment.waiting,
+                asked_at_s=deployment.asked_at_s,
                 replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
             )
             for deployment_id, deployment in self._deployments.items()
@@ -300,7 +313,7 @@ class Scheduler:
                 retry_s = self._drain_retry_s(deployment, now_s)
                 effects.append(ShedLate(oldest, ShedReason.OVERLOADED, retry_s))
             else:
-                shed = self._shed_without_replica(deployment)
+                shed = self._shed_without_replica(deployment, now_s)
                 effects.append(ShedLate(oldest, shed.reason, shed.retry_after_s))
 
     def _unqueue(self, deployment: _Deployment, ticket: Ticket) -> None:
@@ -309,9 +322,12 @@ class Scheduler:
         else:
             deployment.fair.remove(ticket)
 
-    def _shed_without_replica(self, deployment: _Deployment | None) -> Shed:
+    def _shed_without_replica(self, deployment: _Deployment | None, now_s: float) -> Shed:
         if deployment is not None and deployment.starting:
-            return Shed(ShedReason.MODEL_LOADING, _MODEL_LOADING_RETRY_S)
+            left_s = deployment.loading.left_s(now_s)
+            retry_s = _MODEL_LOADING_RETRY_S if left_s is None else ceil(left_s)
+            retry_s = min(max(retry_s, RETRY_AFTER_S_MIN), _MODEL_LOADING_RETRY_S_MAX)
+            return Shed(ShedReason.MODEL_LOADING, retry_s)
         return Shed(ShedReason.UNAVAILABLE, _UNAVAILABLE_RETRY_S)
 
     def _drain_retry_s(self, deployment: _Deployment, now_s: float) -> int:

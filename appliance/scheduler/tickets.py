@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from appliance.domain.ids import DeploymentId, ReplicaId, TenantId
 from appliance.scheduler.replicas import ReplicaTarget
@@ -84,8 +85,32 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How long the first replica still takes, as far as that is known.
+
+    `takes_s`: from the moment somebody asks, where nothing is loaded before. `ready_at_s`: when
+    one that loads already was expected to be ready; None: none loads yet.
+    """
+
+    takes_s: float | None = None
+    ready_at_s: float | None = None
+
+    def left_s(self, now_s: float) -> float | None:
+        """None: unknown, or it takes longer than was thought."""
+        if self.ready_at_s is None:
+            return self.takes_s
+        return self.ready_at_s - now_s if self.ready_at_s > now_s else None
+
+
+UNKNOWN_LOADING: Final = Loading()
+
+
+@dataclass(frozen=True, slots=True)
 class Shed:
-    """Turned away; the ticket is done. `retry_after_s` is between 1 and 60, whole seconds."""
+    """Turned away; the ticket is done. `retry_after_s` is in whole seconds, between 1 and 60.
+
+    While a model loads it is as long as that takes, up to an hour.
+    """
 
     reason: ShedReason
     retry_after_s: int
@@ -132,3 +157,4 @@ class DeploymentView:
     deployment_id: DeploymentId
     queued: int
     replicas: tuple[ReplicaView, ...]
+    asked_at_s: float | None = None  # when the last request came, by the scheduler's clock

@@ -7,6 +7,8 @@ RegistryError
 ├── InUse             it cannot be deleted while others rely on it
 ├── InvalidValue      a name, a URL, a number or another value is not acceptable
 ├── ModelUnreadable   the file of a model is missing, cut short, or no model
+├── TokenRefused       a node's token is unknown, used, expired, revoked, or for another node
+├── CertificateRefused a node's certificate was revoked, or is not of this site
 └── OtherSecrets      the site's secrets are not those this registry was made with
 """
 
@@ -43,3 +45,11 @@ class ModelUnreadable(RegistryError):
 
 class OtherSecrets(RegistryError):
     code = "other_secrets"
+
+
+class TokenRefused(RegistryError):
+    code = "token_refused"
+
+
+class CertificateRefused(RegistryError):
+    code = "certificate_refused"

@@ -58,8 +58,7 @@ class Nodes:
         """The node of that name, registered in the site's region if it is not known yet."""
 
         def run(change: Change) -> NodeRow:
-            known = change.connection.execute(_LIVING + " AND name = ?", [name]).fetchone()
-            return _row(known) if known else _insert(change, name, self._site_region)
+            return ensure_node(change, name, self._site_region)
 
         return await self._store.change(actor, run)
 
@@ -136,6 +135,17 @@ def find_node(connection: sqlite3.Connection, ref: str) -> NodeRow:
     """The living node of that id or name. Raises NotFound."""
     rows = connection.execute(_LIVING + f" AND {column_of(ref)} = ?", [ref])
     return only([_row(row) for row in rows], KIND, ref)
+
+
+def living_node(connection: sqlite3.Connection, name: str) -> NodeRow | None:
+    """The living node of that name."""
+    row = connection.execute(_LIVING + " AND name = ?", [name]).fetchone()
+    return None if row is None else _row(row)
+
+
+def ensure_node(change: Change, name: str, region: str) -> NodeRow:
+    """The living node of that name, made in that region if there is none."""
+    return living_node(change.connection, name) or _insert(change, name, region)
 
 
 def _row(row: sqlite3.Row) -> NodeRow:

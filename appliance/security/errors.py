@@ -5,7 +5,8 @@ SecurityError
 ├── SecretExposed    a secret file or its folder is open to others
 ├── SecretDamaged    a secret file does not hold what it should
 ├── SealBroken       a sealed value was changed, moved, or sealed with another key
-└── BadPublicKey     what should be an Ed25519 public key is none
+├── BadPublicKey     what should be an Ed25519 public key is none
+└── BadCertificateRequest  what asks for a certificate of the site's CA is not fit for one
 """
 
 from appliance.domain.errors import CrossLogicError
@@ -33,3 +34,7 @@ class SealBroken(SecurityError):
 
 class BadPublicKey(SecurityError):
     code = "bad_public_key"
+
+
+class BadCertificateRequest(SecurityError):
+    code = "bad_certificate_request"

@@ -6,6 +6,7 @@ AgentError
 ├── ApplianceRefused     it answered, and said no
 ├── ParentGone           the process this agent was to live with has ended
 ├── EngineUnfit          a process that runs and cannot do its work
+├── ModelAway            a model cannot be copied to this node now
 ├── MetadataAway         the cloud's metadata service does not answer, or not in time
 └── MetadataStrange      it answered something that is no answer
 """
@@ -49,3 +50,7 @@ class MetadataAway(AgentError):
 
 class MetadataStrange(AgentError):
     code = "metadata_strange"
+
+
+class ModelAway(AgentError):
+    code = "model_away"

@@ -41,10 +41,10 @@ async def bring_pack(services: Services, call: Call[NoQuery, PackBring]) -> Mode
     )
 
 
-async def show_copying(services: Services, _call: Call[NoQuery, None]) -> PackCopying | None:
+async def show_copying(services: Services, _call: Call[NoQuery, None]) -> PackCopying:
     copying = services.packs.copying
     if copying is None:
-        return None
+        return PackCopying(model="", done_bytes=0, total_bytes=0, resumed_bytes=0)
     return PackCopying(
         model=copying.model,
         done_bytes=copying.done_bytes,
@@ -107,8 +107,8 @@ ROUTES: Final = (
         grows=True,
     ),
     Route(
-        *("GET", "/v1/models/packs/copying", "How far the import under way is; null: none is"),
-        *(show_copying, PackCopying | None),
+        *("GET", "/v1/models/packs/copying", "How far the import under way is"),
+        *(show_copying, PackCopying),
     ),
     Route(
         *("POST", "/v1/models/gc", "Remove from the store what no registered model needs"),

@@ -211,8 +211,8 @@ def _bring(home: Home, body: PackBring, seen: PackSeen) -> Model:
             thread.join(_LOOK_EVERY_S)
             if not thread.is_alive():
                 break
-            copying = client.get("/v1/models/packs/copying", PackCopying | None)  # type: ignore[arg-type]  # a union is a type of msgspec
-            if copying is not None:
+            copying = client.get("/v1/models/packs/copying", PackCopying)
+            if copying.model:
                 tell(f"Importing {copying.model}: {_copied(copying)}")
     if failures:
         raise failures[0]

@@ -5,7 +5,7 @@
     models/<digest>/     a model: its files under their names, as links to the content
 
 Versions of a model share the content that they have in common. A model's folder appears whole or
-not at all. Content that no model has a link to is swept.
+not at all. Content that no model has a link to any more is swept.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ NAME_CHARS_MAX: Final = 90
 FILES_MAX: Final = 10_000
 FILE_BYTES_MAX: Final = 4 * 1024**4
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-# Partial content that nobody went on with for so long is swept, too.
+# Content of a model that did not become whole, and that nobody went on with, is kept so long.
 PARTIAL_KEPT_S: Final = 7 * 86_400
 
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]*")
@@ -236,8 +236,10 @@ class ModelStore:
         freed = 0
         for path in self._content.glob("??/*"):
             status = path.stat()
-            left = status.st_nlink - (links.get((status.st_dev, status.st_ino), 0) if dry else 0)
-            if left <= 1:
+            were = links.get((status.st_dev, status.st_ino), 0)
+            left = status.st_nlink - (were if dry else 0)
+            # What never had a model is the beginning of one whose copy was interrupted.
+            if left <= 1 and (were or now_s - status.st_mtime > PARTIAL_KEPT_S):
                 freed += status.st_size
                 if not dry:
                     path.unlink()

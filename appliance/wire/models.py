@@ -62,7 +62,7 @@ class PackBring(Message, frozen=True):
 class PackCopying(Message, frozen=True):
     """How far the import under way is."""
 
-    model: str
+    model: str  # "": there is none
     done_bytes: int
     total_bytes: int
     resumed_bytes: int  # that an earlier attempt, or another model, had brought

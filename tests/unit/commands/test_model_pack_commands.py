@@ -1,8 +1,6 @@
 """`cic model catalogue|pack|import|gc` against a real admin server."""
 
 import hashlib
-import json
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +77,7 @@ def test_a_pack_is_carried_to_another_site_and_registered(
     content = (model / "tiny.gguf").read_bytes()
     assert row["digest"] == "sha256:" + hashlib.sha256(content).hexdigest()
     assert Path(row["path"]).read_bytes() == content
-    assert os.stat(row["path"]).st_mode & 0o777 == 0o444
+    assert Path(row["path"]).stat().st_mode & 0o777 == 0o444
 
     again = run(site, "import", pack["file"])  # trusted and accepted: neither is asked again
     assert again.json == row
@@ -157,5 +155,5 @@ def test_a_name_that_is_taken_is_told_before_anything_is_copied(
 
 
 def _audit(site: AdminSite) -> list[dict[str, Any]]:
-    written = cic("--home", site.home.config, "--json", "audit", "list").out
-    return [json.loads(line) for line in written.splitlines()]
+    entries: list[dict[str, Any]] = cic("--home", site.home.config, "--json", "audit", "list").json
+    return entries

@@ -1,0 +1,121 @@
+"""Models on their way to nodes: which a node shall have, and the content that it fetches.
+
+GET /node/v1/models/{sha256} answers the content of that SHA-256, from `Range: bytes=N-` on, for as
+long as a registered model has it. All copies together stay beneath the site's cap.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from aiohttp import web
+
+from appliance.domain.clock import Clock
+from appliance.registry.models import ModelRow
+from appliance.wire.agent import DesiredReplica, WantedModel
+
+PATH: Final = "/node/v1/models/{sha256}"
+CHUNK_BYTES: Final = 1024 * 1024
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_FROM: Final = re.compile(r"bytes=(\d{1,15})-")
+
+
+def wanted_model(row: ModelRow) -> WantedModel:
+    return WantedModel(digest=row.digest, files=row.files, entry=row.entry)
+
+
+def with_model(replica: DesiredReplica, row: ModelRow, *, remote: bool) -> DesiredReplica:
+    """What a node is told of the model it shall run: golden prompt, and what is to be copied.
+
+    A node of this host opens the files where they are; `remote` ones have a store of their own.
+    """
+    return msgspec.structs.replace(
+        replica,
+        model=wanted_model(row) if remote else None,
+        probe_prompt=row.facts.probe_prompt,
+        probe_answer=row.facts.probe_answer,
+    )
+
+
+class Pace:
+    """Holds all who send back so that they stay beneath `bytes_per_s` together; None: no bound."""
+
+    def __init__(self, bytes_per_s: int | None, clock: Clock) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._clock = clock
+        self._free_at_s = 0.0
+
+    async def take(self, size_bytes: int) -> None:
+        if self._bytes_per_s is None:
+            return
+        now_s = self._clock.monotonic_s()
+        begin_s = max(now_s, self._free_at_s)
+        self._free_at_s = begin_s + size_bytes / self._bytes_per_s
+        await asyncio.sleep(begin_s - now_s)
+
+
+class ModelFiles:
+    """Answers nodes with content. Who may ask is decided before."""
+
+    def __init__(self, models: Callable[[], Awaitable[Sequence[ModelRow]]], pace: Pace) -> None:
+        self._models = models
+        self._pace = pace
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        sha256 = request.match_info["sha256"]
+        place = await self._place(sha256) if _SHA256.fullmatch(sha256) else None
+        if place is None:
+            raise web.HTTPNotFound
+        path, size_bytes = place
+        offset = _offset(request)
+        if offset > size_bytes:
+            raise web.HTTPRequestRangeNotSatisfiable
+        try:
+            file = await asyncio.to_thread(path.open, "rb", 0)
+        except OSError as error:  # it was registered where it lay, and was taken away since
+            raise web.HTTPNotFound from error
+        try:
+            return await self._stream(request, file, offset, size_bytes)
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _place(self, sha256: str) -> tuple[Path, int] | None:
+        for row in await self._models():
+            for file in row.files:
+                if file.sha256 == sha256:
+                    return row.folder / file.name, file.size_bytes
+        return None
+
+    async def _stream(
+        self, request: web.Request, file: BinaryIO, offset: int, size_bytes: int
+    ) -> web.StreamResponse:
+        left = size_bytes - offset
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(left)}
+        if offset:
+            headers["Content-Range"] = f"bytes {offset}-{size_bytes - 1}/{size_bytes}"
+        response = web.StreamResponse(status=206 if offset else 200, headers=headers)
+        await response.prepare(request)
+        await asyncio.to_thread(file.seek, offset)
+        while left:
+            chunk = await asyncio.to_thread(file.read, min(left, CHUNK_BYTES))
+            if not chunk and request.transport is not None:
+                request.transport.abort()  # the file is shorter than it was: the node must see that
+                return response
+            await self._pace.take(len(chunk))
+            await response.write(chunk)
+            left -= len(chunk)
+        await response.write_eof()
+        return response
+
+
+def _offset(request: web.Request) -> int:
+    asked = request.headers.get("Range")
+    if asked is None:
+        return 0
+    match = _FROM.fullmatch(asked)
+    if match is None:
+        raise web.HTTPRequestRangeNotSatisfiable
+    return int(match[1])

@@ -52,7 +52,7 @@ FAULTS: Final[dict[str, FaultKind]] = {
     ),
     "DRIVER_NOT_LOADED": FaultKind(
         *("faults", "fatal", 0, "The driver's library is installed and the driver is not loaded"),
-        "Load it (`modprobe nvidia`), and read why it is not: `dmesg | grep -i nvidia`.",
+        "Load it (`modprobe nvidia`), and read why it is not: `journalctl -k -g nvidia`.",
     ),
     "DRIVER_UNUSED": FaultKind(
         *("faults", "warning", 60, "The driver's library is installed, and no NVIDIA GPU is there"),
@@ -65,7 +65,7 @@ FAULTS: Final[dict[str, FaultKind]] = {
     ),
     "NVML_ERROR": FaultKind(
         *("faults", "error", 10, "The driver answers with an error"),
-        "Read `dmesg | grep -i nvrm` on the node; reboot it when `nvidia-smi` fails too.",
+        "Read `journalctl -k -g nvrm` on the node; reboot it when `nvidia-smi` fails too.",
     ),
     "NVML_CRASHED": FaultKind(
         *("faults", "error", 10, "The driver's library ends the process that asks it"),

@@ -14,6 +14,7 @@ from appliance.admin.ports import (
 from appliance.domain.clock import Clock
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
+from appliance.fleet.burst.service import BurstDesk
 from appliance.fleet.service import Fleet
 from appliance.gateway.app import Gateway
 from appliance.gateway.stats import Histogram
@@ -38,6 +39,7 @@ class Live:
     address: tuple[str, int]  # where the gateway listens
     sync: Synchronisation
     sealer: Sealer
+    bursts: BurstDesk
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
         seen = self.fleet.deployment(deployment_id)

@@ -101,6 +101,15 @@ class Metrics(Section, frozen=True):
 class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
+class Bursting(Section, frozen=True):
+    provider: Literal["off", "skypilot"] = "off"  # off: no cloud is ever asked
+    python: str | None = None  # the interpreter that has SkyPilot; none: the appliance's own
+    install: str = "python3 -m pip install --user crosslogic-appliance"  # on a fresh machine
+    disk_gb: Count = 200
+    poll_s: Positive = 20.0  # between two looks at what is lent
+    token_s: Positive = 3_600.0  # a machine joins within it
+
+
 
 class Settings(Section, frozen=True):
     """Everything a site can be told."""
@@ -121,6 +130,7 @@ ENVIRONMENT_PREFIX: Final = "CIC_"
 
 S = TypeVar("S", bound=Section)
 
+    burst: Bursting = Bursting()
 
 def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
     """Read the file (which may be absent) and lay the environment over it.

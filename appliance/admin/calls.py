@@ -6,7 +6,15 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from appliance.admin.ports import LimitUsage, LiveState, ManifestSource, SyncPort, UsageSource
+from appliance.admin.ports import (
+    BurstSource,
+    JoinSource,
+    LimitUsage,
+    LiveState,
+    ManifestSource,
+    SyncPort,
+    UsageSource,
+)
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
@@ -36,6 +44,8 @@ class Services:
     sync: SyncPort
     manifests: ManifestSource
     packs: PackDesk
+    bursts: BurstSource
+    joining: JoinSource
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.agent import PreemptionNotice
+from appliance.wire.burst import Burst, BurstPlan, BurstPlanned, BurstUp
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
 from appliance.wire.manifests import (
@@ -133,6 +134,26 @@ class LimitUsage(Protocol):
 
 
 class SyncPort(Protocol):
+class JoinSource(Protocol):
+    """Where machines become nodes."""
+
+    async def token(self, actor: str, asked: NodeTokenCreate) -> NodeTokenCreated: ...
+
+
+class BurstSource(Protocol):
+    """Machines lent from clouds."""
+
+    async def plan(self, asked: BurstPlan) -> BurstPlanned: ...
+
+    async def up(self, actor: str, asked: BurstUp) -> Burst: ...
+
+    async def down(self, actor: str, ref: str) -> Burst: ...
+
+    async def list(self) -> Sequence[Burst]: ...
+
+    async def show(self, ref: str) -> Burst: ...
+
+
     """The control plane and the entitlement, as this site has them. Called on the event loop.
 
     What is refused raises; what is partly refused is in the report.

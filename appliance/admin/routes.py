@@ -8,6 +8,7 @@ out of that state is never refused.
 from typing import Any, Final
 
 from appliance.admin import (
+    bursts,
     deployments,
     gpus,
     keys,
@@ -31,7 +32,7 @@ from appliance.admin.calls import (
     UsageQuery,
 )
 from appliance.wire import admin as wire
-from appliance.wire import fleet
+from appliance.wire import burst, fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
 from appliance.wire.gpu import NodeGpu
@@ -282,6 +283,25 @@ _SITE: Final = (
         lines=True,
     ),
     Route(
+_BURSTS: Final = (
+    Route(
+        *("POST", "/v1/bursts/plan", "What a burst would take and cost", bursts.plan_burst),
+        answer=burst.BurstPlanned,
+        body=burst.BurstPlan,
+    ),
+    Route("GET", "/v1/bursts", "List bursts", bursts.list_bursts, list[burst.Burst]),
+    Route(
+        *("POST", "/v1/bursts", "Lend machines from a cloud", bursts.start_burst, burst.Burst),
+        body=burst.BurstUp,
+        status=201,
+        grows=True,
+    ),
+    Route("GET", "/v1/bursts/{ref}", "Show a burst", bursts.show_burst, burst.Burst),
+    Route(
+        *("POST", "/v1/bursts/{ref}/down", "Give machines back", bursts.end_burst, burst.Burst),
+    ),
+)
+
         *("GET", "/v1/audit/verify", "Recompute the audit's chain", site.verify_audit),
         answer=wire.AuditVerification,
     ),
@@ -370,3 +390,4 @@ ROUTES: Final = (
     *_DEPLOYMENTS,
     *_NODES,
 )
+    *_BURSTS,

@@ -23,6 +23,8 @@ PREFIXES: Final = {
     "deployment": "dep",
     "replica": "rep",
     "node": "nod",
+    "burst": "bur",
+    "member": "mem",  # a machine of a burst
     "record": "rec",
     "request": "req",
 }

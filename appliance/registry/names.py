@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "deployment": "deployment",
     "node": "node",
     "region": "region",
+    "burst": "burst",
 }
 
 

@@ -10,6 +10,7 @@ from appliance.domain.clock import Clock
 from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.api_keys import APIKeys
 from appliance.registry.audit import Audit
+from appliance.registry.bursts import Bursts
 from appliance.registry.cascade import empty_environment, empty_tenant
 from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import Deployments
@@ -84,6 +85,7 @@ class Registry:
         self.audit = Audit(store)
 
     async def check_pepper(self, actor: str) -> None:
+        self.bursts = Bursts(store)
         """Raise OtherSecrets when the pepper is not the one this registry's keys were made with.
 
         Otherwise every client would be told that its key is wrong, and nobody why. The first call

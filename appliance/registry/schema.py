@@ -6,7 +6,14 @@ ceased to live, and names are unique among the living only. Foreign keys are enf
 
 from typing import Final
 
-from appliance.registry import schema_faults, schema_fleet, schema_models, schema_notices
+from appliance.registry import (
+    schema_bursts,
+    schema_faults,
+    schema_fleet,
+    schema_joining,
+    schema_models,
+    schema_notices,
+)
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
 
@@ -161,4 +168,6 @@ MIGRATIONS: Final = (
     schema_models.MIGRATION,
     schema_notices.MIGRATION,
     schema_faults.MIGRATION,
+    schema_bursts.MIGRATION,
+    schema_joining.MIGRATION,
 )

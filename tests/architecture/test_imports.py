@@ -17,6 +17,7 @@ OWNERS = {
     "sqlalchemy": ("appliance.controlplane",),
     "pg8000": ("appliance.controlplane",),
     "httpx": ("console", "appliance.sync", "appliance.commands"),
+    "sky": ("appliance.fleet.burst.sky_process",),
     "pynvml": ("agent.gpu",),
     "textual": ("console",),
     "xllamacpp": ("agent.engines",),

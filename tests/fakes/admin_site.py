@@ -28,6 +28,7 @@ from appliance.security.seal import Seal
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
 from appliance.wire.unix import socket_address
+from tests.fakes.bursts import FixedBursts
 from tests.fakes.manifest_port import SealedPort
 from tests.fakes.sealed_site import site_in
 from tests.fakes.sync_port import FixedSync
@@ -233,6 +234,7 @@ def _serve(
         sync=sync,
         manifests=manifests,
         packs=PackDesk(registry, home.models, home.pack_key_file),
+        bursts=FixedBursts(),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

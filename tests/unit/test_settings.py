@@ -13,8 +13,8 @@ TWINS = [
     for section in msgspec.structs.fields(Settings)
     for field in msgspec.structs.fields(section.type)
 ]
-TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline"}
-OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online"}
+TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline", "provider": "skypilot"}
+OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online", "provider": "off"}
 
 
 def one(section: str, name: str, text: str) -> object:

@@ -21,6 +21,7 @@ from tests.fakes.sync_port import ENTITLEMENT, STATUS
 # Every operation that is not a reading, sorted by hand: may it be asked while frozen?
 GROWS = {
     "PUT /v1/limits",
+    "POST /v1/bursts",
     *(
         f"{verb} /v1/{noun}{ref}"
         for noun in (

@@ -1,0 +1,1 @@
+"""Bursts: GPU nodes lent from a cloud for a while, through SkyPilot."""

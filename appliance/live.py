@@ -24,6 +24,7 @@ from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import DeploymentView
 from appliance.sync.sealer import Sealer
 from appliance.sync.service import Synchronisation
+from appliance.wire.placement import Explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class Live:
             driver=seen.driver,
             health=seen.health,
         )
+
+    def explain(self, deployment_id: DeploymentId) -> Explanation | None:
+        return self.fleet.explain(deployment_id)
 
     def ready(self) -> bool:
         return self.gateway.ready and self.ledger.healthy

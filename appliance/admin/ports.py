@@ -23,6 +23,7 @@ from appliance.wire.manifests import (
     SealingStatus,
     UsageProof,
 )
+from appliance.wire.placement import Explanation
 from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
 
 
@@ -62,6 +63,10 @@ class LiveState(Protocol):
 
     def node(self, node_id: NodeId) -> NodeLive | None:
         """None: its agent never said hello."""
+        ...
+
+    def explain(self, deployment_id: DeploymentId) -> Explanation | None:
+        """Why its replicas run where they do; None: the fleet has not heard of it yet."""
         ...
 
     def ready(self) -> bool:

@@ -15,6 +15,7 @@ from appliance.admin import (
     manifests,
     model_packs,
     nodes,
+    placement,
     site,
     sync,
     tenants,
@@ -35,6 +36,7 @@ from appliance.wire import admin as wire
 from appliance.wire import burst, fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
+from appliance.wire.placement import Explanation
 from appliance.wire.gpu import NodeGpu
 
 _DOCUMENTS_BYTES_MAX: Final = 96 * 1024 * 1024  # the largest `.receipt`, as JSON
@@ -196,6 +198,10 @@ _DEPLOYMENTS: Final = (
     Route(
         *("DELETE", "/v1/deployments/{ref}", "Delete a deployment"),
         *(deployments.delete_deployment, None),
+    ),
+    Route(
+        *("GET", "/v1/deployments/{ref}/explain", "Why its replicas run where they do"),
+        *(placement.explain_deployment, Explanation),
     ),
     *_states(
         *("/v1/deployments/{ref}", "a deployment", fleet.Deployment),

@@ -1,6 +1,7 @@
 """`cic deployment`: models at work. What clients ask for is a deployment's name."""
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,11 +19,19 @@ from appliance.commands.engine_options import (
 )
 from appliance.commands.models import HASH_TIMEOUT_S
 from appliance.commands.noun import Noun, add_common
-from appliance.commands.output import Column, fields_of, print_fields, print_rows, progress
+from appliance.commands.output import (
+    Column,
+    fields_of,
+    print_fields,
+    print_json,
+    print_rows,
+    progress,
+)
 from appliance.commands.tenants import words
 from appliance.domain.usage import Operation
 from appliance.wire.command import CommandError, ExitCode, Invocation
 from appliance.wire.fleet import Deployment, DeploymentCreate, DeploymentUpdate, EngineName, Replica
+from appliance.wire.placement import Explanation, NodeVerdict
 
 POLL_S: Final = 0.25
 API_KEY_VARIABLE: Final = "CIC_ENGINE_API_KEY"
@@ -44,12 +53,21 @@ REPLICA_COLUMNS: Final[tuple[Column[Replica], ...]] = (
     Column("REPLICA", lambda row: row.id),
     Column("NODE", lambda row: row.node),
     Column("STATE", lambda row: row.state),
+    Column("GENERATION", lambda row: row.generation, right=True),
+    Column("GPUS", lambda row: row.gpus),
     Column("ADDRESS", lambda row: row.address),
     Column("PID", lambda row: None if row.pid is None else str(row.pid)),
     Column("RESTARTS", lambda row: row.restarts, right=True),
     Column("RUNNING", lambda row: row.requests_running, right=True),
     Column("TOKENS/S", lambda row: row.tokens_per_s, right=True),
     Column("REASON", lambda row: row.reason),
+)
+VERDICT_COLUMNS: Final[tuple[Column[NodeVerdict], ...]] = (
+    Column("NODE", lambda row: row.node),
+    Column("CHOSEN", lambda row: "yes" if row.chosen else "no"),
+    Column("RUNNING", lambda row: row.running, right=True),
+    Column("SCORE", lambda row: row.score, right=True),
+    Column("WHY", lambda row: "; ".join(row.reasons)),
 )
 DEPLOYMENT: Final = Noun(
     word="deployment",
@@ -161,6 +179,10 @@ def create_deployment(
 @click.option("--operations", metavar="A,B")
 @engine_options
 @placement_options
+@click.option("--wait", is_flag=True, help="Return when all its replicas are of the change.")
+@click.option(
+    "--wait-timeout", type=click.IntRange(min=1), default=600, show_default=True, metavar="SECONDS"
+)
 @click.pass_obj
 def update_deployment(
     invocation: Invocation,
@@ -174,6 +196,9 @@ def update_deployment(
     api_key: str | None,
     upstream_model: str | None,
     operations: str | None,
+    wait_timeout: int,
+    *,
+    wait: bool,
     **options: Any,
 ) -> None:
     """Change the deployment REF, an id or a name. Replicas are replaced where that is needed."""
@@ -194,7 +219,32 @@ def update_deployment(
     )
     with AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client:
         item = client.send("PATCH", object_path("deployments", ref), Deployment, body)
+        if wait:
+            item = wait_ready(client, item, wait_timeout)
     DEPLOYMENT.print(invocation, item)
+
+
+@deployment.command("explain")
+@click.argument("ref")
+@click.pass_obj
+def explain_deployment(invocation: Invocation, ref: str) -> None:
+    """Why the replicas of REF run where they do: what each node had to offer to one.
+
+    As if none of them had a place yet, so that a node that was chosen is not shown as full.
+    """
+    with AdminClient(invocation.home) as client:
+        item = client.get(object_path("deployments", ref, "explain"), Explanation)
+    if invocation.json:
+        print_json(item)
+        return
+    need = "not known: its model's files cannot be read" if item.need is None else item.need.text
+    print_fields((("deployment", item.deployment), ("a replica needs", need)))
+    click.echo()
+    print_rows(item.nodes, VERDICT_COLUMNS, "No nodes yet.")
+    if item.reason:
+        click.echo(f"\n{item.reason}")
+    for command in item.commands:
+        click.echo(f"\n{shlex.join(command)}")
 
 
 @deployment.command("scale")
@@ -245,10 +295,13 @@ def secret_from(option: str | None) -> str | None:
 
 
 def wait_ready(client: AdminClient, item: Deployment, timeout_s: float) -> Deployment:
-    """Poll until the deployment is ready. Raises CommandError when it failed or took too long."""
+    """Poll until the deployment is ready, all of it as it was changed last.
+
+    Raises CommandError when it failed or took too long.
+    """
     deadline = time.monotonic() + timeout_s
     with progress(f"{item.name}: {item.state} …") as show:
-        while item.state != "ready":
+        while item.state != "ready" or any(r.generation < item.generation for r in item.replicas):
             if item.state in ("failed", "suspended") or time.monotonic() > deadline:
                 reason = item.reason.rstrip(".") or "no reason is known"
                 raise CommandError(

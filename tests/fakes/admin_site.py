@@ -27,6 +27,7 @@ from appliance.registry.registry import Registry, initialise, open_database
 from appliance.security.seal import Seal
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
+from appliance.wire.placement import Explanation
 from appliance.wire.unix import socket_address
 from tests.fakes.bursts import FixedBursts
 from tests.fakes.manifest_port import SealedPort
@@ -44,6 +45,7 @@ class Live:
     deployments: dict[DeploymentId, DeploymentLive] = field(default_factory=dict)
     every_deployment: DeploymentLive | None = None
     nodes: dict[NodeId, NodeLive] = field(default_factory=dict)
+    explanations: dict[DeploymentId, Explanation] = field(default_factory=dict)
     is_ready: bool = True
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
@@ -51,6 +53,9 @@ class Live:
 
     def node(self, node_id: NodeId) -> NodeLive | None:
         return self.nodes.get(node_id)
+
+    def explain(self, deployment_id: DeploymentId) -> Explanation | None:
+        return self.explanations.get(deployment_id)
 
     def ready(self) -> bool:
         return self.is_ready

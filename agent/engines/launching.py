@@ -1,5 +1,6 @@
 """What engines that load a folder of weights are launched with: offline, own GPUs, own files."""
 
+import socket
 from pathlib import Path
 
 from agent.engines.kind import Room
@@ -34,3 +35,12 @@ def private_folder(path: Path) -> Path:
     """Made where it is not there, for this account alone. Raises OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def own_address(peer: str) -> str:
+    """Which of our addresses leads to that host. Nothing is sent. Raises OSError: none does."""
+    (family, kind, *_, address), *_ = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)
+    with socket.socket(family, kind) as way:
+        way.connect(address)
+        name: str = way.getsockname()[0]
+        return name

@@ -9,7 +9,7 @@ import msgspec
 
 from agent.engines.exposition import labelled, sums
 from agent.engines.kind import Load, Properties, Room
-from agent.engines.launching import offline_environ, own_folders, private_folder
+from agent.engines.launching import offline_environ, own_address, own_folders, private_folder
 from agent.engines.programs import (
     VLLM_VARIABLE,
     package,
@@ -118,8 +118,8 @@ class Vllm:
         }
         if replica.settings.sleep:
             environ["VLLM_SERVER_DEV_MODE"] = "1"  # its other endpoints stay behind the guard
-        if replica.settings.nodes == 1:
-            environ["VLLM_HOST_IP"] = LOOPBACK
+        master = LOOPBACK if replica.pipeline is None else replica.pipeline.master_host
+        environ["VLLM_HOST_IP"] = own_address(master)
         if replica.settings.gpus == 0:
             threads = str(replica.threads or max(1, (room.cores - 1) // max(1, room.replicas)))
             environ |= {"OMP_NUM_THREADS": threads, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

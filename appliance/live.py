@@ -16,6 +16,7 @@ from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.fleet.burst.service import BurstDesk
 from appliance.fleet.service import Fleet
+from appliance.fleet.view import FleetNode
 from appliance.gateway.app import Gateway
 from appliance.gateway.stats import Histogram
 from appliance.limits.memory import MemoryLimitStore
@@ -24,6 +25,7 @@ from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import DeploymentView
 from appliance.sync.sealer import Sealer
 from appliance.sync.service import Synchronisation
+from appliance.wire.agent import QuestionKind
 from appliance.wire.placement import Explanation
 
 
@@ -48,22 +50,10 @@ class Live:
 
     def node(self, node_id: NodeId) -> NodeLive | None:
         seen = self.fleet.node(node_id)
-        if seen is None:
-            return None
-        return NodeLive(
-            seen.state,
-            agent_version=seen.agent_version,
-            cores=seen.cores,
-            memory_bytes=seen.memory_bytes,
-            gpus=seen.gpus,
-            engines=seen.engines,
-            last_seen_at=seen.last_seen_at,
-            reason=seen.reason,
-            notice=seen.notice,
-            gpu_figures=seen.gpu_figures,
-            driver=seen.driver,
-            health=seen.health,
-        )
+        return None if seen is None else _node(seen)
+
+    async def ask_node(self, node_id: NodeId, kind: QuestionKind, subject: str) -> bytes:
+        return bytes(await self.fleet.questions.ask(node_id, kind, subject))
 
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         return self.fleet.explain(deployment_id)
@@ -117,6 +107,7 @@ class Live:
                 names.get(view.deployment_id, view.deployment_id): view.queued for view in views
             },
             replicas=self._replicas(views, names),
+            nodes={name: _node(node) for name, node in self.fleet.nodes().items()},
             first_token=_histogram(stats.first_token),
             latency=_histogram(stats.latency),
             ledger_records=self.ledger.record_count,
@@ -152,6 +143,23 @@ class Live:
                     )
                 )
         return figures
+
+
+def _node(seen: FleetNode) -> NodeLive:
+    return NodeLive(
+        seen.state,
+        agent_version=seen.agent_version,
+        cores=seen.cores,
+        memory_bytes=seen.memory_bytes,
+        gpus=seen.gpus,
+        engines=seen.engines,
+        last_seen_at=seen.last_seen_at,
+        reason=seen.reason,
+        notice=seen.notice,
+        gpu_figures=seen.gpu_figures,
+        driver=seen.driver,
+        health=seen.health,
+    )
 
 
 def _histogram(histogram: Histogram) -> HistogramFigures:

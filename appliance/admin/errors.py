@@ -3,6 +3,7 @@
 AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
+├── BadNodeAnswer   what a node answered cannot be read
 ├── SocketInUse     another process answers on the admin socket
 └── ListenFailed    an address cannot be listened on
 """
@@ -24,6 +25,10 @@ class BadRequest(AdminError):
 
 class NoSuchRoute(AdminError):
     code = "no_such_route"
+
+
+class BadNodeAnswer(AdminError):
+    code = "bad_node_answer"
 
 
 class SocketInUse(AdminError):
@@ -56,6 +61,8 @@ STATUSES: Final = {
     "document_refused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "signature_invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
     "unknown_signing_key": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "node_silent": HTTPStatus.BAD_GATEWAY,
+    "bad_node_answer": HTTPStatus.BAD_GATEWAY,
     "control_plane_away": HTTPStatus.BAD_GATEWAY,
     "control_plane_refused": HTTPStatus.BAD_GATEWAY,
     "no_address": HTTPStatus.CONFLICT,

@@ -12,6 +12,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from appliance.admin.metrics_gpus import node_metrics
 from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -43,6 +44,7 @@ class Exposition:
         )
         yield from _traffic(figures)
         yield from _replicas(figures)
+        yield from node_metrics(figures.nodes)
         yield from _ledger(figures)
         yield from _sync(figures)
 

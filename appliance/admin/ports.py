@@ -11,6 +11,7 @@ from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.agent import PreemptionNotice
+from appliance.wire.agent import QuestionKind
 from appliance.wire.burst import Burst, BurstPlan, BurstPlanned, BurstUp
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
@@ -67,6 +68,10 @@ class LiveState(Protocol):
 
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         """Why its replicas run where they do; None: the fleet has not heard of it yet."""
+        ...
+
+    async def ask_node(self, node_id: NodeId, kind: QuestionKind, subject: str) -> bytes:
+        """What the agent of a node answers, as JSON. Raises when it does not answer in time."""
         ...
 
     def ready(self) -> bool:
@@ -240,6 +245,7 @@ class Figures:
     streams_open: int = 0
     queued: Mapping[str, int] = field(default_factory=dict)  # by deployment's name
     replicas: Sequence[ReplicaFigures] = ()
+    nodes: Mapping[str, NodeLive] = field(default_factory=dict)  # by name
     first_token: HistogramFigures | None = None
     latency: HistogramFigures | None = None
     ledger_records: int = 0

@@ -37,7 +37,7 @@ from appliance.wire import burst, fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
 from appliance.wire.placement import Explanation
-from appliance.wire.gpu import NodeGpu
+from appliance.wire.gpu import GpuHistory, NodeGpu
 
 _DOCUMENTS_BYTES_MAX: Final = 96 * 1024 * 1024  # the largest `.receipt`, as JSON
 
@@ -241,6 +241,11 @@ _NODES: Final = (
         body=fleet.NodeNoticeGive,
     ),
     Route("GET", "/v1/gpus", "List the GPUs of all nodes", gpus.list_gpus, list[NodeGpu]),
+    Route(
+        *("GET", "/v1/nodes/{ref}/gpu-history", "An hour and a day of a node's GPUs"),
+        *(gpus.gpu_history, GpuHistory),
+        query=gpus.OfGpu,
+    ),
     Route("GET", "/v1/regions", "List regions", nodes.list_regions, list[fleet.Region]),
     Route(
         *("POST", "/v1/regions", "Create a region", nodes.create_region, fleet.Region),

@@ -1,15 +1,17 @@
 """`cic gpu`, and what `cic node show` says of a node's health."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import click
 
-from appliance.commands.client import AdminClient
+from appliance.commands.client import AdminClient, object_path
 from appliance.commands.output import Column, fields_of, print_fields, print_json, print_rows
+from appliance.domain.clock import iso
 from appliance.wire.command import Invocation
 from appliance.wire.fleet import Node
-from appliance.wire.gpu import NodeGpu
+from appliance.wire.gpu import GpuHistory, GpuPoint, NodeGpu
 
 _GIB: Final = 1024**3
 
@@ -39,6 +41,26 @@ COLUMNS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    uuid: str
+    step_s: int
+    point: GpuPoint
+
+
+MOMENTS: Final = (
+    Column[_Moment]("AT", lambda row: iso(row.point.at_s * 1_000_000_000)),
+    Column[_Moment]("SECONDS", lambda row: row.step_s, right=True),
+    Column[_Moment]("BUSY %", lambda row: row.point.utilisation, right=True),
+    Column[_Moment]("USED GIB", lambda row: _gib(row.point.memory_used_bytes), right=True),
+    Column[_Moment]("°C", lambda row: row.point.temperature, right=True),
+    Column[_Moment]("W", lambda row: row.point.power, right=True),
+    Column[_Moment]("SM MHZ", lambda row: row.point.sm_clock, right=True),
+    Column[_Moment]("SCORE", lambda row: row.point.score, right=True),
+    Column[_Moment]("UUID", lambda row: row.uuid),
+)
+
+
 @click.group()
 def gpu() -> None:
     """GPUs of the nodes, as their drivers tell."""
@@ -57,6 +79,27 @@ def list_gpus(invocation: Invocation, node: str | None) -> None:
         print_json(rows)
     else:
         print_rows(rows, COLUMNS, "No GPUs: no node has told of any.")
+
+
+@gpu.command("history")
+@click.argument("node")
+@click.option("--gpu", "uuid", metavar="UUID", default="", help="Only of this GPU.")
+@click.pass_obj
+def show_history(invocation: Invocation, node: str, uuid: str) -> None:
+    """The last hour and the last day of the GPUs of NODE, as it remembers them."""
+    with AdminClient(invocation.home) as client:
+        path = object_path("nodes", node, "gpu-history")
+        history = client.get(path, GpuHistory, {"gpu": uuid})
+    if invocation.json:
+        print_json(history)
+        return
+    rows = [
+        _Moment(series.uuid, ring.step_s, point)
+        for series in history.gpus
+        for ring in series.rings
+        for point in ring.points
+    ]
+    print_rows(rows, MOMENTS, "No history yet: a point takes ten seconds.")
 
 
 def show_node(row: Node) -> None:

@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from appliance.domain.ids import NodeId
 from appliance.fleet.errors import NodeSilent
 from appliance.wire.agent import Answer, Question, QuestionKind
 
-DEADLINE_S: Final = 25.0
+DEADLINE_S: Final = 10.0
 _ID_BYTES: Final = 12
 
 
@@ -24,15 +26,15 @@ class QuestionDesk:
 
     async def ask(
         self, node_id: NodeId, kind: QuestionKind, subject: str = "", deadline_s: float = DEADLINE_S
-    ) -> Answer:
-        """Raises NodeSilent when no answer comes in time."""
+    ) -> msgspec.Raw:
+        """The answer's JSON. Raises NodeSilent: none came in time, or the node has none."""
         question_id = self._entropy(_ID_BYTES).hex()
         question = Question(question_id=question_id, kind=kind, subject=subject)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(node_id, {})[question_id] = question, answer
         try:
             async with asyncio.timeout(deadline_s):
-                return await answer
+                told = await answer
         except TimeoutError:
             raise NodeSilent(
                 f"The node did not answer within {deadline_s:.0f} s.",
@@ -42,6 +44,9 @@ class QuestionDesk:
             del self._waiting[node_id][question_id]
             if not self._waiting[node_id]:
                 del self._waiting[node_id]
+        if told.problem:
+            raise NodeSilent(told.problem)
+        return told.content
 
     def for_node(self, node_id: NodeId) -> tuple[Question, ...]:
         return tuple(question for question, _answer in self._waiting.get(node_id, {}).values())

@@ -4,7 +4,11 @@ AgentError
 ├── AgentRunning         another agent of this home holds its lock
 ├── ApplianceAway        nobody answers on the socket, or not in time
 ├── ApplianceRefused     it answered, and said no
+├── WrongSite            the CA at the other end is not the one the token names
+├── BadToken             what was given is no token
+├── IdentityBroken       the certificate of this node, or its key, cannot be read
 ├── ParentGone           the process this agent was to live with has ended
+├── UnknownReplica       it is not one of this node's
 ├── EngineUnfit          a process that runs and cannot do its work
 ├── ModelAway            a model cannot be copied to this node now
 ├── MetadataAway         the cloud's metadata service does not answer, or not in time
@@ -36,8 +40,24 @@ class ApplianceRefused(AgentError):
         self.refusal = refusal
 
 
+class WrongSite(AgentError):
+    code = "wrong_site"
+
+
+class BadToken(AgentError):
+    code = "bad_token"
+
+
+class IdentityBroken(AgentError):
+    code = "identity_broken"
+
+
 class ParentGone(AgentError):
     code = "parent_gone"
+
+
+class UnknownReplica(AgentError):
+    code = "unknown_replica"
 
 
 class EngineUnfit(AgentError):

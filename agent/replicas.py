@@ -4,58 +4,54 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
-from agent import host
+from agent import dumps, host
+from agent.attendant import Attendant, GpuMemory
 from agent.engines.kind import Address, Kind, Kinds, Room
 from agent.engines.kinds import unknown
-from agent.engines.probe import Engine
-from agent.engines.readings import ready_address
-from agent.engines.variables import api_key_of, port_of
-from agent.errors import EngineUnfit
+from agent.errors import UnknownReplica
 from agent.events import (
     Adopted,
     CauseChanged,
     Drain,
+    Dump,
     Effect,
     Event,
     Exited,
     Find,
-    GaveToken,
-    Idle,
     Kill,
-    Listening,
-    Measured,
     Probe,
     Report,
+    Sleep,
     Spawn,
     Spawned,
     Terminate,
     Tick,
-    Useless,
     Wanted,
     Watch,
 )
 from agent.phases import Phase
-from agent.processes import Fitness, Process, Processes
-from agent.progress import Progress
+from agent.processes import Process, Processes
 from agent.seat import Seat, served
+from agent.shortage import shortage
 from agent.supervisor import Supervisor, Times
 from appliance.domain.clock import Clock
-from appliance.wire.agent import DesiredReplica, EngineCount, ReplicaReport
+from appliance.wire.agent import DesiredReplica, EngineCount, EngineKind, ReplicaReport
 from appliance.wire.engine_arguments import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0  # between two looks at models' files and logs' lengths
-_FIND_S: Final = 0.05
-_FIND_S_MAX: Final = 0.5
-_WATCH_S: Final = 2.0
-_DRAIN_POLL_S: Final = 0.15
-_TOLD_S: Final = 1.0
+
+
+def _no_gpus(_pids: Collection[int]) -> int | None:
+    return None
 
 
 class Replicas:
@@ -73,17 +69,32 @@ class Replicas:
         times: Times,
         changed: Callable[[], None],
         told: Callable[[], Awaitable[None]],
+        versions: Mapping[EngineKind, str] = MappingProxyType({}),
+        gpu_memory: GpuMemory = _no_gpus,
     ) -> None:
-        """`changed` is called when a report differs; `told` returns when the appliance knows."""
+        """`changed` is called when a report differs; `told` returns when the appliance knows.
+
+        `versions` are those of the engines installed here, `gpu_memory` tells what processes hold.
+        """
         self._processes = processes
         self._kinds = kinds
-        self._session = session
+        self._versions = versions
         self._tasks = tasks
         self._cores = cores
         self._clock = clock
         self._times = times
         self._changed = changed
-        self._told = told
+        self._attendant = Attendant(
+            processes=processes,
+            kinds=kinds,
+            session=session,
+            clock=clock,
+            still_s=times.still_s,
+            feed=self._feed,
+            told=told,
+            gpu_memory=gpu_memory,
+        )
+        self._oom_kills = (host.oom_kills(), host.oom_kills())  # at the last two looks
         self._seats: dict[str, Seat] = {}
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -117,11 +128,34 @@ class Replicas:
             self._feed(self._seat(replica), Wanted(replica))
 
     def reports(self) -> tuple[ReplicaReport, ...]:
-        return tuple(seat.machine.report() for seat in self._seats.values())
+        return tuple(
+            seat.report(self._versions.get(seat.machine.running.engine))
+            if seat.machine.running is not None
+            else seat.report(None)
+            for seat in self._seats.values()
+        )
 
     def counts(self) -> tuple[EngineCount, ...]:
         """What the engines counted when they were last asked, those that ended included."""
         return tuple(seat.count for seat in self._seats.values() if seat.count is not None)
+
+    async def log_of(self, replica_id: str) -> bytes:
+        """Answers a question of the kind engine_log. Raises UnknownReplica."""
+        self._known(replica_id)
+        lines = await asyncio.to_thread(self._processes.log_tail, replica_id)
+        return msgspec.json.encode(dumps.harmless(lines))
+
+    async def dump_of(self, replica_id: str) -> bytes:
+        """Answers a question of the kind engine_dump: `null` where none was ever taken.
+
+        Raises UnknownReplica.
+        """
+        self._known(replica_id)
+        return msgspec.json.encode(await asyncio.to_thread(self._processes.last_dump, replica_id))
+
+    def _known(self, replica_id: str) -> None:
+        if replica_id not in self._seats:  # and no path is ever made of an unknown name
+            raise UnknownReplica(f"No replica {replica_id!r} runs on this node.")
 
     async def run(self) -> None:
         """Let time pass for the machines, until cancelled."""
@@ -194,19 +228,30 @@ class Replicas:
             case Spawn(launch, replica):
                 self._spawn(seat, launch, replica)
             case Find(launch, replica):
-                self._begin(seat, self._find(seat, launch, replica))
-            case Probe(launch, replica, at, port, api_key):
-                engine = self._engine(replica, Address(at, port), api_key)
-                self._begin(seat, self._probe(seat, launch, engine))
-            case Watch(launch, replica, at, port, api_key):
-                engine = self._engine(replica, Address(at, port), api_key)
-                self._begin(seat, self._watch(seat, launch, engine))
+                self._begin(seat, self._attendant.find(seat, launch, replica))
             case Drain(launch):
-                self._begin(seat, self._drain(seat, launch))
+                self._begin(seat, self._attendant.drain(seat, launch))
+            case Probe() | Watch() | Sleep():
+                self._begin(seat, self._attend(seat, effect))
+            case Dump(_, reason):
+                self._dump(seat, reason)
             case Terminate():
                 self._end(seat, kill=False)
             case Kill():
                 self._end(seat, kill=True)
+
+    def _attend(self, seat: Seat, effect: Probe | Watch | Sleep) -> Coroutine[Any, Any, None]:
+        launch, replica = effect.launch, effect.replica
+        address = Address(effect.host, effect.port)
+        engine = self._attendant.engine(replica, address, effect.api_key)
+        match effect:
+            case Probe():
+                return self._attendant.probe(seat, launch, engine)
+            case Watch():
+                return self._attendant.watch(seat, launch, replica, engine)
+            case Sleep():
+                asleep = effect.asleep
+                return self._attendant.sleep(seat, launch, replica, engine, asleep=asleep)
 
     def _spawn(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
         kind = self._kinds.get(replica.engine)
@@ -225,7 +270,7 @@ class Replicas:
         seat.process = process
         self._watch_exit(seat, process)
         self._feed(seat, Spawned(launch, process.pid, process.record.started_ns))
-        self._begin(seat, self._find(seat, launch, replica))
+        self._begin(seat, self._attendant.find(seat, launch, replica))
 
     def _room(self, replica: DesiredReplica) -> Room:
         """What a launch may use. Raises OSError."""
@@ -243,16 +288,33 @@ class Replicas:
         """Of a replica whose process runs: only known kinds are ever started."""
         return self._kinds[replica.engine]
 
-    def _engine(self, replica: DesiredReplica, address: Address, api_key: str | None) -> Engine:
-        return Engine(self._session, self._kind(replica), replica, address, api_key)
-
     def _fingerprint(self, replica: DesiredReplica) -> object:
         kind = self._kinds.get(replica.engine)
         return None if kind is None else kind.fingerprint(replica)
 
     def _end(self, seat: Seat, *, kill: bool) -> None:
         if seat.process is not None:
+            self._processes.note_shared(seat.process)
             seat.process.end(kill=kill)
+
+    def _dump(self, seat: Seat, reason: str) -> None:
+        """What is to be ended for `reason` is looked at while it is there."""
+        process = seat.process
+        if process is None:
+            return
+        replica_id = process.record.replica.replica_id
+        tail = self._processes.log_tail(replica_id)
+        at_ns = self._clock.wall_ns()
+        dump = dumps.take(replica_id, process.pid, process.family(), reason, tail, at_ns)
+        try:
+            self._processes.keep_dump(dump)
+        except OSError as error:
+            log.warning("dump not kept", extra={"replica_id": replica_id, "why": error.strerror})
+            return
+        log.warning(
+            "engine dumped",
+            extra={"replica_id": replica_id, "pid": process.pid, "reason": reason},
+        )
 
     def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks.create_task(work)
@@ -273,14 +335,18 @@ class Replicas:
         replica = process.record.replica
         exit_code = process.exit_code()
         self._processes.forget(process)
-        reason, lasting = self._kind(replica).end_reason(
-            exit_code, self._processes.log_tail(replica.replica_id)
-        )
+        tail = self._processes.log_tail(replica.replica_id)
+        reason, lasting = self._kind(replica).end_reason(exit_code, tail)
+        killed = exit_code != 0 and host.oom_kills() > self._oom_kills[0]
+        want = shortage(tail, killed=killed)
+        if want is not None:  # of memory, which may be free another time
+            reason, lasting = want, False
         if lasting:
             seat.fingerprint = self._fingerprint(replica)
         self._feed(seat, Exited(seat.machine.launch, reason, lasting=lasting))
 
     def _look(self) -> None:
+        self._oom_kills = (self._oom_kills[1], host.oom_kills())
         for replica_id, seat in list(self._seats.items()):
             self._processes.bound_log(replica_id)
             replica = seat.machine.running
@@ -290,107 +356,6 @@ class Replicas:
             if fingerprint != seat.fingerprint:
                 seat.fingerprint = fingerprint
                 self._feed(seat, CauseChanged())
-
-    # What takes time. Each ends by feeding one event; the end of the process cancels them.
-
-    async def _find(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
-        """Wait until the engine takes requests; how long it may take is the machine's affair."""
-        if seat.process is None:
-            return
-        environ = host.process_environ(seat.process.pid)
-        api_key, port = api_key_of(environ), port_of(environ)
-        if port is not None:
-            address = Address(LOOPBACK, port)
-        else:
-            told = ready_address(await self._ready_line(replica.replica_id))
-            if told is None:
-                self._feed(seat, Useless(launch, "The engine does not tell where it listens."))
-                return
-            address = told
-        await self._healthy(self._engine(replica, address, api_key))
-        self._feed(seat, Listening(launch, address.host, address.port, api_key))
-
-    async def _ready_line(self, replica_id: str) -> bytes:
-        for delay_s in _delays():
-            line = self._processes.ready_line(replica_id)
-            if line is not None:
-                return line
-            await asyncio.sleep(delay_s)
-        raise AssertionError  # the delays never end
-
-    async def _healthy(self, engine: Engine) -> None:
-        for delay_s in _delays():
-            if await engine.healthy():
-                return
-            await asyncio.sleep(delay_s)
-
-    async def _probe(self, seat: Seat, launch: int, engine: Engine) -> None:
-        try:
-            measured = await engine.measure()
-        except EngineUnfit as error:
-            self._feed(seat, Useless(launch, error.message))
-            return
-        self._note(seat, measured)
-        self._feed(seat, GaveToken(launch, measured))
-
-    def _note(self, seat: Seat, measured: Measured) -> None:
-        report = seat.machine.report()
-        if seat.process is None or report.host is None or report.port is None:
-            return
-        fitness = Fitness(
-            host=report.host,
-            port=report.port,
-            slots=measured.slots,
-            context_tokens=measured.context_tokens,
-            tokens_per_s=measured.tokens_per_s,
-            prompt_tokens_per_byte=measured.prompt_tokens_per_byte,
-        )
-        self._processes.note(seat.process, fitness)
-
-    async def _watch(self, seat: Seat, launch: int, engine: Engine) -> None:
-        process = seat.process
-        progress = Progress(self._clock.monotonic_s(), self._times.still_s)
-        while process is not None and seat.machine.phase is Phase.READY:
-            await asyncio.sleep(_WATCH_S)
-            try:
-                load = await engine.load()
-                seat.note(load)
-            except EngineUnfit:
-                load = None
-            problem = progress.look(load, process.cpu_ticks(), self._clock.monotonic_s())
-            if problem is not None:
-                self._feed(seat, Useless(launch, problem))
-                return
-
-    async def _drain(self, seat: Seat, launch: int) -> None:
-        """Wait until the appliance knows, then until nothing runs: twice, for what was underway."""
-        try:
-            async with asyncio.timeout(_TOLD_S):
-                await self._told()
-        except TimeoutError:
-            log.info("draining without the appliance", extra={"launch": launch})
-        report, replica = seat.machine.report(), seat.machine.running
-        if report.host is None or report.port is None or replica is None:
-            return
-        engine = self._engine(replica, Address(report.host, report.port), report.api_key)
-        quiet = 0
-        while quiet < 2:
-            await asyncio.sleep(_DRAIN_POLL_S)
-            try:
-                load = await engine.load()
-                seat.note(load)
-            except EngineUnfit:
-                break  # nothing can be served by it any more
-            quiet = quiet + 1 if load.requests == 0 else 0
-        self._feed(seat, Idle(launch))
-
-
-def _delays() -> Iterator[float]:
-    """Between two looks at an engine that starts: short at first, most are up soon or late."""
-    delay_s = _FIND_S
-    while True:
-        yield delay_s
-        delay_s = min(delay_s * 1.2, _FIND_S_MAX)
 
 
 async def _wait(event: asyncio.Event, longest_s: float) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec import structs
+
 from agent import host
 from agent.engines.kind import Load
 from agent.engines.variables import api_key_of
@@ -9,7 +11,7 @@ from agent.events import Measured, Served
 from agent.phases import Phase
 from agent.processes import Process
 from agent.supervisor import Supervisor
-from appliance.wire.agent import EngineCount
+from appliance.wire.agent import EngineCount, ReplicaReport
 
 
 class Seat:
@@ -24,6 +26,14 @@ class Seat:
         self.logged = Phase.PENDING  # the phase the log has
         self.count: EngineCount | None = None  # as the engine told it last
         self.fingerprint: object = None  # of what made a start hopeless
+
+    def report(self, version: str | None) -> ReplicaReport:
+        """The replica as the appliance is told of it; `version` is its engine's, here."""
+        report = self.machine.report()
+        if self.process is None:
+            return report
+        command = self.process.record.command
+        return structs.replace(report, command=command, engine_version=version)
 
     def note(self, load: Load) -> None:
         """Remember what the engine says it counted."""

@@ -60,10 +60,6 @@ class Engine:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
-    async def measure(self) -> Measured:
-        """As `first_token` and `warm_up`. Raises EngineUnfit."""
-        return await self.warm_up(await self.first_token())
-
     async def first_token(self) -> float | None:
         """One real token (or vector), and the golden prompt's answer where there is one.
 

@@ -1,0 +1,230 @@
+"""What takes time for an engine: finding it, asking it, watching it, emptying it, letting it sleep.
+
+Each ends by telling the replica's machine one event; the end of the process cancels them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import asdict, replace
+from typing import Final
+
+import aiohttp
+
+from agent import host
+from agent.capacity import Capacity, Speed
+from agent.engines.kind import Address, Kinds, Load
+from agent.engines.probe import Engine
+from agent.engines.readings import ready_address
+from agent.engines.variables import api_key_of, port_of
+from agent.errors import EngineUnfit
+from agent.events import (
+    Event,
+    GaveToken,
+    Idle,
+    Listening,
+    Measured,
+    Refreshed,
+    Slept,
+    Useless,
+)
+from agent.phases import Phase
+from agent.processes import Fitness, Process, Processes
+from agent.progress import Progress, patience_s
+from agent.seat import Seat
+from appliance.domain.clock import Clock
+from appliance.wire.agent import DesiredReplica
+from appliance.wire.engine_arguments import LOOPBACK
+
+log = logging.getLogger(__name__)
+
+Feed = Callable[[Seat, Event], None]
+# Bytes on GPUs of these processes; None: not known.
+GpuMemory = Callable[[Collection[int]], int | None]
+
+_NS: Final = 1e9
+_FIND_S: Final = 0.05
+_FIND_S_MAX: Final = 0.5
+_WATCH_S: Final = 2.0
+_DRAIN_POLL_S: Final = 0.15
+_TOLD_S: Final = 1.0
+
+
+class Attendant:
+    """Works for all seats. Its coroutines are run, and cancelled, by who calls them."""
+
+    def __init__(
+        self,
+        *,
+        processes: Processes,
+        kinds: Kinds,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        still_s: float,
+        feed: Feed,
+        told: Callable[[], Awaitable[None]],
+        gpu_memory: GpuMemory,
+    ) -> None:
+        """`still_s`: see Times. `told` returns when the appliance knows what was reported."""
+        self._processes = processes
+        self._kinds = kinds
+        self._session = session
+        self._clock = clock
+        self._still_s = still_s
+        self._feed = feed
+        self._told = told
+        self._gpu_memory = gpu_memory
+
+    def engine(self, replica: DesiredReplica, address: Address, api_key: str | None) -> Engine:
+        """Of a replica whose process runs: only known kinds are ever started."""
+        return Engine(self._session, self._kinds[replica.engine], replica, address, api_key)
+
+    async def find(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
+        """Wait until the engine takes requests; how long it may take is the machine's affair."""
+        process = seat.process
+        if process is None:
+            return
+        environ = host.process_environ(process.pid)
+        api_key, port = api_key_of(environ), port_of(environ)
+        if port is not None:
+            address = Address(LOOPBACK, port)
+        else:
+            told = ready_address(await self._ready_line(replica.replica_id))
+            if told is None:
+                self._feed(seat, Useless(launch, "The engine does not tell where it listens."))
+                return
+            address = told
+        engine = self.engine(replica, address, api_key)
+        for delay_s in _delays():
+            if await engine.healthy():
+                break
+            self._processes.note_shared(process)  # it may die before it is ever ready
+            await asyncio.sleep(delay_s)
+        self._feed(seat, Listening(launch, address.host, address.port, api_key))
+
+    async def _ready_line(self, replica_id: str) -> bytes:
+        for delay_s in _delays():
+            line = self._processes.ready_line(replica_id)
+            if line is not None:
+                return line
+            await asyncio.sleep(delay_s)
+        raise AssertionError  # the delays never end
+
+    async def probe(self, seat: Seat, launch: int, engine: Engine) -> None:
+        """Have it give a token, then see how fast it is."""
+        process = seat.process
+        if process is None:
+            return
+        try:
+            tokens_per_byte = await engine.first_token()
+            loaded_s = (self._clock.wall_ns() - process.record.started_ns) / _NS
+            measured = await engine.warm_up(tokens_per_byte)
+        except EngineUnfit as error:
+            self._feed(seat, Useless(launch, error.message))
+            return
+        memory = self._gpu_memory(process.family())
+        measured = replace(measured, loaded_s=max(0.0, loaded_s), gpu_memory_bytes=memory)
+        self._processes.note_shared(process)
+        self._remember(seat, process, measured)
+        self._feed(seat, GaveToken(launch, measured))
+
+    def _remember(self, seat: Seat, process: Process, measured: Measured) -> None:
+        report = seat.machine.report()
+        if report.host is not None and report.port is not None:
+            fitness = Fitness(host=report.host, port=report.port, **asdict(measured))
+            self._processes.note(process, fitness)
+
+    async def watch(self, seat: Seat, launch: int, replica: DesiredReplica, engine: Engine) -> None:
+        """See that it gets on, and how fast, as long as it serves."""
+        process, report = seat.process, seat.machine.report()
+        if process is None:
+            return
+        speed = Speed(report.tokens_per_s, report.prefill_tokens_per_s)
+        capacity = Capacity(report.slots or replica.parallel, speed)
+        busy_s = patience_s(
+            self._still_s,
+            gpus=replica.settings.gpus,
+            context_tokens=replica.context_tokens,
+            prefill_tokens_per_s=speed.prefill_tokens_per_s,
+        )
+        progress = Progress(self._clock.monotonic_s(), self._still_s, busy_s)
+        first = True
+        while seat.machine.phase is Phase.READY:
+            await asyncio.sleep(_WATCH_S)
+            load = await self._look(seat, engine)
+            now_s = self._clock.monotonic_s()
+            problem = progress.look(load, process.cpu_ticks(), now_s)
+            if problem is not None:
+                self._feed(seat, Useless(launch, problem))
+                return
+            faster = capacity.look(load, now_s)
+            if faster is not None:
+                told = Refreshed(launch, faster.tokens_per_s, faster.prefill_tokens_per_s)
+                self._feed(seat, told)
+            if load is not None and self._kinds[replica.engine].sleep_path is not None:
+                self._feed(seat, Slept(launch, load.asleep))
+                if first and load.asleep != replica.asleep:  # left so by an earlier agent
+                    await self.sleep(seat, launch, replica, engine, asleep=replica.asleep)
+            first = first and load is None
+
+    async def _look(self, seat: Seat, engine: Engine) -> Load | None:
+        try:
+            load = await engine.load()
+        except EngineUnfit:
+            return None
+        seat.note(load)
+        return load
+
+    async def sleep(
+        self, seat: Seat, launch: int, replica: DesiredReplica, engine: Engine, *, asleep: bool
+    ) -> None:
+        """Let it sleep once nothing runs, or wake it. What cannot sleep stays awake."""
+        if self._kinds[replica.engine].sleep_path is None:
+            return
+        try:
+            if asleep:
+                await self._quiet(seat, engine)
+                await engine.sleep()
+            else:
+                await engine.wake()
+        except EngineUnfit as error:
+            if asleep:
+                log.warning("engine stays awake", extra={"why": error.message})
+            else:
+                self._feed(seat, Useless(launch, f"It does not wake up. {error.message}"))
+            return
+        self._feed(seat, Slept(launch, asleep))
+
+    async def drain(self, seat: Seat, launch: int) -> None:
+        """Wait until the appliance knows, then until nothing runs: twice, for what was underway."""
+        try:
+            async with asyncio.timeout(_TOLD_S):
+                await self._told()
+        except TimeoutError:
+            log.info("draining without the appliance", extra={"launch": launch})
+        report, replica = seat.machine.report(), seat.machine.running
+        if report.host is None or report.port is None or replica is None:
+            return
+        engine = self.engine(replica, Address(report.host, report.port), report.api_key)
+        try:
+            await self._quiet(seat, engine)
+        except EngineUnfit as error:  # nothing can be served by it any more
+            log.info("draining engine does not answer", extra={"why": error.message})
+        self._feed(seat, Idle(launch))
+
+    async def _quiet(self, seat: Seat, engine: Engine) -> None:
+        """Returns when two looks in a row saw no request. Raises EngineUnfit."""
+        quiet = 0
+        while quiet < 2:
+            await asyncio.sleep(_DRAIN_POLL_S)
+            load = await engine.load()
+            seat.note(load)
+            quiet = quiet + 1 if load.requests == 0 else 0
+
+
+def _delays() -> Iterator[float]:
+    """Between two looks at an engine that starts: short at first, most are up soon or late."""
+    delay_s = _FIND_S
+    while True:
+        yield delay_s
+        delay_s = min(delay_s * 1.2, _FIND_S_MAX)

@@ -10,8 +10,7 @@ from typing import Protocol
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
-from appliance.wire.agent import PreemptionNotice
-from appliance.wire.agent import QuestionKind
+from appliance.wire.agent import PreemptionNotice, QuestionKind
 from appliance.wire.burst import Burst, BurstPlan, BurstPlanned, BurstUp
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth

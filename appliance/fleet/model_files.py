@@ -6,7 +6,7 @@ long as a registered model has it. All copies together stay beneath the site's c
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -14,7 +14,11 @@ import msgspec
 from aiohttp import web
 
 from appliance.domain.clock import Clock
+from appliance.domain.ids import DeploymentId, ModelId
+from appliance.fleet.node_api import NodeHandler
+from appliance.registry.generations import Generation
 from appliance.registry.models import ModelRow
+from appliance.registry.node_certificates import Certificate
 from appliance.wire.agent import DesiredReplica, WantedModel
 
 PATH: Final = "/node/v1/models/{sha256}"
@@ -40,6 +44,22 @@ def with_model(replica: DesiredReplica, row: ModelRow, *, remote: bool) -> Desir
     )
 
 
+def with_models(
+    replicas: Sequence[DesiredReplica],
+    generations: Mapping[tuple[DeploymentId, int], Generation],
+    models: Mapping[ModelId, ModelRow],
+    *,
+    remote: bool,
+) -> tuple[DesiredReplica, ...]:
+    """`with_model` of each, where its model is known."""
+    told = []
+    for replica in replicas:
+        made_from = generations.get((DeploymentId(replica.deployment_id), replica.generation))
+        row = None if made_from is None else models.get(made_from.model_id)
+        told.append(replica if row is None else with_model(replica, row, remote=remote))
+    return tuple(told)
+
+
 class Pace:
     """Holds all who send back so that they stay beneath `bytes_per_s` together; None: no bound."""
 
@@ -58,13 +78,19 @@ class Pace:
 
 
 class ModelFiles:
-    """Answers nodes with content. Who may ask is decided before."""
+    """Answers nodes with content."""
 
-    def __init__(self, models: Callable[[], Awaitable[Sequence[ModelRow]]], pace: Pace) -> None:
+    def __init__(
+        self, models: Callable[[], Awaitable[Mapping[ModelId, ModelRow]]], pace: Pace
+    ) -> None:
         self._models = models
         self._pace = pace
 
-    async def send(self, request: web.Request) -> web.StreamResponse:
+    def routes(self) -> tuple[tuple[str, str, NodeHandler], ...]:
+        """For the node API, which knows who asks: any node of the site may have any model."""
+        return (("GET", PATH, self._send),)
+
+    async def _send(self, request: web.Request, _held: Certificate) -> web.StreamResponse:
         sha256 = request.match_info["sha256"]
         place = await self._place(sha256) if _SHA256.fullmatch(sha256) else None
         if place is None:
@@ -83,7 +109,7 @@ class ModelFiles:
             await asyncio.to_thread(file.close)
 
     async def _place(self, sha256: str) -> tuple[Path, int] | None:
-        for row in await self._models():
+        for row in (await self._models()).values():
             for file in row.files:
                 if file.sha256 == sha256:
                     return row.folder / file.name, file.size_bytes

@@ -14,13 +14,14 @@ from typing import Final
 
 from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
-from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
+from appliance.domain.ids import DeploymentId, ModelId, NodeId, ReplicaId
 from appliance.fleet.api import NodeServer
 from appliance.fleet.explanation import explain
 from appliance.fleet.external import Endpoint, Health, Prober, Target, parse_endpoint
 from appliance.fleet.fault_board import FaultBoard
 from appliance.fleet.idle import Idle
 from appliance.fleet.measurements import Measurements
+from appliance.fleet.model_files import with_models
 from appliance.fleet.node_facts import Door, NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, wish_under
@@ -34,6 +35,7 @@ from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, no
 from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
+from appliance.registry.models import ModelRow
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Snapshot
@@ -93,6 +95,7 @@ class Fleet:
         self._measurements = Measurements(registry.profiles, Shapes(), ACTOR)
         self._idle = Idle()
         self._nodes: Mapping[NodeId, NodeRow] = {}
+        self._models: Mapping[ModelId, ModelRow] = {}
         self._external: Mapping[DeploymentId, Target | str] = {}  # str: why it cannot be asked
         self._plan = Plan({}, {}, {})
         self._teller = Teller(scheduler, apply, self._measurements, settings.heartbeat_s)
@@ -169,7 +172,12 @@ class Fleet:
             )
         self.questions.hear(NodeId(heartbeat.node_id), heartbeat.answers)
         return Desired(
-            replicas=self._plan.desired.get(NodeId(heartbeat.node_id), ()),
+            replicas=with_models(
+                self._plan.desired.get(NodeId(heartbeat.node_id), ()),
+                self._wanted.generations,
+                self._models,
+                remote=origin.node_id is not None,
+            ),
             questions=self.questions.for_node(NodeId(heartbeat.node_id)),
         )
 
@@ -297,6 +305,7 @@ class Fleet:
             generations = await self._registry.generations.list()
             nodes = {row.id: row for row in await self._registry.nodes.list()}
             needs = await self._measurements.needs(deployments, generations)
+            models = await self._registry.models.known()
             await self._notices.read()
             external = {
                 row.id: await self._target(row)
@@ -313,7 +322,7 @@ class Fleet:
         by_number = {(g.deployment_id, g.number): g for g in generations}
         unloaded = self._wanted.unloaded
         self._wanted = Wanted(deployments, replicas, by_number, needs, unloaded)
-        self._nodes, self._external = nodes, external
+        self._nodes, self._external, self._models = nodes, external, models
         self._prober.watch({d: t for d, t in external.items() if isinstance(t, Target)})
         self._replan()
 

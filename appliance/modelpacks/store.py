@@ -125,6 +125,7 @@ class PackDesk:
         """Remove what no registered model needs: the models' digests, and bytes freed."""
         async with self._importing:
             kept = {row.digest for row in await self._registry.models.list()}
+            kept |= {row.model_digest for row in await self._registry.generations.list()}
             return await asyncio.to_thread(self._sweep, kept, now_ns / 1e9, dry=dry)
 
     async def _look(self, publisher: PublicKey, index: PackIndex, text: str) -> Look:

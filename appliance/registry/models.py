@@ -17,10 +17,11 @@ from appliance.wire.engine import EngineSettings
 
 KIND: Final = "model"
 TEXT_CHARS_MAX: Final = 200
-_LIVING: Final = (
+_EVERY: Final = (
     "SELECT id, name, path, digest, size_bytes, family, licence, architecture, context_tokens,"
-    " suspended, created_at_ns, files, facts FROM models WHERE deleted_at_ns IS NULL"
+    " suspended, created_at_ns, files, facts FROM models"
 )
+_LIVING: Final = _EVERY + " WHERE deleted_at_ns IS NULL"
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +145,12 @@ class Models:
         """By name."""
         return await self._store.read(
             lambda connection: [_row(r) for r in connection.execute(_LIVING + " ORDER BY name")]
+        )
+
+    async def known(self) -> dict[ModelId, ModelRow]:
+        """Every model that ever was: replicas of an older generation may still run one."""
+        return await self._store.read(
+            lambda connection: {row["id"]: _row(row) for row in connection.execute(_EVERY)}
         )
 
     async def get(self, ref: str) -> ModelRow:

@@ -11,10 +11,15 @@ M = TypeVar("M")
 
 def write_message(path: Path, message: msgspec.Struct) -> None:
     """Write as JSON, readable by this account alone; on disk when this returns."""
+    write_bytes(path, msgspec.json.encode(message))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` there, readable by this account alone; on disk when this returns."""
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, msgspec.json.encode(message))
+        os.write(descriptor, content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

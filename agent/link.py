@@ -7,13 +7,13 @@ and asks again, at ever longer intervals.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import aiohttp
 import msgspec
 
-from agent.errors import ApplianceAway, ApplianceRefused
+from agent.errors import ApplianceAway, ApplianceRefused, IdentityBroken
+from agent.ways import Way
 from appliance.wire.agent import (
     Answer,
     Desired,
@@ -28,7 +28,6 @@ from appliance.wire.agent import (
     Welcome,
 )
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
-from appliance.wire.unix import socket_address
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +65,10 @@ class AnswersQuestions(Protocol):
 class Link:
     """Reports what is, hears what shall be. One connection, kept while it lasts."""
 
-    def __init__(self, socket: Path, hello: Hello) -> None:
-        self._socket = socket
+    def __init__(self, way: Way, hello: Hello) -> None:
+        self._way = way
         self._hello = hello
+        self.door_port: Callable[[], int | None] = lambda: None
         self.notice: Notice = lambda: None  # whether this machine will be taken away
         self.gpus: GpuFacts | None = None
         self.questions: AnswersQuestions | None = None
@@ -77,6 +77,12 @@ class Link:
         self._answered = 0  # the last round that was answered
         self._told = asyncio.Condition()
         self._there: bool | None = None
+        self._again = False  # begin anew, with another connection
+
+    def reconnect(self) -> None:
+        """This node has another certificate: show it."""
+        self._again = True
+        self._news.set()
 
     def changed(self) -> None:
         """A report differs: say so soon."""
@@ -94,9 +100,10 @@ class Link:
         retry_s = _RETRY_S_MIN
         while True:
             try:
-                connector = aiohttp.UnixConnector(socket_address(self._socket), limit=1)
+                self._again = False
                 async with aiohttp.ClientSession(
-                    connector=connector, timeout=aiohttp.ClientTimeout(total=_DEADLINE_S)
+                    connector=self._way.connector(),
+                    timeout=aiohttp.ClientTimeout(total=_DEADLINE_S),
                 ) as session:
                     welcome = await self._post(session, "hello", self._hello, Welcome)
                     self._note(there=True, why="")
@@ -106,7 +113,7 @@ class Link:
                 self._note(there=False, why=str(error))
                 unknown = error.refusal == "unknown_node"  # it is new: introduce ourselves
                 await asyncio.sleep(_RETRY_S_MIN if unknown else _REFUSED_RETRY_S)
-            except (ApplianceAway, FileNotFoundError) as error:
+            except (ApplianceAway, IdentityBroken, FileNotFoundError) as error:
                 self._note(there=False, why=str(error))
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, _RETRY_S_MAX)
@@ -119,7 +126,7 @@ class Link:
         wanted: Wanted,
         counts: Counts,
     ) -> None:
-        while True:
+        while not self._again:
             self._news.clear()
             self._round += 1
             gpus = self.gpus if self.gpus is not None and self.gpus.health is not None else None
@@ -128,6 +135,7 @@ class Link:
                 replicas=tuple(reports()),
                 counts=tuple(counts()),
                 notice=self.notice(),
+                door_port=self.door_port(),
                 gpus=gpus.gpus if gpus else (),
                 driver=gpus.driver if gpus else None,
                 health=gpus.health if gpus else None,
@@ -154,11 +162,13 @@ class Link:
         """Raises ApplianceAway, ApplianceRefused."""
         try:
             async with session.post(
-                f"http://appliance/agent/v1/{name}",
+                self._way.base + name,
                 data=msgspec.json.encode(message),
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
+                server_hostname=self._way.server_name,
             ) as response:
+                self._way.met(_own_address(response))
                 content = await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -179,3 +189,10 @@ class Link:
             log.info("appliance answers", extra={"node": self._hello.node_name})
         else:
             log.warning("appliance away", extra={"why": why})
+
+
+def _own_address(response: aiohttp.ClientResponse) -> str:
+    """Of this end of the connection; "" when it has none, or is gone already."""
+    transport = None if response.connection is None else response.connection.transport
+    own = None if transport is None else transport.get_extra_info("sockname")
+    return str(own[0]) if isinstance(own, tuple) else ""

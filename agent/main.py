@@ -6,10 +6,8 @@ import ctypes
 import importlib.metadata
 import logging
 import os
-import re
 import resource
 import signal
-import socket as sockets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,14 @@ import aiohttp
 import click
 
 from agent import host
+from agent.abroad import Abroad
 from agent.durable import read_message, write_message
 from agent.engines.kind import Kinds
 from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
 from agent.gpu.watch import GpuWatch
+from agent.identity import Identity, load_identity
+from agent.join import host_name, join
 from agent.link import Link
 from agent.lock import held
 from agent.preemption import Watch, Watching, metadata_of
@@ -31,6 +32,7 @@ from agent.processes import Processes
 from agent.questions import Questions
 from agent.replicas import Replicas
 from agent.supervisor import Times
+from agent.ways import SocketWay, Way
 from appliance.domain.clock import SystemClock
 from appliance.wire import logs
 from appliance.wire.agent import Desired, DesiredReplica, EngineKind, Hello
@@ -44,8 +46,6 @@ _GPUS_S: Final = (
     2.0  # to be seen before the node introduces itself; a hung driver is not waited for
 )
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
-_NAME_CHARS_MAX: Final = 63
-_UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Plan:
     state: Path
     socket: Path
     node_name: str
+    identity: Identity | None  # None: of the appliance's own host
     keep_engines: bool
     parent: int | None  # end with this process
     stop_engines: bool  # that an earlier agent left, and do nothing else
@@ -62,7 +63,7 @@ class Plan:
     metadata_url: str | None
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
@@ -97,9 +98,9 @@ class Plan:
     envvar="CIC_AGENT_METADATA_URL",
     help="Where the cloud's metadata service answers. Default: on the link-local address.",
 )
-@click.pass_obj
+@click.pass_context
 def agent(
-    invocation: Invocation,
+    context: click.Context,
     socket: Path | None,
     name: str | None,
     *,
@@ -112,20 +113,27 @@ def agent(
     """Run the engines of this node.
 
     The agent introduces itself to the appliance, is told which engines to run, and keeps them
-    running. SIGTERM stops them after their requests; SIGHUP leaves them to the next agent.
+    running. SIGTERM stops them after their requests; SIGHUP leaves them to the next agent. On a
+    host that joined a site (`cic agent join`) the appliance is reached over the network.
     """
+    if context.invoked_subcommand is not None:
+        return
+    invocation: Invocation = context.obj
     logs.configure("info")
-    if socket is None and not invocation.home.config_file.exists():
+    identity = load_identity(invocation.home.agent_state) if socket is None else None
+    if socket is None and identity is None and not invocation.home.config_file.exists():
         raise CommandError(
-            f"There is no site in {invocation.home.config}.",
-            next_step="Make one with `cic init`, or name the appliance's socket with --socket.",
+            f"There is no site in {invocation.home.config}, and this host joined none.",
+            next_step="Join one with `cic agent join`, make one with `cic init`, or name the"
+            " appliance's socket with --socket.",
             exit_code=ExitCode.CONFIGURATION,
         )
     parent = os.getppid() if parent_bound else None
     plan = Plan(
         state=invocation.home.agent_state,
         socket=socket or invocation.home.agent_socket,
-        node_name=name or _host_name(),
+        node_name=name or (host_name() if identity is None else identity.about.node_name),
+        identity=identity,
         keep_engines=keep_engines,
         parent=parent,
         stop_engines=stop_engines,
@@ -153,6 +161,9 @@ def agent(
         ) from error
 
 
+agent.add_command(join)
+
+
 async def _run(plan: Plan) -> None:
     ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
     kinds = known_kinds(os.environ)
@@ -168,7 +179,11 @@ async def _run(plan: Plan) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GPUS_S):
                     await gpus.settled()
-        link = Link(plan.socket, _hello(plan.node_name, gpus.names(), versions))
+        abroad = None
+        if plan.identity is not None:
+            abroad = Abroad(plan.identity, plan.state, host.boot_id(), SystemClock())
+        way: Way = SocketWay(plan.socket) if abroad is None else abroad.way
+        link = Link(way, _hello(plan.node_name, gpus.names(), versions))
         replicas = Replicas(
             processes=processes,
             kinds=kinds,
@@ -190,9 +205,10 @@ async def _run(plan: Plan) -> None:
             wishes.remember()
         background.append(tasks.create_task(replicas.run()))
         if not plan.stop_engines:
-            background.append(
-                tasks.create_task(link.run(replicas.reports, wishes.hear, replicas.counts))
-            )
+            reports = replicas.reports if abroad is None else abroad.leads(replicas.reports)
+            background.append(tasks.create_task(link.run(reports, wishes.hear, replicas.counts)))
+            if abroad is not None:
+                background += abroad.begin(link, tasks)
             watch = _watch(plan, session, link, gpus=bool(gpus.gpus))
             if watch is not None:
                 background.append(tasks.create_task(watch.run()))
@@ -205,6 +221,8 @@ async def _run(plan: Plan) -> None:
             await replicas.stop()
         for task in background:
             task.cancel()
+        if abroad is not None:
+            await abroad.end(keep=ends.keep_engines)
     log.info("agent ends", extra={"engines_kept": ends.keep_engines})
 
 
@@ -289,12 +307,6 @@ def _hello(node_name: str, gpus: tuple[str, ...], versions: dict[EngineKind, str
         engine_versions=versions,
         gpus=gpus,
     )
-
-
-def _host_name() -> str:
-    """The host's name, in the letters that names of nodes have."""
-    name = _UNFIT_IN_NAMES.sub("-", sockets.gethostname()).strip("._-")
-    return name[:_NAME_CHARS_MAX] or "node"
 
 
 def _end_with(parent: int) -> None:

@@ -8,6 +8,7 @@ still finds what it needs.
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -22,11 +23,17 @@ from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.server import AdminServer
+from appliance.bursting import BurstNodes, Bursts
 from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import EntropyPool
 from appliance.domain.limits import Limits
+from appliance.fleet.burst.service import BurstDesk
+from appliance.fleet.burst.sky import SkyPilot
+from appliance.fleet.joining import JoinDesk
 from appliance.fleet.local_agent import LocalAgent
+from appliance.fleet.model_files import ModelFiles, Pace
+from appliance.fleet.node_api import NodeApi
 from appliance.fleet.service import Fleet
 from appliance.gateway.app import Gateway
 from appliance.limits.estimate import PromptEstimator
@@ -44,6 +51,8 @@ from appliance.sealing import make_sealer, manifest_service
 from appliance.security.api_keys import digester
 from appliance.security.seal import Seal
 from appliance.security.secrets import SiteSecrets, load_all
+from appliance.security.site_ca import ensure_authority
+from appliance.security.site_tls import ApplianceTls
 from appliance.seeding import seed_limits
 from appliance.settings import Settings
 from appliance.sync.identity import establish
@@ -88,6 +97,7 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
                 background.create_task(_kept("sealer", appliance.sealer.run)),
                 background.create_task(_kept("lease", appliance.sync.watch)),
                 background.create_task(_kept("sync", appliance.sync.run)),
+                background.create_task(_kept("bursts", appliance.bursts.run)),
             ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
@@ -117,6 +127,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     reader = LedgerReader(home.ledger_file)
     limits = _limits(reader, clock)
     scheduler = Scheduler(settings.scheduler)
+    authority = await asyncio.to_thread(ensure_authority, home.secrets, clock.wall_ns())
+    tls = ApplianceTls(authority, home.secrets, clock)
     gateway = Gateway(
         settings,
         await registry.snapshot(),
@@ -127,6 +139,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         clock,
         digester(secrets.pepper),
         entropy=EntropyPool().take,
+        site_tls=tls.towards_nodes,
         ready=lambda: ledger.healthy,
         books=OwnBooks(
             reader,
@@ -147,6 +160,24 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     )
     stack.push_async_callback(fleet.stop)
     await fleet.start()
+    pace = Pace(settings.nodes.copy_bytes_per_s, clock)
+    model_files = ModelFiles(registry.models.known, pace)
+    joining = JoinDesk(
+        registry=registry,
+        authority=authority,
+        api=lambda desk: NodeApi(
+            desk=fleet,
+            joining=desk,
+            check=registry.node_certificates.check,
+            context=tls.for_nodes,
+            others=model_files.routes(),
+        ),
+        settings=settings.nodes,
+        site=settings.site.name,
+        clock=clock,
+    )
+    stack.push_async_callback(joining.stop)
+    await joining.start()
     sync = synchronisation(
         *(home, settings, registry, ledger, fleet, clock),
         key=lambda: sealer.identity.key,
@@ -156,7 +187,14 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     # Before the first request: a throttle that is in force was in force before the stop, too.
     await sync.begin()
     address = await _listen(gateway, settings.gateway.listen)
-    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer)
+    bursts = BurstDesk(
+        registry=registry,
+        clouds=SkyPilot(settings.burst.python or sys.executable, os.environ),
+        nodes=BurstNodes(registry, fleet, scheduler, clock, joining.token),
+        settings=settings.burst,
+        clock=clock,
+    )
+    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
     services = Services(
         site=_site(settings, clock),
         registry=registry,
@@ -167,6 +205,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         sync=sync,
         manifests=manifest_service(home, sealer, clock),
         packs=PackDesk(registry, home.models, home.pack_key_file),
+        joining=joining,
+        bursts=Bursts(bursts),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

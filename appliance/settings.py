@@ -78,6 +78,14 @@ class Fleet(Section, frozen=True):
     probe_s: Positive = 5.0  # between two probes of an external engine
 
 
+class Nodes(Section, frozen=True):
+    listen: str | None = None  # "HOST:PORT" of the node API; none: it opens with the first token
+    advertise: str | None = None  # HOST or HOST:PORT under which nodes reach this host
+    certificate_s: Annotated[float, msgspec.Meta(ge=60, le=30 * 86_400)] = 86_400.0  # its life
+    rejoin_grace_s: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 604_800.0  # after it
+    copy_bytes_per_s: Annotated[int, msgspec.Meta(ge=1024)] | None = None  # models, all together
+
+
 class Manifests(Section, frozen=True):
     window_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0  # between two seals
 
@@ -94,13 +102,6 @@ class Sync(Section, frozen=True):
     proxy: str | None = None  # URL; the environment's is never used
 
 
-class Metrics(Section, frozen=True):
-    listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
-
-
-class Log(Section, frozen=True):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
 class Bursting(Section, frozen=True):
     provider: Literal["off", "skypilot"] = "off"  # off: no cloud is ever asked
     python: str | None = None  # the interpreter that has SkyPilot; none: the appliance's own
@@ -109,6 +110,13 @@ class Bursting(Section, frozen=True):
     poll_s: Positive = 20.0  # between two looks at what is lent
     token_s: Positive = 3_600.0  # a machine joins within it
 
+
+class Metrics(Section, frozen=True):
+    listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
+
+
+class Log(Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Settings(Section, frozen=True):
@@ -120,8 +128,10 @@ class Settings(Section, frozen=True):
     limits: Limiting = Limiting()
     scheduler: Scheduling = Scheduling()
     fleet: Fleet = Fleet()
+    nodes: Nodes = Nodes()
     manifests: Manifests = Manifests()
     sync: Sync = Sync()
+    burst: Bursting = Bursting()
     metrics: Metrics = Metrics()
     log: Log = Log()
 
@@ -130,7 +140,6 @@ ENVIRONMENT_PREFIX: Final = "CIC_"
 
 S = TypeVar("S", bound=Section)
 
-    burst: Bursting = Bursting()
 
 def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
     """Read the file (which may be absent) and lay the environment over it.

@@ -23,6 +23,7 @@ from appliance.wire.manifests import (
     SealingStatus,
     UsageProof,
 )
+from appliance.wire.node_tokens import NodeTokenCreate, NodeTokenCreated
 from appliance.wire.placement import Explanation
 from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
 
@@ -142,7 +143,6 @@ class LimitUsage(Protocol):
         ...
 
 
-class SyncPort(Protocol):
 class JoinSource(Protocol):
     """Where machines become nodes."""
 
@@ -163,6 +163,7 @@ class BurstSource(Protocol):
     async def show(self, ref: str) -> Burst: ...
 
 
+class SyncPort(Protocol):
     """The control plane and the entitlement, as this site has them. Called on the event loop.
 
     What is refused raises; what is partly refused is in the report.

@@ -11,6 +11,7 @@ from appliance.admin import (
     bursts,
     deployments,
     gpus,
+    joining,
     keys,
     manifests,
     model_packs,
@@ -36,8 +37,15 @@ from appliance.wire import admin as wire
 from appliance.wire import burst, fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
-from appliance.wire.placement import Explanation
 from appliance.wire.gpu import GpuHistory, NodeGpu
+from appliance.wire.node_tokens import (
+    NodeCertificate,
+    NodeRevoked,
+    NodeToken,
+    NodeTokenCreate,
+    NodeTokenCreated,
+)
+from appliance.wire.placement import Explanation
 
 _DOCUMENTS_BYTES_MAX: Final = 96 * 1024 * 1024  # the largest `.receipt`, as JSON
 
@@ -240,6 +248,30 @@ _NODES: Final = (
         *(nodes.give_notice, fleet.Node),
         body=fleet.NodeNoticeGive,
     ),
+    Route(
+        *("GET", "/v1/node-tokens", "List tokens with which machines become nodes"),
+        *(joining.list_tokens, list[NodeToken]),
+    ),
+    Route(
+        *("POST", "/v1/node-tokens", "Make a token; opens the node API"),
+        *(joining.create_token, NodeTokenCreated),
+        body=NodeTokenCreate,
+        status=201,
+        grows=True,
+    ),
+    Route(
+        *("POST", "/v1/node-tokens/{ref}/revoke", "Let nobody join with a token any more"),
+        *(joining.revoke_token, NodeToken),
+    ),
+    Route(
+        *("GET", "/v1/node-certificates", "List certificates of nodes"),
+        *(joining.list_certificates, list[NodeCertificate]),
+        query=joining.OfNode,
+    ),
+    Route(
+        *("POST", "/v1/nodes/{ref}/revoke", "Deny every certificate of a node"),
+        *(joining.revoke_node, NodeRevoked),
+    ),
     Route("GET", "/v1/gpus", "List the GPUs of all nodes", gpus.list_gpus, list[NodeGpu]),
     Route(
         *("GET", "/v1/nodes/{ref}/gpu-history", "An hour and a day of a node's GPUs"),
@@ -260,6 +292,25 @@ _NODES: Final = (
         grows=True,
     ),
     Route("DELETE", "/v1/regions/{ref}", "Delete a region", nodes.delete_region, None),
+)
+
+_BURSTS: Final = (
+    Route(
+        *("POST", "/v1/bursts/plan", "What a burst would take and cost", bursts.plan_burst),
+        answer=burst.BurstPlanned,
+        body=burst.BurstPlan,
+    ),
+    Route("GET", "/v1/bursts", "List bursts", bursts.list_bursts, list[burst.Burst]),
+    Route(
+        *("POST", "/v1/bursts", "Lend machines from a cloud", bursts.start_burst, burst.Burst),
+        body=burst.BurstUp,
+        status=201,
+        grows=True,
+    ),
+    Route("GET", "/v1/bursts/{ref}", "Show a burst", bursts.show_burst, burst.Burst),
+    Route(
+        *("POST", "/v1/bursts/{ref}/down", "Give machines back", bursts.end_burst, burst.Burst),
+    ),
 )
 
 _SITE: Final = (
@@ -294,25 +345,6 @@ _SITE: Final = (
         lines=True,
     ),
     Route(
-_BURSTS: Final = (
-    Route(
-        *("POST", "/v1/bursts/plan", "What a burst would take and cost", bursts.plan_burst),
-        answer=burst.BurstPlanned,
-        body=burst.BurstPlan,
-    ),
-    Route("GET", "/v1/bursts", "List bursts", bursts.list_bursts, list[burst.Burst]),
-    Route(
-        *("POST", "/v1/bursts", "Lend machines from a cloud", bursts.start_burst, burst.Burst),
-        body=burst.BurstUp,
-        status=201,
-        grows=True,
-    ),
-    Route("GET", "/v1/bursts/{ref}", "Show a burst", bursts.show_burst, burst.Burst),
-    Route(
-        *("POST", "/v1/bursts/{ref}/down", "Give machines back", bursts.end_burst, burst.Burst),
-    ),
-)
-
         *("GET", "/v1/audit/verify", "Recompute the audit's chain", site.verify_audit),
         answer=wire.AuditVerification,
     ),
@@ -400,5 +432,5 @@ ROUTES: Final = (
     *_MODELS,
     *_DEPLOYMENTS,
     *_NODES,
-)
     *_BURSTS,
+)

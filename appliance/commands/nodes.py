@@ -8,6 +8,7 @@ import click
 from appliance.commands.client import AdminClient, object_path
 from appliance.commands.gpus import show_node
 from appliance.commands.moments import Span
+from appliance.commands.node_tokens import certificates, revoke_node, token
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, print_fields
 from appliance.wire.command import Invocation
@@ -189,4 +190,7 @@ def update_region(invocation: Invocation, ref: str, multiplier: int) -> None:
 
 
 add_common(node, NODE)
+node.add_command(token)
+node.add_command(certificates)
+node.add_command(revoke_node)
 add_common(region, REGION)

@@ -20,6 +20,8 @@ from appliance.registry.faults import NodeFaults
 from appliance.registry.generations import Generations
 from appliance.registry.limits import LayerLimitsTable
 from appliance.registry.models import Models
+from appliance.registry.node_certificates import NodeCertificates
+from appliance.registry.node_tokens import NodeTokens
 from appliance.registry.nodes import Nodes
 from appliance.registry.notices import NodeNotices
 from appliance.registry.packs import Packs
@@ -78,14 +80,16 @@ class Registry:
         self.profiles = Profiles(store)
         self.replicas = Replicas(store)
         self.nodes = Nodes(store, site_region)
+        self.node_tokens = NodeTokens(store, site_region, entropy)
+        self.node_certificates = NodeCertificates(store)
         self.faults = NodeFaults(store)
         self.notices = NodeNotices(store)
         self.packs = Packs(store)
+        self.bursts = Bursts(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
 
     async def check_pepper(self, actor: str) -> None:
-        self.bursts = Bursts(store)
         """Raise OtherSecrets when the pepper is not the one this registry's keys were made with.
 
         Otherwise every client would be told that its key is wrong, and nobody why. The first call

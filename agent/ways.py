@@ -1,0 +1,99 @@
+"""The ways from an agent to its appliance: a unix socket on one host, mutual TLS between hosts."""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from agent.errors import IdentityBroken
+from agent.identity import Identity
+from appliance.domain.tls_names import APPLIANCE_NAME
+from appliance.wire.unix import socket_address
+
+_CONNECT_S: Final = 5.0
+
+
+class Way(Protocol):
+    """How messages reach the appliance. `base` is put before the name of a message."""
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def server_name(self) -> str | None:
+        """What the appliance's certificate must name; None: without TLS."""
+        ...
+
+    def connector(self) -> aiohttp.BaseConnector:
+        """A new one for each session. Raises OSError, IdentityBroken."""
+        ...
+
+    def met(self, own_address: str) -> None:
+        """It answered; this end of the connection has that address ("": a socket has none)."""
+        ...
+
+
+class SocketWay:
+    """The appliance of this host."""
+
+    base = "http://appliance/agent/v1/"
+    server_name: str | None = None
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def connector(self) -> aiohttp.BaseConnector:
+        return aiohttp.UnixConnector(socket_address(self._socket), limit=1)
+
+    def met(self, own_address: str) -> None:
+        """Nobody needs it."""
+
+
+class NodeWay:
+    """The appliance of another host, which this node joined."""
+
+    server_name: str | None = APPLIANCE_NAME
+
+    def __init__(self, identity: Identity, met: Callable[[str], None]) -> None:
+        self._identity = identity
+        self._met = met
+        self.base = f"{identity.about.server}/node/v1/"
+
+    def connector(self) -> aiohttp.BaseConnector:
+        return aiohttp.TCPConnector(limit=1, ssl=node_context(self._identity))
+
+    def met(self, own_address: str) -> None:
+        if own_address:
+            self._met(own_address)
+
+
+def node_context(identity: Identity, *, shows: bool = True) -> ssl.SSLContext:
+    """TLS 1.3 to the site's appliance and nobody else. Raises IdentityBroken.
+
+    `shows` False: without this node's certificate, which TLS would refuse once it has expired.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(identity.ca_file)
+        if shows:
+            context.load_cert_chain(identity.papers_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise IdentityBroken(
+            f"The certificate of this node cannot be used: {error}.",
+            next_step="Join again with a new token: `cic node token create --node NAME`.",
+        ) from error
+    return context
+
+
+def address_of(server: str) -> tuple[str, int]:
+    """Host and port of an https URL. Raises ValueError."""
+    parts = urlsplit(server if "://" in server else f"https://{server}")
+    if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
+        raise ValueError("write https://HOST:PORT")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("write https://HOST:PORT")
+    return parts.hostname, parts.port or 8444

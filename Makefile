@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation years test-stripe test-vllm check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years test-stripe test-vllm check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -39,6 +39,10 @@ conservation: ## Kill every process at named points 1,000 times, and account for
 years: ## A site 400 days offline: one import, billed once (YEARS_WINDOWS=, YEARS_DATABASE_URL=)
 	@packaging/setup test
 	YEARS_WINDOWS=$(or $(YEARS_WINDOWS),115200) $(bin)/pytest -q tests/integration/years/test_years_offline.py -o log_cli=true --log-cli-level=INFO $(ARGS)
+
+kills: ## Kill a node's agent 100 times, then its engines 100 times, under load (NODE_KILLS=)
+	@packaging/setup test
+	NODE_KILLS=$(or $(NODE_KILLS),100) $(bin)/pytest -q tests/integration/kills $(ARGS)
 
 test-stripe: ## The Stripe double's behaviours against Stripe's test mode (STRIPE_SECRET_KEY=sk_test_…)
 	@packaging/setup test

@@ -116,11 +116,15 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The process is gone, or could not be started. `lasting`: it would end the same way again."""
+    """The process is gone, or could not be started.
+
+    `lasting`: it would end the same way again. `outside`: somebody else ended it, by all we know.
+    """
 
     launch: int
     reason: str
     lasting: bool = False
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -47,6 +48,8 @@ from appliance.wire.engine_arguments import LOOPBACK
 
 log = logging.getLogger(__name__)
 
+# By KILL or TERM of somebody else; None: an adopted one, of which nobody tells.
+_KILLED: Final = frozenset({None, -signal.SIGKILL, -signal.SIGTERM})
 _LOOK_S: Final = 1.0  # between two looks at models' files and logs' lengths
 
 
@@ -343,7 +346,8 @@ class Replicas:
             reason, lasting = want, False
         if lasting:
             seat.fingerprint = self._fingerprint(replica)
-        self._feed(seat, Exited(seat.machine.launch, reason, lasting=lasting))
+        outside = want is None and exit_code in _KILLED
+        self._feed(seat, Exited(seat.machine.launch, reason, lasting=lasting, outside=outside))
 
     def _look(self) -> None:
         self._oom_kills = (self._oom_kills[1], host.oom_kills())

@@ -11,7 +11,7 @@
 - A replica that is not wanted any more always ends stopped, whatever its process does: it is
   drained, then asked to end, then killed, and killed again until it is gone.
 - A process that dies by itself is started again after a wait that doubles each time; one that
-  served for `stable_s` starts with the shortest wait again.
+  served for `stable_s`, or served until somebody else killed it, starts with the shortest wait.
 - One that hangs, or never gave a token, is looked at before it is ended: see `dumps.py`.
 - What cannot work (no model file, no engine) is failed until what is wanted, or the file, changes.
 """
@@ -201,8 +201,8 @@ class Supervisor:
                 return (Report(),)
             case Idle():
                 return self._end(now_s) if self.phase is Phase.DRAINING else _NOTHING
-            case Exited(_, reason, lasting):
-                return self._exited(reason, now_s, lasting=lasting)
+            case Exited():
+                return self._exited(event, now_s)
 
     def _want(self, replica: DesiredReplica | None, now_s: float) -> Effects:
         self._wanted = replica
@@ -345,7 +345,7 @@ class Supervisor:
             return self._end(now_s)
         return self._kill(now_s)  # it was told to end
 
-    def _exited(self, reason: str, now_s: float, *, lasting: bool) -> Effects:
+    def _exited(self, end: Exited, now_s: float) -> Effects:
         if self._wanted is None:
             return self._rest(Phase.STOPPED, "")
         if self._wanted != self._running:
@@ -354,12 +354,14 @@ class Supervisor:
         if self._process.verdict is not None:  # stopped for a change that was taken back
             return self._start(now_s)
         # What was wrong before we ended it says more than how it ended.
-        self._cause = self.reason if self.phase in {Phase.ENDING, Phase.KILLING} else reason
-        if lasting:
+        self._cause = self.reason if self.phase in {Phase.ENDING, Phase.KILLING} else end.reason
+        if end.lasting:
             return self._rest(Phase.FAILED, self._cause)
         ready_since_s = self._ready_since_s
-        if ready_since_s is not None and now_s - ready_since_s >= self._times.stable_s:
-            self._failures = 0
+        if ready_since_s is not None:
+            ended_by_us = self.phase in {Phase.ENDING, Phase.KILLING}
+            if now_s - ready_since_s >= self._times.stable_s or (end.outside and not ended_by_us):
+                self._failures = 0
         wait_s = min(self._times.backoff_s * 2**self._failures, self._times.backoff_s_max)
         # No further than needed: the exponent of a replica that never works must not overflow.
         self._failures = min(self._failures + 1, 32)

@@ -26,7 +26,7 @@ _UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
     envvar="CIC_JOIN_TOKEN",
     help="From `cic node token create` on the appliance; good once.",
 )
-@click.option("--name", help="Name of this node. Default: the host's name.")
+@click.option("--name", help="Name of this node. Default: the token's, or the host's name.")
 @click.option("--force", is_flag=True, help="Leave the site this host has joined before.")
 @click.pass_obj
 def join(invocation: Invocation, server: str, token: str, name: str | None, *, force: bool) -> None:
@@ -46,7 +46,7 @@ def join(invocation: Invocation, server: str, token: str, name: str | None, *, f
     key = fresh_key()
     try:
         parsed, base = joining.read_token(token), joining.base_url(server)
-        joined = asyncio.run(joining.join(base, parsed, name or host_name(), key.csr_pem))
+        joined = asyncio.run(joining.join(base, parsed, name or "", host_name(), key.csr_pem))
     except (BadToken, ApplianceAway, ApplianceRefused, WrongSite) as error:
         bad = isinstance(error, BadToken)
         raise CommandError(

@@ -79,14 +79,21 @@ async def trusted_ca(server: str, ca_sha256: str) -> str:
     return content.decode()
 
 
-async def join(server: str, token: Token, node_name: str, csr_pem: str) -> Joined:
-    """Raises ApplianceAway, ApplianceRefused, WrongSite."""
+async def join(server: str, token: Token, node_name: str, host_name: str, csr_pem: str) -> Joined:
+    """`node_name` "": as the token says, else the host's.
+
+    Raises ApplianceAway, ApplianceRefused, WrongSite.
+    """
     ca_pem = await trusted_ca(server, token.ca_sha256)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=ca_pem)
     request = JoinRequest(
-        token_id=token.token_id, secret=token.secret, node_name=node_name, csr_pem=csr_pem
+        token_id=token.token_id,
+        secret=token.secret,
+        node_name=node_name,
+        host_name=host_name,
+        csr_pem=csr_pem,
     )
     async with _session(context) as session:
         joined = await _post(session, f"{server}/node/v1/join", request)

@@ -170,6 +170,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
             joining=desk,
             check=registry.node_certificates.check,
             context=tls.for_nodes,
+            clock=clock,
             others=model_files.routes(),
         ),
         settings=settings.nodes,

@@ -105,6 +105,7 @@ class JoinDesk:
             request.token_id,
             request.secret,
             request.node_name,
+            request.host_name,
             lambda node_id: self._issue(request.csr_pem, node_id),
         )
         log.info("node joined", extra={"node_id": node.id, "node": node.name})
@@ -149,7 +150,7 @@ class JoinDesk:
         """The port where the node API listens; it is kept, because nodes remember it."""
         if self._api.port is not None:
             return self._api.port
-        port = await self._api.listen_somewhere(_EVERYWHERE, PORT)
+        port = await self._api.listen(_EVERYWHERE, PORT, or_any=True)
         await self._registry.settings.set(ACTOR, _PORT_SETTING, str(port))
         return port
 

@@ -6,7 +6,6 @@ site's and in force; whether it was revoked is asked with every request.
 """
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
+from appliance.domain.clock import Clock
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import NodeId
 from appliance.fleet.errors import (
@@ -26,6 +26,7 @@ from appliance.fleet.errors import (
     UnknownNode,
     UnsupportedVersion,
 )
+from appliance.fleet.node_guests import NodeGuests, listening_socket
 from appliance.fleet.sessions import Origin
 from appliance.registry.errors import CertificateRefused, NotFound, TokenRefused
 from appliance.registry.node_certificates import Certificate
@@ -39,11 +40,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 _BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 _UNKNOWN_BODY_BYTES_MAX: Final = 64 * 1024  # of those who have shown nothing yet
 _BODY_S: Final = 10.0
-_HANDSHAKE_S: Final = 5.0
 _SHUTDOWN_S: Final = 1.0
 _KEEPALIVE_S: Final = 75.0
-_BACKLOG: Final = 128
-_RENEW_LOOK_S: Final = 300.0
 _STATUS: Final[dict[type[CrossLogicError], int]] = {
     UnknownNode: 404,
     UnsupportedVersion: 426,
@@ -91,6 +89,7 @@ class NodeApi:
         joining: Joining,
         check: Callable[[str], Awaitable[Certificate]],
         context: Callable[[], ssl.SSLContext],
+        clock: Clock,
         others: Sequence[tuple[str, str, NodeHandler]] = (),
     ) -> None:
         """`check` tells by its serial whether a certificate is good; `context` keeps the
@@ -100,6 +99,7 @@ class NodeApi:
         self._joining = joining
         self._check = check
         self._context = context
+        self._clock = clock
         self.port: int | None = None  # None: it does not listen
         app = web.Application(client_max_size=_BODY_BYTES_MAX, middlewares=[_answer_errors])
         app.router.add_get("/node/v1/ca", self._ca)
@@ -117,60 +117,36 @@ class NodeApi:
             keepalive_timeout=_KEEPALIVE_S,
             lingering_time=1.0,
         )
-        self._server: asyncio.Server | None = None
-        self._renewal: asyncio.Task[None] | None = None
+        self._guests: NodeGuests | None = None
 
-    async def listen(self, host: str, port: int) -> int:
-        """The port it got. Raises NodeApiClosed."""
+    async def listen(self, host: str, port: int, *, or_any: bool = False) -> int:
+        """The port it got. `or_any`: another one where that is taken. Raises NodeApiClosed."""
         if self._runner.server is None:
             await self._runner.setup()
         protocol = self._runner.server
         assert protocol is not None  # setup made it
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                protocol,
-                host,
-                port,
-                ssl=self._context(),
-                ssl_handshake_timeout=_HANDSHAKE_S,
-                backlog=_BACKLOG,
-            )
+            listener = listening_socket(host, port, or_any=or_any)
         except (OSError, ValueError, OverflowError) as error:
             raise NodeApiClosed(
                 f"The node API cannot listen on {host}:{port}: {error}.",
                 next_step="Stop the program that has the port, or name another: nodes.listen.",
             ) from error
-        bound = int(self._server.sockets[0].getsockname()[1])
+        bound = int(listener.getsockname()[1])
+        self._guests = NodeGuests(listener, protocol, self._context)
+        self._guests.begin()
         self.port = bound
-        self._renewal = loop.create_task(self._keep_new())
+        if port not in (0, bound):
+            log.warning("node API took another port", extra={"taken": port, "port": bound})
         log.info("node API listens", extra={"host": host, "port": bound})
         return bound
 
-    async def listen_somewhere(self, host: str, port: int) -> int:
-        """On that port, or on any that is free. Raises NodeApiClosed."""
-        try:
-            return await self.listen(host, port)
-        except NodeApiClosed:
-            return await self.listen(host, 0)
-
     async def stop(self) -> None:
-        if self._renewal is not None:
-            self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
-            self._renewal = None
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._guests is not None:
+            await self._guests.end()
+            self._guests = None
             self.port = None
         await self._runner.cleanup()
-
-    async def _keep_new(self) -> None:
-        """The listener's certificate, before it expires: handshakes use the context as it is."""
-        while True:
-            await asyncio.sleep(_RENEW_LOOK_S)
-            self._context()
 
     # Routes.
 
@@ -223,7 +199,13 @@ class NodeApi:
             raise NoCertificate(
                 "This needs a node's certificate.", next_step="Join first: `cic agent join`."
             )
-        return await self._check(str(shown["serialNumber"]).lstrip("0"))
+        held = await self._check(str(shown["serialNumber"]).lstrip("0"))
+        # TLS looked at the handshake; a connection may live longer than the certificate.
+        if self._clock.wall_ns() >= held.expires_at_ns:
+            raise CertificateRefused(
+                "This certificate has expired.", next_step="Connect with the renewed one."
+            )
+        return held
 
 
 def _peer_host(request: web.Request) -> str:

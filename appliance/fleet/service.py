@@ -197,7 +197,13 @@ class Fleet:
             return None
         lost = self._sessions.lost(node_id, self._clock.monotonic_s())
         wish = self._under_notice(row).wish
-        return node_view(session, wish, lost=lost, notice=self._notices.standing(node_id))
+        return node_view(
+            session,
+            wish,
+            lost=lost,
+            notice=self._notices.standing(node_id),
+            held=self._plan.held.get(node_id, ""),
+        )
 
     def nodes(self) -> Mapping[str, FleetNode]:
         """Every node whose agent has said hello, by name."""
@@ -304,6 +310,7 @@ class Fleet:
             replicas = await self._registry.replicas.list()
             generations = await self._registry.generations.list()
             nodes = {row.id: row for row in await self._registry.nodes.list()}
+            holders = await self._registry.node_certificates.holders()
             needs = await self._measurements.needs(deployments, generations)
             models = await self._registry.models.known()
             await self._notices.read()
@@ -315,6 +322,7 @@ class Fleet:
         except BaseException:
             self._stale = True
             raise
+        self._sessions.keep_holders(holders)
         for node_id in self._nodes.keys() - nodes.keys():
             self._sessions.forget(node_id)
             self._faults.forget(node_id)

@@ -55,6 +55,17 @@ class NodeCertificates:
 
         return await self._store.read(query)
 
+    async def holders(self) -> set[NodeId]:
+        """The nodes with a certificate that is not revoked."""
+        return await self._store.read(
+            lambda connection: {
+                row["node_id"]
+                for row in connection.execute(
+                    "SELECT DISTINCT node_id FROM node_certificates WHERE revoked_at_ns IS NULL"
+                )
+            }
+        )
+
     async def renew(self, actor: str, serial: str, issue: Callable[[NodeId], Issued]) -> Issued:
         """Another certificate for the holder of a good one. Raises CertificateRefused."""
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from appliance.domain.ids import NodeId
 from appliance.registry.errors import InvalidValue, NotFound, TokenRefused
-from appliance.registry.names import check_name
+from appliance.registry.names import NAME_CHARS_MAX, check_name
 from appliance.registry.node_certificates import Certificate, enter, revoke_all
 from appliance.registry.nodes import KIND as NODE
 from appliance.registry.nodes import NodeRow, ensure_node, living_node
@@ -124,29 +124,32 @@ class NodeTokens:
         identifier: str,
         secret: str,
         node_name: str,
+        host_name: str,
         issue: Callable[[NodeId], Issued],
     ) -> tuple[NodeRow, Certificate, Issued]:
         """Use a token up for a node and its certificate, all in one transaction.
 
+        `node_name` "": the token's, else `host_name`, with a number behind it where it is taken.
         `issue` makes the certificate when the node's id is known; what it raises leaves the token
         unused. Raises TokenRefused, InvalidValue.
         """
 
         def run(change: Change) -> tuple[NodeRow, Certificate, Issued]:
             token = self._usable(change, identifier, secret)
-            if token.node_name not in (None, node_name):
+            name = node_name or token.node_name or _free(change.connection, host_name)
+            if token.node_name not in (None, name):
                 raise TokenRefused(
                     f"This token is for the node {token.node_name!r}.",
                     next_step=f"Join with --name {token.node_name}, or make another token.",
                 )
-            known = living_node(change.connection, node_name)
+            known = living_node(change.connection, name)
             if known is not None and token.node_name is None:
                 raise TokenRefused(
-                    f"There is a node {node_name!r} already.",
+                    f"There is a node {name!r} already.",
                     next_step="Join with another --name; or, if it is the same machine, with a"
-                    f" token of its own: `cic node token create --node {node_name}`.",
+                    f" token of its own: `cic node token create --node {name}`.",
                 )
-            node = known or ensure_node(change, node_name, self._site_region)
+            node = known or ensure_node(change, name, self._site_region)
             issued = issue(node.id)
             revoke_all(change, node)  # what it had before is nobody's now
             certificate = enter(change, node.id, issued)
@@ -175,6 +178,16 @@ class NodeTokens:
         if change.now_ns >= token.expires_at_ns:
             raise TokenRefused("This token has expired.", next_step=_MAKE_ONE)
         return token
+
+
+def _free(connection: sqlite3.Connection, name: str) -> str:
+    """That name, or the first with a number that no living node has."""
+    check_name(NODE, name)
+    number, free = 1, name
+    while living_node(connection, free) is not None:
+        number += 1
+        free = f"{name[: NAME_CHARS_MAX - 8]}-{number}"
+    return free
 
 
 def _digest(secret: str) -> bytes:

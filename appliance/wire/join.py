@@ -17,11 +17,15 @@ REJOIN_SKEW_S: Final = 300  # between the clocks of a node that rejoins and the 
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_id` and `secret` are the first two parts of the token; the third never travels."""
+    """`token_id` and `secret` are the first two parts of the token; the third never travels.
+
+    `node_name` "": the token's, else one made of `host_name` that is free.
+    """
 
     token_id: str
     secret: str
-    node_name: str
+    node_name: str = ""
+    host_name: str
     csr_pem: str
 
 

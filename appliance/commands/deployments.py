@@ -243,8 +243,10 @@ def explain_deployment(invocation: Invocation, ref: str) -> None:
     print_rows(item.nodes, VERDICT_COLUMNS, "No nodes yet.")
     if item.reason:
         click.echo(f"\n{item.reason}")
+    if item.arguments:
+        click.echo(f"\nA start of {item.engine} is told: {shlex.join(item.arguments)}")
     for command in item.commands:
-        click.echo(f"\n{shlex.join(command)}")
+        click.echo(f"\nRuns: {shlex.join(command)}")
 
 
 @deployment.command("scale")

@@ -33,7 +33,7 @@ from appliance.registry.generations import Generation
 from appliance.registry.replicas import ReplicaRow, Seat
 from appliance.wire.agent import DesiredReplica, Pipeline
 
-_CONTEXT_TOKENS_DEFAULT: Final = 4_096
+CONTEXT_TOKENS_DEFAULT: Final = 4_096
 # Where the processes of one replica meet. Engines listen there on their node's own network, so
 # neighbouring replicas need different ones.
 _MASTER_PORT: Final = 29_501
@@ -243,7 +243,7 @@ class _Planner:
                     model_name=deployment.name,
                     model_path=generation.model_path,
                     parallel=generation.parallel,
-                    context_tokens=generation.context_tokens or _CONTEXT_TOKENS_DEFAULT,
+                    context_tokens=generation.context_tokens or CONTEXT_TOKENS_DEFAULT,
                     embedding=generation.embedding,
                     settings=generation.settings,
                     gpu_uuids=seat.gpu_uuids,

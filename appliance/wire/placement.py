@@ -50,5 +50,6 @@ class Explanation(Message, frozen=True):
     need: MemoryNeed | None
     nodes: list[NodeVerdict]
     reason: str  # why nowhere; "": somewhere
+    arguments: list[str] = msgspec.field(default_factory=list)  # a start's; the port is not known
     commands: list[list[str]] = msgspec.field(default_factory=list)  # that run now
     profiles: list[Profile] = msgspec.field(default_factory=list)

@@ -47,6 +47,8 @@ class Live:
     nodes: dict[NodeId, NodeLive] = field(default_factory=dict)
     explanations: dict[DeploymentId, Explanation] = field(default_factory=dict)
     is_ready: bool = True
+    answer: bytes = b"null"  # of every node, to every question
+    questions: list[tuple[NodeId, str, str]] = field(default_factory=list)
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
         return self.deployments.get(deployment_id, self.every_deployment)
@@ -56,6 +58,10 @@ class Live:
 
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         return self.explanations.get(deployment_id)
+
+    async def ask_node(self, node_id: NodeId, kind: str, subject: str) -> bytes:
+        self.questions.append((node_id, kind, subject))
+        return self.answer
 
     def ready(self) -> bool:
         return self.is_ready

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +89,16 @@ class GpuWatch:
     async def history(self, uuid: str) -> bytes:
         """Answers a question of the kind gpu_history; "" is every GPU."""
         return msgspec.json.encode(self._history.tell(uuid))
+
+    def memory_of(self, pids: Collection[int]) -> int | None:
+        """Bytes that these processes hold on all GPUs; None: no GPU told of any of them."""
+        held = [
+            process.memory_bytes
+            for gpu in self.gpus
+            for process in gpu.processes
+            if process.pid in pids and process.memory_bytes is not None
+        ]
+        return sum(held) if held else None
 
     def _hear(self, line: Line) -> None:
         self._inventory.take(line, self._clock.monotonic_s())

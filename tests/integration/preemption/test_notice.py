@@ -182,7 +182,7 @@ async def test_a_machine_is_emptied_within_its_notice_and_no_request_fails(
                 left_s = ends_s - time.monotonic()
                 assert left_s > 0, "the node was not empty in time"
                 assert spot.engines == []
-                assert await served_by() == ["steady"]
+                assert await until(served_by, "served elsewhere") == ["steady"]
                 await spot.end()
                 await asyncio.sleep(1.0)
                 for task in tasks:

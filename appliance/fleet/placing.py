@@ -116,8 +116,10 @@ def why_nowhere(ask: Ask, nodes: Mapping[NodeId, NodeFacts], verdicts: Sequence[
 
 
 def gib(count: int) -> str:
-    """Bytes as people compare them: `11 GiB`, `0.4 GiB`."""
+    """Bytes as people compare them: `11 GiB`, `0.4 GiB`, `12 MiB`."""
     size = count / GIB
+    if size < 0.1:
+        return f"{count / MIB:.0f} MiB"
     return f"{size:.0f} GiB" if size >= 10 else f"{size:.1f} GiB"
 
 

@@ -48,8 +48,14 @@ def deployment_view(
 
 
 def node_view(
-    session: Session, wish: Wish, *, lost: bool, notice: PreemptionNotice | None = None
+    session: Session,
+    wish: Wish,
+    *,
+    lost: bool,
+    notice: PreemptionNotice | None = None,
+    held: str = "",
 ) -> FleetNode:
+    """`held`: why a node that shall be empty is not."""
     running = any(report.state not in {"failed", "stopped"} for report in session.reports)
     state: NodeState = "ready"
     if lost:
@@ -68,6 +74,7 @@ def node_view(
         last_seen_at=iso(session.seen_ns),
         notice=notice,
         reason=_ending(notice)
+        or (held if state == "draining" else "")
         or (worst_part(session.health) if state in {"ready", "failed"} else ""),
         gpu_figures=session.gpus,
         driver=session.driver,

@@ -17,7 +17,6 @@ from agent.ways import Way
 from appliance.wire.agent import (
     Answer,
     Desired,
-    DesiredReplica,
     EngineCount,
     Heartbeat,
     Hello,
@@ -35,7 +34,7 @@ M = TypeVar("M")
 Reports = Callable[[], Sequence[ReplicaReport]]
 Counts = Callable[[], Sequence[EngineCount]]
 Notice = Callable[[], PreemptionNotice | None]
-Wanted = Callable[[Sequence[DesiredReplica]], None]
+Wanted = Callable[[Desired], None]
 
 _DEADLINE_S: Final = 5.0
 _RETRY_S_MIN: Final = 0.1
@@ -52,6 +51,14 @@ class GpuFacts(Protocol):
     gpus: tuple[Gpu, ...]
     driver: Driver
     health: NodeHealth | None
+
+
+class HoldsModels(Protocol):
+    """The node's own store of models."""
+
+    def digests(self) -> tuple[str, ...]: ...
+
+    def free_bytes(self) -> int | None: ...
 
 
 class AnswersQuestions(Protocol):
@@ -72,6 +79,7 @@ class Link:
         self.notice: Notice = lambda: None  # whether this machine will be taken away
         self.gpus: GpuFacts | None = None
         self.questions: AnswersQuestions | None = None
+        self.models: HoldsModels | None = None
         self._news = asyncio.Event()
         self._round = 0  # of the heartbeat that is being made
         self._answered = 0  # the last round that was answered
@@ -140,12 +148,14 @@ class Link:
                 driver=gpus.driver if gpus else None,
                 health=gpus.health if gpus else None,
                 answers=self.questions.answers() if self.questions else (),
+                models=self.models.digests() if self.models else (),
+                disk_free_bytes=self.models.free_bytes() if self.models else None,
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:
                 self._answered = self._round
                 self._told.notify_all()
-            wanted(desired.replicas)
+            wanted(desired)
             if self.questions is not None:
                 self.questions.hear(desired.questions)
             try:

@@ -194,10 +194,17 @@ async def _run(plan: Plan) -> None:
             times=Times(),
             changed=link.changed,
             told=link.told,
+            versions=versions,
+            gpu_memory=gpus.memory_of,
         )
         gpus.reports, gpus.changed, link.gpus = replicas.reports, link.changed, gpus
-        link.questions = Questions({"gpu_history": gpus.history}, tasks, link.changed)
-        wishes = _Wishes(plan.state / "desired.json", replicas)
+        answerers = {
+            "gpu_history": gpus.history,
+            "engine_log": replicas.log_of,
+            "engine_dump": replicas.dump_of,
+        }
+        link.questions = Questions(answerers, tasks, link.changed)
+        wishes = _Wishes(plan.state / "desired.json", replicas, abroad)
         replicas.adopt()
         if plan.stop_engines:
             ends.asked.set()
@@ -264,9 +271,12 @@ class _Ends:
 class _Wishes:
     """What the appliance wants: on disk before it is acted on, so that a restart remembers."""
 
-    def __init__(self, path: Path, replicas: Replicas) -> None:
+    def __init__(self, path: Path, replicas: Replicas, abroad: Abroad | None) -> None:
         self._path = path
         self._replicas = replicas
+        self._abroad = abroad
+        if abroad is not None:
+            abroad.want = self._models_came
         self._last: Desired | None = None
         self.deaf = False  # the agent is ending
 
@@ -274,16 +284,25 @@ class _Wishes:
         """Want what was wanted last. Where that is lost, what runs goes on until we are told."""
         self._last = read_message(self._path, Desired)
         if self._last is not None:
-            self._replicas.want(self._last.replicas)
+            self._want(self._last)
 
-    def hear(self, desired: Sequence[DesiredReplica]) -> None:
+    def hear(self, desired: Desired) -> None:
         if self.deaf:
             return
-        message = Desired(replicas=tuple(desired))
+        message = Desired(replicas=desired.replicas, models=desired.models)
         if message != self._last:
             write_message(self._path, message)
             self._last = message
-            self._replicas.want(message.replicas)
+            self._want(message)
+
+    def _want(self, desired: Desired) -> None:
+        """On a node with a store of its own, what waits for its model is not begun."""
+        abroad = self._abroad
+        self._replicas.want(desired.replicas if abroad is None else abroad.shelf.want(desired))
+
+    def _models_came(self, replicas: Sequence[DesiredReplica]) -> None:
+        if not self.deaf:
+            self._replicas.want(replicas)
 
 
 def _versions(kinds: Kinds) -> dict[EngineKind, str]:

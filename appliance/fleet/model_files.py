@@ -99,14 +99,9 @@ class ModelFiles:
         offset = _offset(request)
         if offset > size_bytes:
             raise web.HTTPRequestRangeNotSatisfiable
-        try:
-            file = await asyncio.to_thread(path.open, "rb", 0)
-        except OSError as error:  # it was registered where it lay, and was taken away since
-            raise web.HTTPNotFound from error
-        try:
+        # Not in a thread: a node that goes away meanwhile would leave it open for ever.
+        with _opened(path) as file:
             return await self._stream(request, file, offset, size_bytes)
-        finally:
-            await asyncio.to_thread(file.close)
 
     async def _place(self, sha256: str) -> tuple[Path, int] | None:
         for row in (await self._models()).values():
@@ -135,6 +130,13 @@ class ModelFiles:
             left -= len(chunk)
         await response.write_eof()
         return response
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:  # it was registered where it lay, and was taken away since
+        raise web.HTTPNotFound from error
 
 
 def _offset(request: web.Request) -> int:

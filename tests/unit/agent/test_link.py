@@ -1,7 +1,7 @@
 """The conversation with the appliance, over a real socket with an appliance of the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from agent.link import Link
+from agent.ways import SocketWay
 from appliance.wire.agent import (
     Desired,
     DesiredReplica,
@@ -83,8 +84,8 @@ class Appliance:
 
 class Talk:
     def __init__(self, path: Path) -> None:
-        self.link = Link(path, HELLO)
-        self.wanted: list[Sequence[DesiredReplica]] = []
+        self.link = Link(SocketWay(path), HELLO)
+        self.wanted: list[Desired] = []
         self.reports: tuple[ReplicaReport, ...] = (REPORT,)
         self.task = asyncio.create_task(self.link.run(lambda: self.reports, self.wanted.append))
 
@@ -118,7 +119,7 @@ async def test_it_introduces_itself_reports_and_hears_also_when_the_appliance_co
     await appliance.until(lambda: True)
     async with asyncio.timeout(WAIT_S):
         await talk.link.told()
-    assert talk.wanted[0] == (DESIRED,)
+    assert talk.wanted[0].replicas == (DESIRED,)
 
 
 async def test_a_change_is_told_at_once_and_told_returns_after_it(

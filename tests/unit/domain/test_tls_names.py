@@ -8,11 +8,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.domain.ids import NodeId, ReplicaId, new_id
+from appliance.domain.ids import NodeId, ReplicaId
 from appliance.domain.tls_names import node_name, replica_name, replicas_name
 
-NODE = NodeId(new_id("node"))
-REPLICA = ReplicaId(new_id("replica"))
+NODE = NodeId("nod_411c89d8897915f23768cbe1")
+REPLICA = ReplicaId("rep_6691808d2ca67a11a3c209cf")
 
 
 def _handshake(pem, path, name):
@@ -64,8 +64,8 @@ def test_a_node_and_its_replicas_are_matched(pem, tmp_path, name):
 @pytest.mark.parametrize(
     "name",
     [
-        node_name(NodeId(new_id("node"))),
-        replica_name(REPLICA, NodeId(new_id("node"))),
+        node_name(NodeId("nod_4863b40bdb13c7004451d795")),
+        replica_name(REPLICA, NodeId("nod_0460695411aaf732ac71d640")),
         f"{REPLICA}.{node_name(NODE)}",  # an underscore is matched by no wildcard
         f"deep.{replica_name(REPLICA, NODE)}",
     ],

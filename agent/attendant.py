@@ -157,15 +157,23 @@ class Attendant:
             if problem is not None:
                 self._feed(seat, Useless(launch, problem))
                 return
-            faster = capacity.look(load, now_s)
-            if faster is not None:
-                told = Refreshed(launch, faster.tokens_per_s, faster.prefill_tokens_per_s)
-                self._feed(seat, told)
+            self._refresh(seat, launch, process, capacity.look(load, now_s))
             if load is not None and self._kinds[replica.engine].sleep_path is not None:
                 self._feed(seat, Slept(launch, load.asleep))
                 if first and load.asleep != replica.asleep:  # left so by an earlier agent
                     await self.sleep(seat, launch, replica, engine, asleep=replica.asleep)
             first = first and load is None
+
+    def _refresh(self, seat: Seat, launch: int, process: Process, seen: Speed | None) -> None:
+        """Tell what is known better now; the GPUs may not have been read when it became ready."""
+        report, replica = seat.machine.report(), process.record.replica
+        memory = None
+        if replica.settings.gpus > 0 and report.gpu_memory_bytes is None:
+            memory = self._gpu_memory(process.family())
+        if seen is None and memory is None:
+            return
+        speed = seen or Speed(report.tokens_per_s, report.prefill_tokens_per_s)
+        self._feed(seat, Refreshed(launch, speed.tokens_per_s, speed.prefill_tokens_per_s, memory))
 
     async def _look(self, seat: Seat, engine: Engine) -> Load | None:
         try:

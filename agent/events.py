@@ -92,11 +92,12 @@ class Useless:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What its counters say of its speed while it serves differs from what was known."""
+    """What is seen of it while it serves differs from what was known."""
 
     launch: int
     tokens_per_s: float | None
     prefill_tokens_per_s: float | None
+    gpu_memory_bytes: int | None = None  # None: as before
 
 
 @dataclass(frozen=True, slots=True)

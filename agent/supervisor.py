@@ -247,6 +247,7 @@ class Supervisor:
             measured,
             tokens_per_s=seen.tokens_per_s,
             prefill_tokens_per_s=seen.prefill_tokens_per_s,
+            gpu_memory_bytes=seen.gpu_memory_bytes or measured.gpu_memory_bytes,
         )
         return (Report(),)
 

@@ -1,7 +1,7 @@
 """When an engine counts as stuck."""
 
 from agent.engines.kind import Load
-from agent.progress import BUSY_S, Progress
+from agent.progress import BUSY_S, Progress, patience_s
 
 LOOK_S = 2.0
 STILL_S = 20.0
@@ -45,3 +45,23 @@ def test_work_after_idleness_has_its_full_time() -> None:
     loads: list[Load | None] = [Load(0, (5.0,))] * 50
     loads += [Load(1, (5.0,))] * 8
     assert looks(loads, 0) == []
+
+
+def test_on_gpus_a_busy_processor_is_no_excuse() -> None:
+    busy_s = patience_s(STILL_S, gpus=1, context_tokens=131_072, prefill_tokens_per_s=100.0)
+    assert busy_s == STILL_S
+    progress = Progress(0.0, STILL_S, busy_s)
+    load = Load(1, (5.0,))
+    said = [progress.look(load, 200 * n, LOOK_S * n) for n in range(1, 20)]
+    first = next(number for number, problem in enumerate(said, 1) if problem)
+    assert STILL_S <= first * LOOK_S <= STILL_S + 2 * LOOK_S
+
+
+def test_a_busy_processor_has_as_long_as_its_longest_prompt_takes() -> None:
+    def patience(tokens_per_s: float | None) -> float:
+        return patience_s(STILL_S, gpus=0, context_tokens=4_096, prefill_tokens_per_s=tokens_per_s)
+
+    assert patience(None) == BUSY_S
+    assert patience(10.0) == BUSY_S
+    assert patience(200.0) == 4 * 4_096 / 200.0
+    assert patience(50_000.0) == STILL_S

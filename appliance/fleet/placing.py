@@ -264,10 +264,11 @@ def _score(ask: Ask, node: NodeFacts, room: Room, chosen: Sequence[Unit]) -> tup
         parts.append((-_MODEL_THERE, "has the model"))
     if chosen:
         free = sum(room.free_bytes(unit) for unit in chosen)
-        wanted = sum(_wanted(ask, unit) for unit in chosen)
-        if free > 0:
-            waste = _WASTE * max(0, free - wanted) // free
-            parts.append((waste, f"{100 * wanted // free} % of its free GPU memory used"))
+        if free > 0 and ask.need is not None:
+            # By what it needs, also of engines that take all they are given.
+            needed = ask.need.per_gpu_bytes * len(chosen)
+            waste = _WASTE * max(0, free - needed) // free
+            parts.append((waste, f"needs {100 * needed // free} % of its GPUs' free memory"))
         if len(chosen) > 1 and not linked(chosen):
             parts.append((_NO_NVLINK, "no NVLink between them"))
     elif node.gpus:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from agent.events import (
     Adopted,
@@ -22,8 +23,11 @@ from agent.events import (
     Listening,
     Measured,
     Probe,
+    Refreshed,
     Report,
     Served,
+    Sleep,
+    Slept,
     Spawn,
     Spawned,
     Terminate,
@@ -226,6 +230,80 @@ def test_events_of_an_older_launch_change_nothing() -> None:
     assert run.state == "starting"
 
 
+def test_one_that_served_until_somebody_killed_it_is_started_at_once_however_often() -> None:
+    run = Run().ready()
+    for launch in range(1, 20):
+        run.feed(Exited(launch, "It was killed.", outside=True))
+        assert run.machine.due_s == run.now_s + TIMES.backoff_s
+        run.feed(Tick(), after_s=TIMES.backoff_s)
+        run.feed(Listening(launch + 1, "127.0.0.1", 1, None), GaveToken(launch + 1, MEASURED))
+    assert run.machine.report().restarts == 19
+
+
+def test_one_that_is_killed_before_it_ever_serves_waits_longer_each_time() -> None:
+    run = Run().starting()
+    for launch, wait_s in enumerate([1.0, 2.0, 4.0], 1):
+        run.feed(Exited(launch, "It was killed.", outside=True))
+        assert run.machine.due_s == run.now_s + wait_s
+        run.feed(Tick(), after_s=wait_s)
+
+
+def test_our_own_kill_of_one_that_hangs_is_a_failure_of_its_own() -> None:
+    run = Run().ready()
+    for launch, wait_s in enumerate([1.0, 2.0, 4.0], 1):
+        run.feed(Useless(launch, "It hangs."), Exited(launch, "signal 9", outside=True))
+        assert run.machine.due_s == run.now_s + wait_s
+        run.feed(Tick(), after_s=wait_s)
+        run.feed(Listening(launch + 1, "127.0.0.1", 1, None), GaveToken(launch + 1, MEASURED))
+
+
+def asleep(*, asleep: bool) -> DesiredReplica:
+    return structs.replace(replica(), asleep=asleep)
+
+
+def test_sleep_and_waking_need_no_other_process() -> None:
+    run = Run().ready().feed(Wanted(asleep(asleep=True)))
+    assert (run.state, run.kinds()) == ("ready", [Sleep])
+    assert not run.machine.report().asleep  # not yet
+    run.feed(Slept(1, asleep=True))
+    assert run.machine.report().asleep
+    assert run.feed(Slept(1, asleep=True)).effects == ()
+    run.feed(Wanted(asleep(asleep=False)))
+    assert run.kinds() == [Sleep]
+    assert run.machine.report().asleep  # until it has woken
+    assert not run.feed(Slept(1, asleep=False)).machine.report().asleep
+    assert run.machine.launch == 1
+
+
+def test_one_that_shall_sleep_is_loaded_first() -> None:
+    run = Run().feed(Wanted(asleep(asleep=True)), Spawned(1, 77, 1))
+    run.feed(Listening(1, "127.0.0.1", 1, None), GaveToken(1, MEASURED))
+    assert run.kinds() == [Watch, Sleep]
+
+
+def test_one_that_starts_is_not_ended_because_it_shall_sleep() -> None:
+    run = Run().starting().feed(Wanted(asleep(asleep=True)))
+    assert (run.state, run.kinds()) == ("starting", [])
+    run.feed(Listening(1, "127.0.0.1", 1, None), GaveToken(1, MEASURED))
+    assert run.kinds() == [Watch, Sleep]
+
+
+def test_an_adopted_loading_one_that_shall_sleep_now_serves_first() -> None:
+    run = Run().feed(Adopted(replica(), 77, 1, 0, None), Wanted(asleep(asleep=True)))
+    run.feed(Listening(1, "127.0.0.1", 1, None), GaveToken(1, MEASURED))
+    assert run.state == "ready"
+    assert run.kinds() == [Watch, Sleep]
+
+
+def test_what_is_seen_while_it_serves_is_told() -> None:
+    run = Run().ready().feed(Refreshed(1, 55.0, 900.0))
+    report = run.machine.report()
+    assert (report.tokens_per_s, report.prefill_tokens_per_s, report.slots) == (55.0, 900.0, 4)
+    assert run.effects == (Report(),)
+    run.feed(Refreshed(1, 55.0, 900.0, gpu_memory_bytes=7)).feed(Refreshed(1, 56.0, 900.0))
+    assert run.machine.report().gpu_memory_bytes == 7
+
+
 class World(RuleBasedStateMachine):
     """A machine in a world whose processes start, listen, hang and die as they like."""
 
@@ -262,9 +340,10 @@ class World(RuleBasedStateMachine):
             self.feed(Adopted(replica(), 77, 0, 0, how))
             self.want(None)
 
-    @rule(generation=st.sampled_from([None, 1, 2]))
-    def want(self, generation: int | None) -> None:
-        self.wanted = None if generation is None else replica(generation)
+    @rule(generation=st.sampled_from([None, 1, 2]), asleep=st.booleans())
+    def want(self, generation: int | None, *, asleep: bool = False) -> None:
+        wanted = None if generation is None else structs.replace(replica(generation), asleep=asleep)
+        self.wanted = wanted
         self.feed(Wanted(self.wanted))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 120.0]))
@@ -273,7 +352,9 @@ class World(RuleBasedStateMachine):
         self.feed(Tick())
 
     @rule(
-        event=st.sampled_from([GaveToken, Useless, Idle, Listening, Spawned, CauseChanged]),
+        event=st.sampled_from(
+            [GaveToken, Useless, Idle, Listening, Spawned, CauseChanged, Slept, Refreshed]
+        ),
         late=st.booleans(),
     )
     def happen(self, event: type, *, late: bool) -> None:
@@ -289,14 +370,16 @@ class World(RuleBasedStateMachine):
             Listening: (launch, "127.0.0.1", 1, None),
             Spawned: (launch, 5, 0),
             CauseChanged: (),
+            Slept: (launch, True),
+            Refreshed: (launch, 1.0, None),
         }
         self.feed(event(*arguments[event]))
 
     @precondition(lambda self: self.living)
-    @rule(lasting=st.booleans())
-    def die(self, *, lasting: bool) -> None:
+    @rule(lasting=st.booleans(), outside=st.booleans())
+    def die(self, *, lasting: bool, outside: bool) -> None:
         launch = self.living.pop()
-        self.feed(Exited(launch, "died", lasting=lasting))
+        self.feed(Exited(launch, "died", lasting=lasting, outside=outside))
 
     @invariant()
     def one_process_at_most(self) -> None:

@@ -6,6 +6,8 @@ FILE` names a JSON file that is read anew for every token:
 
     {"token_s": 0.01, "hang": false, "engine_dead": false, "start_s": 0, "start": ""}
 
+With "stale" it hangs as a process does that hangs behind its front: it counts no requests.
+
 `start` "kv_cache", "cuda_memory" or "arguments": it ends with what the real one prints then.
 """
 
@@ -20,7 +22,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aiohttp import web
 
@@ -66,6 +68,7 @@ class Server:
         self.asleep = False
         self.slots = asyncio.Semaphore(arguments.max_num_seqs)
         self.memory = Path(f"/dev/shm/psm_{os.getpid():08x}")
+        self.shared: BinaryIO | None = None
         self.engine: subprocess.Popen[bytes] | None = None
 
     def control(self) -> dict[str, Any]:
@@ -85,7 +88,7 @@ class Server:
             text, code = _ENDS[end]
             sys.stderr.write(f"{text}\n{_ROOT_CAUSE if code == 1 else ''}\n")
             sys.exit(code)
-        self.memory.write_bytes(b"shared")
+        self.shared = self.memory.open("wb")  # held, as queues between processes are
         self.engine = subprocess.Popen(
             [sys.executable, "-c", "import signal, time\nwhile True: time.sleep(60)"]
         )
@@ -94,6 +97,8 @@ class Server:
         if self.engine is not None:
             self.engine.kill()
             self.engine.wait()
+        if self.shared is not None:
+            self.shared.close()
         self.memory.unlink(missing_ok=True)
 
     def dead(self) -> bool:
@@ -118,8 +123,9 @@ class Server:
     async def metrics(self, _: web.Request) -> web.Response:
         labels = f'engine="0",model_name="{self.arguments.served_model_name}"'
         figures = {
-            "vllm:num_requests_running": self.running,
-            "vllm:num_requests_waiting": self.waiting,
+            # A process that hangs behind its front tells nothing new of what the front took in.
+            "vllm:num_requests_running": 0 if self.control().get("stale") else self.running,
+            "vllm:num_requests_waiting": 0 if self.control().get("stale") else self.waiting,
             "vllm:kv_cache_usage_perc": self.running / self.arguments.max_num_seqs,
             "vllm:prompt_tokens_total": self.prompt,
             "vllm:generation_tokens_total": self.generated,

@@ -127,6 +127,10 @@ async def ask(report: ReplicaReport, method: str, path: str, key: str | None) ->
         return answer.status
 
 
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
 def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
@@ -157,11 +161,14 @@ async def test_a_killed_front_process_leaves_no_orphan(desk: Desk) -> None:
     family = desk.processes()
     assert len(family) >= 2
     assert report.pid is not None
+    memory = f"psm_{report.pid:08x}"
+    assert memory in shared_memory()
     os.kill(report.pid, signal.SIGKILL)
     again = await desk.until(lambda seen: seen.state == "ready" and seen.pid != report.pid)
     assert again.restarts == 1
     assert again.api_key != report.api_key
     assert not set(family) & set(desk.processes())
+    assert memory not in shared_memory()
 
 
 async def test_a_start_that_fails_says_what_the_engine_said(desk: Desk) -> None:

@@ -131,8 +131,8 @@ class Agent:
         ]
 
     def shared_memory(self) -> set[str]:
-        """What is left of engines that were killed."""
-        return {path.name for path in Path("/dev/shm").glob("psm_*")}
+        """What engines share, or left behind. Names of the suite's stand-in begin with zeros."""
+        return {path.name for path in Path("/dev/shm").glob("psm_[!0]*")}
 
 
 def _alive(pid: int) -> bool:

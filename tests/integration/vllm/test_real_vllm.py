@@ -13,6 +13,8 @@ import pytest
 from appliance.wire.agent import ReplicaReport
 from tests.integration.vllm.conftest import MODEL, WAIT_S, Agent, replica
 
+pytestmark = pytest.mark.timeout(900)  # it starts in half a minute, and in two on a busy machine
+
 LONG = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "a long story of a lighthouse"}],

@@ -122,6 +122,13 @@ class _Planner:
         self._rows: dict[DeploymentId, list[ReplicaRow]] = {}
         for row in wanted.replicas:
             self._rows.setdefault(row.deployment_id, []).append(row)
+        living = {str(row.id) for row in wanted.replicas}
+        self._ending = any(
+            report.replica_id not in living and report.state not in {"failed", "stopped"}
+            for facts in nodes.values()
+            if not facts.lost
+            for report in facts.reports.values()
+        )
         self._placements: dict[ReplicaId, tuple[Seat, ...]] = {}
         self._desired: dict[NodeId, list[DesiredReplica]] = {node_id: [] for node_id in nodes}
         self._steps: dict[DeploymentId, Steps] = {}
@@ -143,7 +150,8 @@ class _Planner:
             if not deployment.suspended:
                 self._desire(deployment, placed, asleep=unloaded)
             seen.append(replica_status(placed, self._nodes, why))
-        done = steps(deployment, seen, self._draining, self._why_no_room(deployment))
+        why_no_room = self._why_no_room(deployment)
+        done = steps(deployment, seen, self._draining, why_no_room, ending=self._ending)
         self._steps[deployment.id] = done
         for node_id in done.held:
             self._held.setdefault(node_id, f"{deployment.name} stays: {done.blocked}")

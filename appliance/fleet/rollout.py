@@ -40,6 +40,12 @@ class _Doing:
     blocked: str = ""
     held: list[NodeId] = field(default_factory=list)
     underway: int = 0  # successors that do not serve yet
+    ending: bool = False
+
+    @property
+    def room_is_made(self) -> bool:
+        """Nothing that serves needs to go for what has no room at this moment."""
+        return self.ending or bool(self.removals)
 
 
 def steps(
@@ -47,18 +53,26 @@ def steps(
     seen: Sequence[ReplicaStatus],
     draining: Collection[NodeId],
     why_no_room: WhyNoRoom,
+    *,
+    ending: bool = False,
 ) -> Steps:
-    """The next steps from the replicas as they are. None: everything is as it shall be."""
+    """The next steps from the replicas as they are. None: everything is as it shall be.
+
+    `ending`: engines that were removed still end somewhere, so there will be more room soon.
+    """
     groups: dict[int, list[ReplicaStatus]] = {}
     for status in seen:
         groups.setdefault(status.row.ordinal, []).append(status)
-    doing = _Doing()
+    doing = _Doing(ending=ending)
+    changing = any(status.row.generation < deployment.generation for status in seen)
     ripe: list[tuple[int, list[ReplicaStatus]]] = []
     for ordinal, group in sorted(groups.items()):
         current = [s for s in group if _current(deployment, s, draining)]
         olds = [s for s in group if s not in current]
         if current:
             _finish(deployment, current, olds, why_no_room, doing)
+            if changing and not any(s.state == "ready" for s in current):
+                doing.underway += 1
         elif olds:
             ripe.append((ordinal, olds))
     at_once = max(1, deployment.replicas // _SURGE_SHARE)
@@ -91,8 +105,9 @@ def _finish(
     left = [s for s in olds if s.row.id not in idle]
     if not left:
         return
-    doing.underway += 1
-    if kept.row.node_id is not None or deployment.strategy == "surge":
+    if all(s.row.generation == deployment.generation for s in left):
+        doing.underway += 1  # a move
+    if kept.row.node_id is not None or deployment.strategy == "surge" or doing.room_is_made:
         return
     # It found no place: its room was taken meanwhile. The one of before may have to make some.
     gone = [s.row.id for s in left]
@@ -123,6 +138,9 @@ def _begin(
         if not why:
             doing.underway += 1
             doing.successions.append(ordinal)
+            return
+        if doing.room_is_made:
+            doing.blocked = "It waits for engines that end."
             return
     else:
         why = why_no_room(gone)

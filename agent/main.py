@@ -22,6 +22,7 @@ from agent.durable import read_message, write_message
 from agent.engines.kind import Kinds
 from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
+from agent.gpu.forgetting import forget_gpu
 from agent.gpu.watch import GpuWatch
 from agent.identity import Identity, load_identity
 from agent.join import host_name, join
@@ -162,6 +163,7 @@ def agent(
 
 
 agent.add_command(join)
+agent.add_command(forget_gpu)
 
 
 async def _run(plan: Plan) -> None:

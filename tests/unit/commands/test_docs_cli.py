@@ -11,13 +11,34 @@ import msgspec
 from appliance import cli
 from appliance.admin.errors import STATUSES
 from appliance.admin.metrics import Exposition
-from appliance.admin.ports import Figures, HistogramFigures, ReplicaFigures, RequestFigures
+from appliance.admin.ports import (
+    Figures,
+    HistogramFigures,
+    NodeLive,
+    ReplicaFigures,
+    RequestFigures,
+)
 from appliance.admin.routes import ROUTES
+from appliance.wire.gpu import GpuFault, HealthPart, NodeHealth
 from tests.fakes.admin_site import FixedFigures
+from tests.fakes.gpus import gpu
 from tests.fakes.sync_port import ENTITLEMENT, STATUS
 
 DOCS = Path(__file__).parents[3] / "docs"
 CODE = re.compile(r"`([^`]+)`")
+
+
+# A node with every figure that a driver may tell, and a fault.
+AILING = NodeLive(
+    "ready",
+    gpu_figures=(gpu(utilisation=1, power=1.0, sm_clock=1, energy=1),),
+    health=NodeHealth(
+        score=40,
+        state="degraded",
+        parts=(HealthPart(name="memory", score=40),),
+        faults=(GpuFault(code="ECC", severity="error", message="m", next_step="n", since_ns=1),),
+    ),
+)
 
 
 def rows(page: str, section: str, columns: int) -> list[list[str]]:
@@ -112,6 +133,7 @@ def test_the_page_lists_every_metric_with_its_labels() -> None:
         tokens={"input": 1},
         queued={"m": 1},
         replicas=[ReplicaFigures("rep_1", "m", "n", "ready", 1, 1, 1.0, 0)],
+        nodes={"n": AILING},
         first_token=seen,
         latency=seen,
         sync=msgspec.structs.replace(STATUS, alarm="other_head"),

@@ -12,6 +12,7 @@ the folder, come twice, or be larger than it says.
 
 import hashlib
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,6 @@ class Pack:
                 raise BadPack(f"The pack is cut off in {file.name}.", next_step=AGAIN)
             left -= len(chunk)
             yield chunk
-        if _read(self._file, -file.size_bytes % BLOCK_BYTES).strip(b"\0"):
-            raise BadPack(f"Something stands behind {file.name} in the pack.", next_step=AGAIN)
 
 
 @contextmanager
@@ -86,10 +85,12 @@ def open_pack(path: Path) -> Iterator[Pack]:
             f"Cannot open the pack {path}: {error.strerror}.",
             next_step="Check the path, and that the appliance's account may read it.",
         ) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise BadPack(f"{path} is no file.", next_step=_NO_PACK)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (opens a descriptor)
-        if not path.is_file():
-            raise BadPack(f"{path} is no file.", next_step=_NO_PACK)
-        yield _read_outline(file, os.fstat(descriptor).st_size)
+        yield _read_outline(file, status.st_size)
 
 
 def _read_outline(file: BinaryIO, size_bytes: int) -> Pack:
@@ -114,6 +115,10 @@ def _read_outline(file: BinaryIO, size_bytes: int) -> Pack:
         if _read(file, BLOCK_BYTES) != header(FILES + one.name, one.size_bytes):
             raise BadPack(f"The pack has something else where {one.name} is.", next_step=AGAIN)
         offsets[one.name] = position + BLOCK_BYTES
+        fill = padding(one.size_bytes)
+        file.seek(position + BLOCK_BYTES + one.size_bytes)
+        if _read(file, len(fill)) != fill:
+            raise BadPack(f"Something stands behind {one.name} in the pack.", next_step=AGAIN)
         position += _span(one.size_bytes)
     file.seek(position)
     if _read(file, len(END)) != END:

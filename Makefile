@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years test-stripe test-vllm check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years test-stripe test-vllm test-burst check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -64,6 +64,10 @@ fix: ## Format, and mend what ruff can mend
 	@packaging/setup test
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
+
+test-burst: ## Bursts with real SkyPilot and its API server, without a cloud (fetches 460 MB once)
+	@packaging/setup skypilot
+	CROSSLOGIC_SKYPILOT=$${XDG_CACHE_HOME:-$$HOME/.cache}/crosslogic/skypilot-0.14.1/bin/python $(bin)/pytest -q tests/integration/burst $(ARGS)
 
 bench: ## Compare the gateway with nginx and vllm-router: CPU per request and per event
 	@packaging/setup bench

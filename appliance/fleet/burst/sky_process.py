@@ -15,12 +15,14 @@ What fails answers {"error": "<class>", "message": "…"}.
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 _MESSAGE_CHARS_MAX = 2_000
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         return _QUESTIONS[question["do"]](question)
     # The edge of a foreign program: whatever it raises is told by its class and words.
     except Exception as error:  # noqa: BLE001
-        return {"error": type(error).__name__, "message": str(error)[:_MESSAGE_CHARS_MAX]}
+        return {"error": type(error).__name__, "message": _words(error)}
 
 
 def _offers(question: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +141,13 @@ def _why(request: str) -> str:
     try:
         sky.get(request)
     except Exception as error:  # noqa: BLE001 (the failure of another process, handed over)
-        return f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS_MAX]
+        return f"{type(error).__name__}: {_words(error)}"
     return ""
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the colours that SkyPilot gives it."""
+    return _COLOURS.sub("", str(error))[:_MESSAGE_CHARS_MAX]
 
 
 def _task(content: dict[str, Any]) -> Any:

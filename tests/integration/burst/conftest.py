@@ -1,0 +1,101 @@
+"""Real SkyPilot with its own API server on the loopback, and clouds that are only a catalogue."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance.fleet.burst.sky import SkyPilot
+
+SKYPILOT_VARIABLE = "CROSSLOGIC_SKYPILOT"  # the interpreter that has it
+START_S = 120.0
+
+# Two clouds as SkyPilot's catalogue has them: prices of the test's own making.
+_GPU = (
+    "{{'Gpus': [{{'Name': '{0}', 'Count': {1}.0, 'MemoryInfo': {{'SizeInMiB': {2}}}}}],"
+    " 'TotalGpuMemoryInMiB': {3}}}"
+)
+_L4 = _GPU.format("L4", 1, 24_576, 24_576)
+_H100 = _GPU.format("H100", 8, 81_920, 655_360)
+RUNPOD = f"""\
+InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Region,SpotPrice,Price,AvailabilityZone
+1x_L4_SECURE,L4,1.0,12.0,50.0,"{_L4}",US,0.21,0.39,US-KS-2
+1x_L4_SECURE,L4,1.0,12.0,50.0,"{_L4}",RO,0.19,0.43,EU-RO-1
+8x_H100_SECURE,H100,8.0,160.0,1000.0,"{_H100}",US,14.0,19.12,US-KS-2
+"""
+LAMBDA = f"""\
+AcceleratorName,InstanceType,vCPUs,MemoryGiB,Price,Region,GpuInfo,SpotPrice,AcceleratorCount
+H100,gpu_8x_h100_sxm5,208.0,1800.0,23.92,us-test-1,"{_H100}",,8.0
+"""
+# The server looks for accounts when it starts, finds none, and says so: after that.
+_ENABLE = """
+import time
+import sky
+ON_BOOT = ["skypilot-server-on-boot-check"]
+while any(r.status in {"PENDING", "RUNNING"} for r in sky.api_status(ON_BOOT)):
+    time.sleep(0.5)
+from sky import global_user_state
+from sky.clouds import CloudCapability
+global_user_state.set_enabled_clouds(["Lambda", "RunPod"], CloudCapability.COMPUTE, "default")
+"""
+
+
+@dataclass(frozen=True)
+class Sky:
+    """SkyPilot in a home of its own."""
+
+    python: str
+    environ: dict[str, str]
+
+    def clouds(self) -> SkyPilot:
+        return SkyPilot(self.python, self.environ)
+
+    def program(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [self.python, *arguments],
+            env=self.environ,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+        )
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
+    python = os.environ.get(SKYPILOT_VARIABLE)
+    if python is None:
+        pytest.skip(f"SkyPilot is not named by {SKYPILOT_VARIABLE}; `make test-burst` installs it")
+    home = tmp_path_factory.mktemp("sky")
+    for cloud, catalogue in (("runpod", RUNPOD), ("lambda", LAMBDA)):
+        folder = home / ".sky" / "catalogs" / "v8" / cloud
+        folder.mkdir(parents=True)
+        (folder / "vms.csv").write_text(catalogue)
+    programs = home / "programs"
+    programs.mkdir()
+    if shutil.which("rsync") is None:
+        # SkyPilot looks whether there is one before it plans; a dry run never calls it.
+        (programs / "rsync").write_text("#!/bin/sh\nexit 1\n")
+        (programs / "rsync").chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {
+        "HOME": str(home),
+        "PATH": f"{programs}:{Path(python).parent}:{os.environ['PATH']}",
+        "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+        "SKYPILOT_API_SERVER_LOCAL_PORT": str(port),
+    }
+    ready = Sky(python, environ)
+    ready.program("-m", "sky.cli", "api", "start")
+    try:
+        ready.program("-c", _ENABLE)
+        yield ready
+    finally:
+        ready.program("-m", "sky.cli", "api", "stop")

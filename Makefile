@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years test-stripe test-vllm test-burst check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -43,6 +43,10 @@ years: ## A site 400 days offline: one import, billed once (YEARS_WINDOWS=, YEAR
 kills: ## Kill a node's agent 100 times, then its engines 100 times, under load (NODE_KILLS=)
 	@packaging/setup test
 	NODE_KILLS=$(or $(NODE_KILLS),100) $(bin)/pytest -q tests/integration/kills $(ARGS)
+
+packs: ## Carry a model pack of 5 GiB, cut its import off, verify and serve it (MODEL_PACK_MIB=)
+	@packaging/setup test
+	MODEL_PACK_MIB=$(or $(MODEL_PACK_MIB),5120) $(bin)/pytest -q tests/integration/models $(ARGS)
 
 test-stripe: ## The Stripe double's behaviours against Stripe's test mode (STRIPE_SECRET_KEY=sk_test_…)
 	@packaging/setup test

@@ -178,7 +178,7 @@ class Link:
                 allow_redirects=False,
                 server_hostname=self._way.server_name,
             ) as response:
-                self._way.met(_own_address(response))
+                self._way.met()
                 content = await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -199,10 +199,3 @@ class Link:
             log.info("appliance answers", extra={"node": self._hello.node_name})
         else:
             log.warning("appliance away", extra={"why": why})
-
-
-def _own_address(response: aiohttp.ClientResponse) -> str:
-    """Of this end of the connection; "" when it has none, or is gone already."""
-    transport = None if response.connection is None else response.connection.transport
-    own = None if transport is None else transport.get_extra_info("sockname")
-    return str(own[0]) if isinstance(own, tuple) else ""

@@ -1,5 +1,7 @@
 """The ways from an agent to its appliance: a unix socket on one host, mutual TLS between hosts."""
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +33,8 @@ class Way(Protocol):
         """A new one for each session. Raises OSError, IdentityBroken."""
         ...
 
-    def met(self, own_address: str) -> None:
-        """It answered; this end of the connection has that address ("": a socket has none)."""
+    def met(self) -> None:
+        """It answered over a connection of the newest connector."""
         ...
 
 
@@ -48,7 +50,7 @@ class SocketWay:
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.UnixConnector(socket_address(self._socket), limit=1)
 
-    def met(self, own_address: str) -> None:
+    def met(self) -> None:
         """Nobody needs it."""
 
 
@@ -61,13 +63,29 @@ class NodeWay:
         self._identity = identity
         self._met = met
         self.base = f"{identity.about.server}/node/v1/"
+        self._wires: list[socket.socket] = []  # of the newest connector
 
     def connector(self) -> aiohttp.BaseConnector:
-        return aiohttp.TCPConnector(limit=1, ssl=node_context(self._identity))
+        self._wires.clear()
+        return aiohttp.TCPConnector(
+            limit=1, ssl=node_context(self._identity), socket_factory=self._wire
+        )
 
-    def met(self, own_address: str) -> None:
-        if own_address:
-            self._met(own_address)
+    def met(self) -> None:
+        """Tell the address of this end: aiohttp has let go of the connection when it answers."""
+        for wire in self._wires:
+            with contextlib.suppress(OSError):  # it was another address of the appliance's name
+                wire.getpeername()
+                self._met(str(wire.getsockname()[0]))
+                return
+
+    def _wire(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        self._wires = [wire for wire in self._wires if wire.fileno() >= 0]
+        wire = socket.socket(family=family, type=kind, proto=protocol)
+        wire.setblocking(False)
+        self._wires.append(wire)
+        return wire
 
 
 def node_context(identity: Identity, *, shows: bool = True) -> ssl.SSLContext:

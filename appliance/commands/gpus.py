@@ -104,7 +104,7 @@ def show_history(invocation: Invocation, node: str, uuid: str) -> None:
 
 def show_node(row: Node) -> None:
     """A node for people: its fields, then its health part by part, then its faults."""
-    plain = [field for field in fields_of(row) if not field[0].startswith(("health", "driver"))]
+    plain = fields_of(row, omit=("health", "driver"))
     print_fields((*plain, *_driver(row), *_health(row)))
 
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from appliance.domain.clock import Clock
 from appliance.domain.ids import NodeId
 from appliance.registry.errors import NotFound
@@ -16,6 +18,8 @@ ACTOR: Final = "appliance:fleet"
 # An agent that has lost its wits must not fill the disk: the audit keeps everything.
 _PAUSE_S: Final = 2.0
 _FAULTS_MAX: Final = 256
+_WORD_CHARS_MAX: Final = 64
+_TEXT_CHARS_MAX: Final = 500
 
 
 class FaultBoard:
@@ -41,7 +45,7 @@ class FaultBoard:
         """
         if health is None:
             return False
-        self._heard[node_id] = health.faults[:_FAULTS_MAX]
+        self._heard[node_id] = tuple(_bounded(fault) for fault in health.faults[:_FAULTS_MAX])
         return self._due(node_id)
 
     def forget(self, node_id: NodeId) -> None:
@@ -65,6 +69,17 @@ class FaultBoard:
     def _due(self, node_id: NodeId) -> bool:
         recorded = self._recorded.get(node_id, frozenset())
         return _keys(self._heard[node_id]) != recorded
+
+
+def _bounded(fault: GpuFault) -> GpuFault:
+    """What a node may write into the audit of the site."""
+    return msgspec.structs.replace(
+        fault,
+        code=fault.code[:_WORD_CHARS_MAX],
+        message=fault.message[:_TEXT_CHARS_MAX],
+        next_step=fault.next_step[:_TEXT_CHARS_MAX],
+        gpu_uuid=fault.gpu_uuid and fault.gpu_uuid[:_WORD_CHARS_MAX],
+    )
 
 
 def _keys(faults: Sequence[GpuFault]) -> frozenset[FaultKey]:

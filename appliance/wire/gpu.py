@@ -1,8 +1,10 @@
 """GPUs and the health of a node, as its agent measures them. None: the driver does not tell."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+Score = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 # gone: it was there and has fallen off the bus, or is not enumerated any more
 GpuState = Literal["ok", "degraded", "failed", "gone"]
@@ -81,7 +83,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     energy: int | None = None
     compute_capability: str | None = None  # "9.0"
     xids: tuple[int, ...] = ()  # seen by this agent, newest last
-    score: int = 100  # 0–100
+    score: Score = 100
 
 
 class NodeGpu(Gpu, frozen=True, kw_only=True):
@@ -105,14 +107,14 @@ class HealthPart(msgspec.Struct, frozen=True, kw_only=True):
     """One part of a node's health: engine, temperature, memory, processor, network, faults."""
 
     name: str
-    score: int  # 0–100
+    score: Score
     reason: str = ""  # what lowers it, with what to do
 
 
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """`score` is the lowest of the parts, held back by hysteresis when it rises."""
 
-    score: int
+    score: Score
     state: HealthState
     parts: tuple[HealthPart, ...]
     faults: tuple[GpuFault, ...] = ()

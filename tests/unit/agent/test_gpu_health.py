@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.gpu.faults import CLEAR_S, FAULTS, Condition, FaultTracker, conditions
@@ -231,3 +232,9 @@ def test_every_fault_says_what_to_do_in_sentences() -> None:
         assert kind.next_step.endswith(".")
         assert 0 <= kind.score < 80  # what is no harm is no fault
         assert (kind.severity == "fatal") == (kind.score == 0)
+
+
+def test_no_node_can_claim_a_health_beyond_the_best() -> None:
+    raw = msgspec.json.encode(judged(seen())).replace(b'"score":100', b'"score":101')
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(raw, type=NodeHealth)

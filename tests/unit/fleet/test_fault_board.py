@@ -91,6 +91,15 @@ async def test_an_agent_that_has_lost_its_wits_does_not_fill_the_audit(registry:
     assert len(await audit(registry)) <= 2 * 6 + 2 * 256
 
 
+async def test_long_words_of_a_node_are_cut(registry: Registry) -> None:
+    node_id = await a_node(registry)
+    board = FaultBoard(registry.faults, ManualClock())
+    board.hear(node_id, health(msgspec.structs.replace(LOST, code="X" * 999, message="m" * 10**6)))
+    await board.record()
+    (entry,) = [e for e in await registry.audit.list() if e.action == "fault"]
+    assert len(entry.after or "") < 1500
+
+
 async def test_a_node_that_was_removed_meanwhile_stops_nothing(registry: Registry) -> None:
     node_id = await a_node(registry)
     board = FaultBoard(registry.faults, ManualClock())

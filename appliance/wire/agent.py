@@ -11,7 +11,7 @@ The agent sends a heartbeat at once when anything of its replicas changes, else 
 applies a difference, so a lost message costs nothing.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -177,7 +177,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     replicas: tuple[ReplicaReport, ...]
     counts: tuple[EngineCount, ...] = ()  # of the engines that tell
-    gpus: tuple[Gpu, ...] = ()
+    gpus: Annotated[tuple[Gpu, ...], msgspec.Meta(max_length=64)] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None
     notice: PreemptionNotice | None = None

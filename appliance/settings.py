@@ -83,7 +83,7 @@ class Nodes(Section, frozen=True):
     advertise: str | None = None  # HOST or HOST:PORT under which nodes reach this host
     certificate_s: Annotated[float, msgspec.Meta(ge=60, le=30 * 86_400)] = 86_400.0  # its life
     rejoin_grace_s: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 604_800.0  # after it
-    copy_bytes_per_s: Annotated[int, msgspec.Meta(ge=1024)] | None = None  # models, all together
+    copy_bytes_per_s: Count | None = None  # of models to nodes, all copies together
 
 
 class Manifests(Section, frozen=True):

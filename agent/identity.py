@@ -93,10 +93,9 @@ class Identity:
 
     def rejoin_request(self, key: FreshKey, now_s: int) -> RejoinRequest:
         """Shows the expired certificate, and that its key is here. Raises IdentityBroken."""
-        pem = self.papers_file.read_bytes()
         try:
-            old = load_pem_private_key(pem, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            old = load_pem_private_key(self.papers_file.read_bytes(), None)
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise _broken(self.papers_file) from error
         if not isinstance(old, ec.EllipticCurvePrivateKey):
             raise _broken(self.papers_file)
@@ -122,11 +121,18 @@ def load_identity(agent_state: Path) -> Identity | None:
     return None if about is None else Identity(folder, about)
 
 
+def prepare_folder(agent_state: Path) -> Path:
+    """Where the identity lies, for this account alone. Raises OSError."""
+    folder = agent_state / FOLDER
+    agent_state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
 def save_identity(agent_state: Path, server: str, key: FreshKey, joined: Joined) -> Identity:
     """Keep what joining gave. What tells that there is an identity is written last."""
-    folder = agent_state / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    folder = prepare_folder(agent_state)
     about = About(
         node_id=joined.node_id, node_name=joined.node_name, site=joined.site, server=server
     )
@@ -149,13 +155,27 @@ def fresh_key() -> FreshKey:
     )
 
 
-def ca_fingerprint(pem: str) -> str | None:
-    """SHA-256 of the certificate's DER, 64 hex digits; None: this is no certificate."""
+@dataclass(frozen=True, slots=True)
+class Ca:
+    """A CA's certificate, and nothing that came behind it."""
+
+    pem: str
+    sha256: str  # of its DER, 64 hex digits
+
+
+def read_ca(pem: str) -> Ca | None:
+    """The first certificate of a text; None: there is none.
+
+    Others behind it are left out: whoever trusts the text as it came would trust those as well.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
         return None
-    return sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    return Ca(
+        certificate.public_bytes(Encoding.PEM).decode(),
+        sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+    )
 
 
 def _broken(path: Path) -> IdentityBroken:

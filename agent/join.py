@@ -10,12 +10,25 @@ import click
 
 from agent import joining
 from agent.errors import ApplianceAway, ApplianceRefused, BadToken, WrongSite
-from agent.identity import fresh_key, load_identity, save_identity
+from agent.identity import fresh_key, load_identity, prepare_folder, save_identity
 from appliance.domain.clock import iso
 from appliance.wire.command import CommandError, ExitCode, Invocation
 
 _NAME_CHARS_MAX: Final = 63
 _UNFIT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class JoinFailed(CommandError):
+    """Nothing was joined. `wire_code` is the appliance's own where it said no."""
+
+    def __init__(self, error: BadToken | ApplianceAway | ApplianceRefused | WrongSite) -> None:
+        exit_code = ExitCode.FAILED
+        if isinstance(error, BadToken):
+            exit_code = ExitCode.USAGE
+        elif isinstance(error, ApplianceAway):
+            exit_code = ExitCode.UNREACHABLE
+        super().__init__(error.message, next_step=error.next_step, exit_code=exit_code)
+        self.wire_code = error.refusal if isinstance(error, ApplianceRefused) else error.code
 
 
 @click.command()
@@ -45,17 +58,18 @@ def join(invocation: Invocation, server: str, token: str, name: str | None, *, f
         )
     key = fresh_key()
     try:
+        prepare_folder(state)  # before the token is used up
         parsed, base = joining.read_token(token), joining.base_url(server)
         joined = asyncio.run(joining.join(base, parsed, name or "", host_name(), key.csr_pem))
+        identity = save_identity(state, base, key, joined)
     except (BadToken, ApplianceAway, ApplianceRefused, WrongSite) as error:
-        bad = isinstance(error, BadToken)
+        raise JoinFailed(error) from error
+    except OSError as error:
         raise CommandError(
-            error.message,
-            next_step=error.next_step,
-            exit_code=ExitCode.USAGE if bad else ExitCode.FAILED,
+            f"The identity of this node cannot be kept in {state}: {error}.",
+            next_step="Give the home to this account, or name another with --home.",
+            exit_code=ExitCode.CONFIGURATION,
         ) from error
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = save_identity(state, base, key, joined)
     facts = {
         "node": joined.node_name,
         "node_id": joined.node_id,

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from agent.errors import ApplianceAway, ApplianceRefused, BadToken, WrongSite
-from agent.identity import Identity, ca_fingerprint, fresh_key
+from agent.identity import Identity, fresh_key, read_ca
 from agent.ways import address_of, node_context
 from appliance.domain.tls_names import APPLIANCE_NAME
 from appliance.wire.agent import Refusal
@@ -64,19 +64,19 @@ async def trusted_ca(server: str, ca_sha256: str) -> str:
     trusts_nobody.verify_mode = ssl.CERT_NONE
     async with _session(trusts_nobody) as session:
         status, content = await _ask(session, "GET", f"{server}/node/v1/ca", None, _CA_BYTES_MAX)
-    found = ca_fingerprint(content.decode(errors="replace")) if status == 200 else None
+    found = read_ca(content.decode(errors="replace")) if status == 200 else None
     if found is None:
         raise ApplianceAway(
             f"{server} is no appliance: it shows no CA.",
             next_step="Copy the address from `cic node token create`.",
         )
-    if found != ca_sha256:
+    if found.sha256 != ca_sha256:
         raise WrongSite(
             f"The CA at {server} is not the one the token names. The token was not sent.",
             next_step="Somebody may stand in between. Compare: the token ends in"
-            f" {ca_sha256[:16]}…, {server} shows {found[:16]}….",
+            f" {ca_sha256[:16]}…, {server} shows {found.sha256[:16]}….",
         )
-    return content.decode()
+    return found.pem
 
 
 async def join(server: str, token: Token, node_name: str, host_name: str, csr_pem: str) -> Joined:
@@ -97,9 +97,7 @@ async def join(server: str, token: Token, node_name: str, host_name: str, csr_pe
     )
     async with _session(context) as session:
         joined = await _post(session, f"{server}/node/v1/join", request)
-    if ca_fingerprint(joined.ca_pem) != token.ca_sha256:
-        raise WrongSite("The appliance names another CA than the token does.")
-    return joined
+    return msgspec.structs.replace(joined, ca_pem=ca_pem)  # the one that was compared
 
 
 async def renew(identity: Identity) -> None:

@@ -51,7 +51,11 @@ class Renewal:
                 await self._wait()
                 await self._renew()
                 retry_s = _RETRY_S_MIN
-            except (ApplianceAway, ApplianceRefused, IdentityBroken, WrongSite) as error:
+            # OSError: the disk is full or gone. The old certificate is good for a while.
+            except (
+                *(ApplianceAway, ApplianceRefused, IdentityBroken, WrongSite),
+                OSError,
+            ) as error:
                 log.warning("certificate not renewed", extra={"why": str(error)})
                 await asyncio.sleep(retry_s * (1 + self._chance()))
                 retry_s = min(retry_s * 2, _RETRY_S_MAX)

@@ -128,7 +128,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     limits = _limits(reader, clock)
     scheduler = Scheduler(settings.scheduler)
     authority = await asyncio.to_thread(ensure_authority, home.secrets, clock.wall_ns())
-    tls = ApplianceTls(authority, home.secrets, clock)
+    tls = ApplianceTls(authority, clock)
     gateway = Gateway(
         settings,
         await registry.snapshot(),

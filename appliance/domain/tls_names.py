@@ -9,12 +9,18 @@ from typing import Final
 from appliance.domain.ids import NodeId, ReplicaId
 
 APPLIANCE_NAME: Final = "appliance.crosslogic.internal"
+APPLIANCE_URI: Final = "crosslogic://site/appliance"
 _NODES: Final = "node.crosslogic.internal"
 
 
 def node_name(node_id: NodeId) -> str:
     """The name of a node: what its certificate is checked for."""
     return f"{_label(node_id)}.{_NODES}"
+
+
+def node_uri(node_id: NodeId) -> str:
+    """The same for programs and people that read the certificate: the id as it is."""
+    return f"crosslogic://site/node/{node_id}"
 
 
 def replicas_name(node_id: NodeId) -> str:

@@ -1,5 +1,6 @@
 """Machines become nodes here: tokens, certificates, and where the node API listens."""
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -8,7 +9,7 @@ from typing import Final
 
 from appliance.domain.clock import Clock, iso
 from appliance.domain.ids import NodeId
-from appliance.fleet.addresses import joined, own_address, reachable, split_address
+from appliance.fleet.addresses import joined, own_address, split_address
 from appliance.fleet.errors import NoAddress, RejoinRefused
 from appliance.fleet.node_api import NodeApi
 from appliance.registry.node_certificates import Certificate
@@ -32,6 +33,7 @@ ACTOR: Final = "appliance:joining"
 PORT: Final = 8444  # tried first
 _PORT_SETTING: Final = "nodes.port"
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - nodes come from the network: that is its purpose
+_ALL_ADDRESSES: Final = frozenset({_EVERYWHERE, "::"})
 _NAME_IT: Final = "Name it: `cic node token create --address HOST`, or nodes.advertise."
 
 
@@ -54,6 +56,7 @@ class JoinDesk:
         self._site = site
         self._clock = clock
         self._api = api(self)
+        self._opening = asyncio.Lock()  # two first tokens at once open one port
 
     @property
     def ca_pem(self) -> str:
@@ -148,11 +151,12 @@ class JoinDesk:
 
     async def _open(self) -> int:
         """The port where the node API listens; it is kept, because nodes remember it."""
-        if self._api.port is not None:
-            return self._api.port
-        port = await self._api.listen(_EVERYWHERE, PORT, or_any=True)
-        await self._registry.settings.set(ACTOR, _PORT_SETTING, str(port))
-        return port
+        async with self._opening:
+            if self._api.port is not None:
+                return self._api.port
+            port = await self._api.listen(_EVERYWHERE, PORT, or_any=True)
+            await self._registry.settings.set(ACTOR, _PORT_SETTING, str(port))
+            return port
 
     def _advertised(self, asked: str | None) -> tuple[str, int | None]:
         """Raises NoAddress."""
@@ -162,7 +166,7 @@ class JoinDesk:
                 return split_address(told)
             if self._settings.listen is not None:
                 host, _ = self._listen_setting(self._settings.listen)
-                if reachable(host):
+                if host not in _ALL_ADDRESSES:  # it is the only one that answers
                     return host, None
         except ValueError as error:
             raise NoAddress(f"{told!r} is no address: {error}.", next_step=_NAME_IT) from error

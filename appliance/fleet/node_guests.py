@@ -22,6 +22,7 @@ _ANONYMOUS_S: Final = 30.0  # from the handshake to the end of the connection
 _CONNECTIONS_MAX: Final = 4_096
 _ANONYMOUS_MAX: Final = 256  # those in their handshake included
 _ANONYMOUS_PER_PEER_MAX: Final = 32
+_PER_PEER_MAX: Final = 128  # a node needs a handful; none crowds out the others
 _BACKLOG: Final = 128
 _SWEEP_S: Final = 1.0
 _ACCEPT_RETRY_S: Final = 0.2
@@ -93,6 +94,7 @@ class NodeGuests:
             len(self._guests) < _CONNECTIONS_MAX
             and len(anonymous) < _ANONYMOUS_MAX
             and of_peer < _ANONYMOUS_PER_PEER_MAX
+            and sum(guest.peer == peer for guest in self._guests) < _PER_PEER_MAX
         )
 
     async def _welcome(self, guest: _Guest, connection: socket.socket) -> None:

@@ -28,7 +28,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.domain.ids import NodeId
-from appliance.domain.tls_names import APPLIANCE_NAME, node_name, replicas_name
+from appliance.domain.tls_names import (
+    APPLIANCE_NAME,
+    APPLIANCE_URI,
+    node_name,
+    node_uri,
+    replicas_name,
+)
 from appliance.security.errors import BadCertificateRequest, SecretDamaged
 from appliance.security.secrets import SECRET_BYTES, read_secret, write_secret
 
@@ -93,13 +99,15 @@ class SiteAuthority:
 
         Raises BadCertificateRequest.
         """
-        names = (node_name(node_id), replicas_name(node_id))
+        dns = (node_name(node_id), replicas_name(node_id))
+        names = (*map(x509.DNSName, dns), x509.UniformResourceIdentifier(node_uri(node_id)))
         return self._issue(_requested_key(csr_pem), node_id, names, now_ns, life_s)
 
     def issue_appliance(self, now_ns: int, life_s: float) -> Identity:
         """A certificate with a new key, for the appliance itself."""
         key = ec.generate_private_key(_CURVE)
-        issued = self._issue(key.public_key(), "appliance", (APPLIANCE_NAME,), now_ns, life_s)
+        names = (x509.DNSName(APPLIANCE_NAME), x509.UniformResourceIdentifier(APPLIANCE_URI))
+        issued = self._issue(key.public_key(), "appliance", names, now_ns, life_s)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return Identity(issued, pem)
 
@@ -123,7 +131,7 @@ class SiteAuthority:
         self,
         key: ec.EllipticCurvePublicKey,
         common_name: str,
-        names: Sequence[str],
+        names: Sequence[x509.GeneralName],
         now_ns: int,
         life_s: float,
     ) -> Issued:
@@ -146,9 +154,7 @@ class SiteAuthority:
                 ),
                 critical=False,
             )
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,

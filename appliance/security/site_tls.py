@@ -6,8 +6,6 @@ half of it; contexts stay, connections that exist too.
 
 import os
 import ssl
-import tempfile
-from pathlib import Path
 from typing import Final
 
 from appliance.domain.clock import Clock
@@ -19,10 +17,8 @@ _LIFE_S: Final = 86_400.0
 class ApplianceTls:
     """Contexts with the appliance's certificate in them, as it is now."""
 
-    def __init__(self, authority: SiteAuthority, folder: Path, clock: Clock) -> None:
-        """`folder`, 0700, holds the certificate for the moment that OpenSSL needs to read it."""
+    def __init__(self, authority: SiteAuthority, clock: Clock) -> None:
         self._authority = authority
-        self._folder = folder
         self._clock = clock
         self._renew_at_ns = 0
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, authority.pem)
@@ -48,14 +44,15 @@ class ApplianceTls:
         if self._renew_at_ns - half_ns <= now_ns < self._renew_at_ns:
             return
         identity = self._authority.issue_appliance(now_ns, _LIFE_S)
-        descriptor, name = tempfile.mkstemp(dir=self._folder, prefix=".appliance-")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(identity.issued.pem + identity.key_pem)
+        # OpenSSL reads files alone. This one is in memory: the key never is on a disk, and a disk
+        # that is full does not matter.
+        descriptor = os.memfd_create("appliance", os.MFD_CLOEXEC)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(identity.issued.pem + identity.key_pem)
+            file.flush()
+            name = f"/proc/self/fd/{descriptor}"
             self._client.load_cert_chain(name)
             self._server.load_cert_chain(name)
-        finally:
-            Path(name).unlink()
         self._renew_at_ns = now_ns + half_ns
 
 

@@ -11,7 +11,7 @@ from tests.architecture.tree import ROOT, imported_packages, module_name, produc
 # library can be replaced, or its failures wrapped, in one place.
 OWNERS = {
     "sqlite_utils": ("appliance.storage",),
-    "cryptography": ("appliance.security",),
+    "cryptography": ("appliance.security", "agent.identity"),
     "redis": ("appliance.limits",),
     "stripe": ("appliance.controlplane.payments.stripe_api",),
     "sqlalchemy": ("appliance.controlplane",),

@@ -13,8 +13,14 @@ TWINS = [
     for section in msgspec.structs.fields(Settings)
     for field in msgspec.structs.fields(section.type)
 ]
-TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline", "provider": "skypilot"}
-OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online", "provider": "off"}
+TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline", "provider": "skypilot"} | {
+    "certificate_s": "3600.0",
+    "copy_bytes_per_s": "4096",
+}
+OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online", "provider": "off"} | {
+    "certificate_s": "7200.0",
+    "copy_bytes_per_s": "8192",
+}
 
 
 def one(section: str, name: str, text: str) -> object:

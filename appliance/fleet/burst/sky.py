@@ -127,7 +127,7 @@ class SkyPilot:
                 stderr=asyncio.subprocess.DEVNULL,
                 env=self._environ,
                 limit=_ANSWER_BYTES_MAX,
-                process_group=0,
+                start_new_session=True,
             )
         except OSError as error:
             raise _unavailable(f"{self._command[0]} cannot be run: {error.strerror}") from error

@@ -17,6 +17,7 @@ IDLE_MINUTES: Final = 5  # without a running task; the agent is one
 
 _RUN: Final = """\
 set -eu
+export PATH="$HOME/.local/bin:$PATH"
 cic agent join --server "$CIC_JOIN_SERVER" --token "$CIC_JOIN_TOKEN"
 unset CIC_JOIN_TOKEN
 export CIC_AGENT_PREEMPTION="${CIC_PREEMPTION:-auto}"

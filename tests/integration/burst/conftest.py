@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,16 @@ class Sky:
 
 
 @pytest.fixture(scope="session")
-def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
+def sky() -> Iterator[Sky]:
     python = os.environ.get(SKYPILOT_VARIABLE)
     if python is None:
         pytest.skip(f"SkyPilot is not named by {SKYPILOT_VARIABLE}; `make test-burst` installs it")
-    home = tmp_path_factory.mktemp("sky")
+    # Not one of pytest's folders: another run of it would take it away from the server.
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _running(python, Path(folder))
+
+
+def _running(python: str, home: Path) -> Iterator[Sky]:
     for cloud, catalogue in (("runpod", RUNPOD), ("lambda", LAMBDA)):
         folder = home / ".sky" / "catalogs" / "v8" / cloud
         folder.mkdir(parents=True)

@@ -5,6 +5,7 @@ MODEL_PACK_MIB is its size; `make packs` takes 5 GiB.
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
@@ -25,6 +26,13 @@ PROMPT = {"model": "carried", "messages": [{"role": "user", "content": "river"}]
 def site(tmp_path: Path) -> Iterator[Site]:
     with running_site(tmp_path, with_agent=True) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def room(tmp_path: Path) -> Iterator[None]:
+    """What is so large is not kept for a look at it."""
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@
 outlives a front process killed by SIGKILL. Its health stays green while it hangs. `--fake-control
 FILE` names a JSON file that is read anew for every token:
 
-    {"token_s": 0.01, "hang": false, "engine_dead": false, "start_s": 0, "start": ""}
+    {"token_s": 0.01, "hang": false, "engine_dead": false,
+     "start_s": 0, "start": ""}
 
 With "stale" it hangs as a process does that hangs behind its front: it counts no requests.
 

@@ -142,6 +142,12 @@ class FarNode:
         self._agent.send_signal(number)
         return self._agent.wait(WAIT_S)
 
+    def kill(self) -> None:
+        """kill -9 of the agent alone, if it runs."""
+        if self._agent is not None:
+            self._agent.kill()
+            self._agent.wait(WAIT_S)
+
     def log(self) -> str:
         file = self.folder / "agent.err"
         return file.read_text() if file.exists() else ""
@@ -182,5 +188,7 @@ def far_site(lab: dict[str, Host], tmp_path: Path) -> Iterator[FarSite]:
 
 
 @pytest.fixture
-def far_node(lab: dict[str, Host], tmp_path: Path) -> FarNode:
-    return FarNode(tmp_path, lab["node"])
+def far_node(lab: dict[str, Host], tmp_path: Path) -> Iterator[FarNode]:
+    node = FarNode(tmp_path, lab["node"])
+    yield node
+    node.kill()

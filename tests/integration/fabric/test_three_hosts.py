@@ -29,7 +29,7 @@ def joined(far_site, far_node, name="n1"):
 
 def deployed(far_site, model, name="m", replicas=1):
     far_site.cic(
-        *("deployment", "create", name, "--engine", "llamacpp", "--model", str(model)),
+        *("deployment", "create", "--name", name, "--engine", "llamacpp", "--model", str(model)),
         *("--replicas", str(replicas), "--parallel", "2", "--context", "1024"),
     )
     far_site.wait_ready(name, WAIT_S)
@@ -249,7 +249,7 @@ def test_a_node_speaks_for_itself_alone_and_nobody_without_a_certificate(
     assert "error" in said(stranger, hello)[0]
 
     # Revoked: at once, while the other goes on.
-    far_site.cic("node", "revoke", "n1")
+    far_site.cic("node", "revoke", "n1", "--yes")
     assert said(own, beat["n1"])[0]["status"] == 401
     assert said(foreign, beat["n2"])[0]["status"] == 200
 

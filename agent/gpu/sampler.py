@@ -26,6 +26,7 @@ _CHECK_S: Final = 0.5
 _AGAIN_S: Final = 1.0  # after a reader that ended for a reason that a new one may not have
 _NO_DRIVER_AGAIN_S: Final = 15.0  # drivers are installed by people
 _CRASH_AGAIN_S: Final = 5.0
+_END_S: Final = 1.0  # the agent's own end is not held up by a driver for longer
 _LINE_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -66,10 +67,8 @@ class Sampler:
             try:
                 again_s = await self._follow(process)
             finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-            await process.wait()
+                await _end(process)
+            await process.wait()  # a driver may hold it for longer than that
             await asyncio.sleep(again_s)
 
     async def _follow(self, process: Process) -> float:
@@ -117,6 +116,7 @@ class Sampler:
                 raw = await process.stdout.readline()
             except ValueError:  # longer than any line of ours
                 log.warning("GPU reader writes nonsense")
+                process.kill()  # it may wait for somebody to read it
                 return last
             if not raw:
                 return last
@@ -125,3 +125,12 @@ class Sampler:
             except msgspec.DecodeError:  # the library itself wrote to its standard output
                 continue
             self._hear(last)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            await process.wait()

@@ -37,6 +37,7 @@ class NodeFacts:
     memory_bytes: int | None = None
     score: int = 100  # of its health
     models: frozenset[str] = frozenset()  # digests in its own store
+    driver: str | None = None  # version of the GPUs' driver, "550.54.15"
 
     @property
     def name(self) -> str:

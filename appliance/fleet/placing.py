@@ -45,6 +45,7 @@ class Ask:
     need: Need | None
     pins: tuple[NodeId, ...] = ()
     model_digest: str = ""
+    minimum_driver: str = ""  # of the GPUs, as the model's publisher says
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,15 @@ def gib(count: int) -> str:
     return f"{size:.0f} GiB" if size >= 10 else f"{size:.1f} GiB"
 
 
+def older(version: str, least: str) -> bool:
+    """Whether a driver's version, as 535.183.01, is beneath another; as numbers, part by part."""
+
+    def parts(text: str) -> list[int]:
+        return [int(part) for part in text.split(".") if part.isdecimal()]
+
+    return parts(version) < parts(least)
+
+
 def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
     """What is wrong with the node itself, however much room it has."""
     against = []
@@ -142,6 +152,8 @@ def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
         against.append("the deployment is pinned to other nodes")
     if str(ask.engine) not in node.engines and (node.engines or not node.lost):
         against.append(f"it has no engine {ask.engine}")
+    if ask.settings.gpus and node.driver and older(node.driver, ask.minimum_driver):
+        against.append(f"its driver {node.driver} is older than {ask.minimum_driver}")
     if ask.settings.nodes > 1 and node.door is None and not node.lost:
         against.append("other nodes know no address of it, and the replica spans nodes")
     return against

@@ -105,6 +105,7 @@ def ask_of(deployment: DeploymentRow, generation: Generation, need: Need | None)
         need=need,
         pins=deployment.pins,
         model_digest=generation.model_digest,
+        minimum_driver=generation.facts.minimum_driver,
     )
 
 

@@ -379,6 +379,8 @@ class Fleet:
             gpus=() if session is None else session.gpus,
             memory_bytes=None if session is None else session.hello.memory_bytes,
             score=100 if session is None or session.health is None else session.health.score,
+            models=frozenset() if session is None else frozenset(session.models),
+            driver=None if session is None or session.driver is None else session.driver.version,
         )
 
     def _external_facts(self, deployment_id: DeploymentId, target: Target | str) -> ExternalFacts:

@@ -41,6 +41,7 @@ class Session:
     gpus: tuple[Gpu, ...] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None
+    models: tuple[str, ...] = ()  # digests in its store
 
 
 class Sessions:
@@ -81,6 +82,7 @@ class Sessions:
             gpus=() if kept is None else kept.gpus,
             driver=None if kept is None else kept.driver,
             health=None if kept is None else kept.health,
+            models=() if kept is None else kept.models,
         )
 
     def heartbeat(
@@ -116,6 +118,7 @@ class Sessions:
             session.gpus = heartbeat.gpus
             session.driver = heartbeat.driver
             session.health = heartbeat.health
+        session.models = heartbeat.models
         session.seen_s = now_s
         session.seen_ns = now_ns
         return news or returned

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+import msgspec
+
 from appliance.domain.ids import DeploymentId, ModelId, NodeId
 from appliance.domain.usage import Operation
 from appliance.registry.engine_settings import (
@@ -101,6 +103,16 @@ def context_of(asked: int | None, weights: ModelRow | None) -> int | None:
     if asked is not None or weights is None:
         return asked
     return min(weights.context_tokens or CONTEXT_TOKENS_DEFAULT, CONTEXT_TOKENS_DEFAULT)
+
+
+def settled(asked: EngineSettings, engine: Engine, weights: ModelRow | None) -> EngineSettings:
+    """What was asked for; where nothing was, what the model's publisher recommends."""
+    advice = None if weights is None else weights.facts.settings.get(engine.value)
+    if advice is None:
+        return asked
+    names = [field.name for field in msgspec.structs.fields(EngineSettings)]
+    left = [name for name in names if getattr(asked, name) == getattr(DEFAULTS, name)]
+    return msgspec.structs.replace(asked, **{name: getattr(advice, name) for name in left})
 
 
 def some(asked: Iterable[Operation]) -> frozenset[Operation]:

@@ -17,6 +17,7 @@ from appliance.registry.deployment_rows import (
     context_of,
     needs_new_process,
     row_of,
+    settled,
     some,
 )
 from appliance.registry.engine_settings import DEFAULTS
@@ -72,7 +73,8 @@ class Deployments:
         """`model` is a registered model's id or name; `url` is for external only.
 
         `operations` None: what the engine is known to have. `region` None: the site's.
-        `pins` are ids or names of nodes. Raises NotFound, InvalidValue, AlreadyExists.
+        What `settings` leave open is as the model's pack has it. `pins` are ids or names of nodes.
+        Raises NotFound, InvalidValue, AlreadyExists.
         """
         check_model_name(KIND, name)
         kind = engine_named(engine)
@@ -103,7 +105,7 @@ class Deployments:
                     suspended=False,
                     generation=1,
                     created_at_ns=change.now_ns,
-                    settings=settings or DEFAULTS,
+                    settings=settled(settings or DEFAULTS, kind, weights),
                     strategy=strategy,
                     pins=_pins(change.connection, pins),
                     idle_s=idle_s,

@@ -8,14 +8,17 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from appliance.domain.ids import DeploymentId, ModelId
 from appliance.registry.engine_settings import settings_of, settings_text
+from appliance.registry.models import NO_FACTS, ModelFacts
 from appliance.registry.store import Change, Store
 from appliance.wire.engine import EngineSettings
 
 # Only of what lives: an old generation without replicas is history, and the audit has that.
 _NEEDED: Final = """SELECT g.*, m.path AS model_path, m.digest AS model_digest,
-    m.size_bytes AS model_size_bytes
+    m.size_bytes AS model_size_bytes, m.facts AS model_facts
     FROM generations g JOIN models m ON m.id = g.model_id
     JOIN deployments d ON d.id = g.deployment_id AND d.deleted_at_ns IS NULL
     WHERE g.generation = d.generation OR EXISTS (SELECT 1 FROM replicas r
@@ -35,6 +38,7 @@ class Generation:
     context_tokens: int | None
     embedding: bool
     settings: EngineSettings
+    facts: ModelFacts = NO_FACTS  # of its model
 
 
 class Generations:
@@ -88,4 +92,5 @@ def _row(row: sqlite3.Row) -> Generation:
         context_tokens=row["context_tokens"],
         embedding=bool(row["embedding"]),
         settings=settings_of(row["settings"]),
+        facts=msgspec.json.decode(row["model_facts"], type=ModelFacts),
     )

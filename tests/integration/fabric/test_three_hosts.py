@@ -99,6 +99,17 @@ def test_join_serve_partition_heal(far_site, far_node, lab, chat_model, tmp_path
     assert far_node.engines() == engines
     assert far_site.replicas("m")[0]["restarts"] == 0
 
+    # The agent dies: the door and the engine have nothing to do with it, and the next one finds both.
+    far_node.kill()
+    assert far_site.completed(key, "m")[0] == 200
+    far_node.start()
+    far_site.until(lambda: "door adopted" in far_node.log(), WAIT_S, "the door to be found")
+    far_site.wait_node("n1", "ready")
+    far_site.wait_ready("m", WAIT_S)
+    assert far_site.replicas("m")[0]["address"] == replica["address"]
+    assert far_site.completed(key, "m")[0] == 200
+    assert far_node.engines() == engines
+
     # The gateway goes and comes: the node finds it again at the port it knows.
     far_site.restart()
     far_site.wait_ready("m", WAIT_S)

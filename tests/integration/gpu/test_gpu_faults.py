@@ -102,6 +102,11 @@ def test_every_fault_of_a_gpu_shows_and_goes(gpus: FakeGpus, site: Site) -> None
         "the end of all in the audit",
     )
     assert {n: s for n, s in parts(site).items() if s < 100} == {"faults": 20}
+    (name,) = (row["name"] for row in site.cic("node", "list"))
+    (series,) = site.cic("gpu", "history", name, "--gpu", FakeGpus.uuid(3))["gpus"]
+    points = series["rings"][0]["points"]
+    assert {point[-1] for point in points} >= {40}  # the lowest score of a span that was hot
+    assert max(point[3] for point in points) == 91
     # An Xid 79 holds until the machine is booted; a restart of everything is no boot.
     site.restart()
     until(site, lambda: faults(site) == {("XID_79", 1)}, SEEN_S, "the Xid to be remembered")

@@ -153,6 +153,7 @@ def _node(seen: FleetNode) -> NodeLive:
         memory_bytes=seen.memory_bytes,
         gpus=seen.gpus,
         engines=seen.engines,
+        engine_versions=seen.engine_versions,
         last_seen_at=seen.last_seen_at,
         reason=seen.reason,
         notice=seen.notice,

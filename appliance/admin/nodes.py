@@ -50,6 +50,7 @@ def node_view(row: NodeRow, live: NodeLive | None) -> Node:
         notice=None if live.notice is None else _notice_view(live.notice),
         health=live.health,
         driver=live.driver,
+        engine_versions=dict(live.engine_versions),
     )
 
 

@@ -53,6 +53,7 @@ class NodeLive:
     gpu_figures: tuple[Gpu, ...] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None
+    engine_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class LiveState(Protocol):

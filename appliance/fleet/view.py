@@ -1,7 +1,7 @@
 """The fleet as people see it: states, reasons and figures in the words of the admin API."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.domain.clock import iso
 from appliance.domain.ids import ReplicaId
@@ -35,6 +35,7 @@ class FleetNode:
     gpu_figures: tuple[Gpu, ...] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None
+    engine_versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def deployment_view(
@@ -79,6 +80,7 @@ def node_view(
         gpu_figures=session.gpus,
         driver=session.driver,
         health=session.health,
+        engine_versions={str(kind): said for kind, said in session.hello.engine_versions.items()},
     )
 
 

@@ -33,6 +33,13 @@ class Model(Message, frozen=True):
     licence: str
     state: State
     created_at: str
+    files: int = 1
+    architecture: str = ""
+    context_tokens: int | None = None  # it was trained for
+    version: str = ""  # as its pack says, and so are those below
+    publisher: str = ""  # id of the key that signed the pack
+    minimum_driver: str = ""
+    golden: bool = False  # a prompt is asked after each load
 
 
 class ModelCreate(Message, frozen=True):
@@ -169,6 +176,7 @@ class Node(Message, frozen=True):
     notice: NodeNotice | None = None
     health: NodeHealth | None = None  # null: its agent has not told yet
     driver: Driver | None = None
+    engine_versions: dict[str, str] = msgspec.field(default_factory=dict)  # as probed by its agent
 
 
 class NodeWishSet(Message, frozen=True):

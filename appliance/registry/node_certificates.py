@@ -41,13 +41,13 @@ class NodeCertificates:
         return await self._store.read(lambda connection: _good(connection, serial))
 
     async def list(self, ref: str | None = None) -> list[Certificate]:
-        """Of one node or of all; the newest first."""
+        """Of one node or of all that there are; the newest first."""
 
         def query(connection: sqlite3.Connection) -> list[Certificate]:
             node = None if ref is None else find_node(connection, ref).id
             rows = connection.execute(
                 "SELECT c.*, n.name AS node_name FROM node_certificates c"
-                " JOIN nodes n ON n.id = c.node_id WHERE ? IS NULL OR c.node_id = ?"
+                " JOIN nodes n ON n.id = c.node_id AND n.deleted_at_ns IS NULL WHERE ? IS NULL OR c.node_id = ?"
                 " ORDER BY c.issued_at_ns DESC, c.serial",
                 [node, node],
             )
@@ -61,7 +61,9 @@ class NodeCertificates:
             lambda connection: {
                 row["node_id"]
                 for row in connection.execute(
-                    "SELECT DISTINCT node_id FROM node_certificates WHERE revoked_at_ns IS NULL"
+                    "SELECT DISTINCT c.node_id FROM node_certificates c JOIN nodes n"
+                    " ON n.id = c.node_id AND n.deleted_at_ns IS NULL"
+                    " WHERE c.revoked_at_ns IS NULL"
                 )
             }
         )

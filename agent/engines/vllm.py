@@ -1,6 +1,7 @@
 """vLLM as an engine: launched offline and behind a key; what its figures and ends mean."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,7 @@ from agent.engines.readings import (
 )
 from agent.engines.variables import API_KEY_VARIABLE, PORT_VARIABLE
 from agent.processes import Command
-from appliance.wire.agent import DesiredReplica
+from appliance.wire.agent import DesiredReplica, Pipeline
 from appliance.wire.engine_arguments import LOOPBACK, Place, engine_arguments, lacking
 from appliance.wire.engine_refusals import unfit_settings
 
@@ -47,6 +48,7 @@ _PREFILL_S: Final = "vllm:request_prefill_time_seconds_sum"
 _SLEEP: Final = "vllm:engine_sleep_state"
 _KV_CACHE: Final = "kv-cache-memory"
 _CPU_KV_CACHE_GIB: Final = "4"
+_RAY_TOKENS: Final = ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
 _LORA_RANK: Final = 16  # where an adapter does not say its own
 
 
@@ -90,7 +92,7 @@ class Vllm:
             unfit_settings("vllm", replica.settings)
             or unfit_folder(replica, others=".gguf")
             or lacking(replica, self._version)
-            or _unplaced(replica)
+            or _unplaced(replica, self._environ)
         )
 
     def fingerprint(self, replica: DesiredReplica) -> object:
@@ -127,7 +129,14 @@ class Vllm:
                 # Untold, it takes a share of all memory, as if nothing else ran on the host.
                 environ["VLLM_CPU_KVCACHE_SPACE"] = _CPU_KV_CACHE_GIB
         guard = () if _follows(replica) else ("--middleware", _GUARD)
-        return Command((*self._serve(path, replica.model_path), *guard, *words), environ)
+        serve = (*self._serve(path, replica.model_path), *guard, *words)
+        if replica.pipeline is None or replica.settings.distributed != "ray":
+            return Command(serve, environ)
+        tokens = {name: self._environ[name] for name in _RAY_TOKENS if name in self._environ}
+        head = f"{replica.pipeline.master_host}:{replica.pipeline.master_port}"
+        environ |= {**tokens, "RAY_AUTH_MODE": "token", "RAY_ADDRESS": head}
+        own = environ["VLLM_HOST_IP"]
+        return Command(_ray(path, replica.pipeline, own, serve), environ)
 
     def end_reason(self, exit_code: int | None, log_tail: Sequence[str]) -> tuple[str, bool]:
         if exit_code == 2:  # argparse: a word it does not know
@@ -173,7 +182,26 @@ def _follows(replica: DesiredReplica) -> bool:
     return replica.pipeline is not None and replica.pipeline.rank > 0
 
 
-def _unplaced(replica: DesiredReplica) -> str | None:
+def _ray(path: Path, pipeline: Pipeline, own: str, serve: Sequence[str]) -> tuple[str, ...]:
+    """This node's part of a cluster that lives as long as the replica, and the engine in it."""
+    head = pipeline.rank == 0
+    place = f"{pipeline.master_host}:{pipeline.master_port}"
+    return (
+        *(sys.executable, "-m", "agent.engines.ray_node"),
+        *(pipeline.master_host, str(pipeline.master_port)),
+        *(str(path.parent / "ray"), "start", "--block", "--disable-usage-stats"),
+        *("--node-ip-address", own),
+        *(("--head", "--port", str(pipeline.master_port)) if head else ("--address", place)),
+        *(("--include-dashboard", "false", "--", *serve) if head else ()),
+    )
+
+
+def _unplaced(replica: DesiredReplica, environ: Mapping[str, str]) -> str | None:
+    if replica.settings.distributed == "ray" and not any(map(environ.get, _RAY_TOKENS)):
+        return (
+            "Ray without a token runs what anybody on the network sends it. Put the same token on"
+            f" each of these nodes, name its file with {_RAY_TOKENS[0]} and restart their agents."
+        )
     if replica.settings.nodes > 1 and replica.pipeline is None:
         return "This replica is on several nodes and was not told its place among them."
     return None

@@ -114,6 +114,8 @@ def text(value: object) -> str:
             return f"{value:,}"
         case float():
             return f"{value:,.1f}"
+        case dict():
+            return ", ".join(f"{name} {text(part)}" for name, part in value.items()) or "-"
         case list() | tuple():
             return ", ".join(text(part) for part in value) or "-"
         case _:

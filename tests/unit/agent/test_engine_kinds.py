@@ -140,6 +140,29 @@ def test_a_follower_on_another_node_serves_nothing(vllm: Vllm, model: Path, tmp_
     assert command.environ["VLLM_HOST_IP"] == "127.0.0.1"  # the way to its leader
 
 
+def test_ray_needs_a_token_and_lives_as_long_as_the_replica(
+    vllm: Vllm, model: Path, tmp_path: Path
+) -> None:
+    told = EngineSettings(gpus=1, nodes=2, distributed="ray")
+
+    def at(rank: int) -> DesiredReplica:
+        place = Pipeline(rank=rank, nodes=2, master_host="127.0.0.1", master_port=6400)
+        return replica("vllm", model, settings=told, pipeline=place)
+
+    assert "RAY_AUTH_TOKEN_PATH" in (vllm.hopeless(at(0)) or "")
+    tokens = {"RAY_AUTH_TOKEN_PATH": "/etc/ray-token"}
+    kind = Vllm({VLLM_VARIABLE: str(tmp_path / "bin" / "vllm"), **tokens})
+    kind.version()
+    assert kind.hopeless(at(0)) is None
+    head, follower = (kind.command(at(rank), room(tmp_path)) for rank in (0, 1))
+    assert head.environ["RAY_AUTH_MODE"] == "token"
+    assert head.environ["RAY_AUTH_TOKEN_PATH"] == "/etc/ray-token"
+    text = " ".join(head.arguments)
+    assert "start --block --disable-usage-stats --node-ip-address 127.0.0.1 --head" in text
+    assert "--distributed-executor-backend ray" in text.partition(" -- ")[2]
+    assert follower.arguments[-2:] == ("--address", "127.0.0.1:6400")
+
+
 def test_why_a_start_of_vllm_is_hopeless(vllm: Vllm, model: Path, tmp_path: Path) -> None:
     assert vllm.hopeless(replica("vllm", model)) is None
     assert "config.json" in (vllm.hopeless(replica("vllm", tmp_path)) or "")

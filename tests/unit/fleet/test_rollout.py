@@ -7,19 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.domain.ids import DeploymentId, ModelId, NodeId, ReplicaId
-from appliance.domain.usage import Operation
 from appliance.fleet.estimate import Need
 from appliance.fleet.node_facts import NodeFacts
 from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.statuses import DeploymentStatus
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engine_settings import DEFAULTS
-from appliance.registry.engines import Engine
 from appliance.registry.generations import Generation
 from appliance.registry.replicas import ReplicaRow
 from appliance.wire.agent import ReplicaReport
 from appliance.wire.engine import EngineSettings
 from appliance.wire.gpu import GpuProcess
+from tests.fakes.deployments import deployment_row
 from tests.fakes.node_types import GIB, gpus, node, replace_gpu
 
 D1 = DeploymentId("dep_1")
@@ -161,34 +160,9 @@ def replace_report(report: ReplicaReport, **changes: object) -> ReplicaReport:
     return ReplicaReport(**(fields | changes))
 
 
-def deployment(replicas: int, strategy: str = "auto") -> DeploymentRow:
-    return DeploymentRow(
-        id=D1,
-        name="m",
-        engine=Engine.LLAMACPP,
-        model_id=ModelId("m"),
-        model_name="m",
-        model_path="/m.gguf",
-        model_digest="sha256:0",
-        url=None,
-        has_api_key=False,
-        upstream_model=None,
-        replicas=replicas,
-        parallel=4,
-        context_tokens=512,
-        embedding=False,
-        operations=frozenset({Operation.CHAT}),
-        region="local",
-        suspended=False,
-        generation=1,
-        created_at_ns=0,
-        strategy=strategy,  # type: ignore[arg-type]  # a test's shorthand
-    )
-
-
 def world(replicas: int, *facts: NodeFacts, strategy: str = "auto", **more: object) -> World:
     nodes = {f.row.id: f for f in facts or (node("a"), node("b"))}
-    made = World(deployment(replicas, strategy), nodes, **more)  # type: ignore[arg-type]  # a test's shorthand
+    made = World(deployment_row(replicas=replicas, strategy=strategy), nodes, **more)  # type: ignore[arg-type]  # a test's shorthand
     made.settle()
     assert made.serving() == replicas
     return made

@@ -30,6 +30,7 @@ from appliance.wire.home import Home, find_home
 from appliance.wire.placement import Explanation
 from appliance.wire.unix import socket_address
 from tests.fakes.bursts import FixedBursts
+from tests.fakes.joining import FixedJoining
 from tests.fakes.manifest_port import SealedPort
 from tests.fakes.sealed_site import site_in
 from tests.fakes.sync_port import FixedSync
@@ -246,6 +247,7 @@ def _serve(
         manifests=manifests,
         packs=PackDesk(registry, home.models, home.pack_key_file),
         bursts=FixedBursts(),
+        joining=FixedJoining(registry),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

@@ -38,6 +38,13 @@ def model_view(row: ModelRow) -> Model:
         licence=row.licence,
         state=state_word(suspended=row.suspended),
         created_at=iso(row.created_at_ns),
+        files=len(row.files),
+        architecture=row.architecture,
+        context_tokens=row.context_tokens,
+        version=row.facts.version,
+        publisher=row.facts.publisher,
+        minimum_driver=row.facts.minimum_driver,
+        golden=bool(row.facts.probe_prompt),
     )
 
 

@@ -107,6 +107,8 @@ def pack_model(
     PATH is a .gguf file, or a folder with one or with safetensors. The key's id is printed: tell
     it to the sites on another way than the pack.
     """
+    if golden_answer and not golden_prompt:
+        raise click.UsageError("--golden-answer needs --golden-prompt.")
     source = look_at(Path(absolute(path)))
     known = None if entry is None else find_entry(catalogue(invocation.home.models), entry)
     stem = source.path.name.removesuffix(GGUF)
@@ -120,7 +122,7 @@ def pack_model(
         minimum_driver=minimum_driver or (known.minimum_driver if known else ""),
         gpu_memory_bytes=known.gpu_memory_bytes if known else None,
         settings=tuple(known.settings.items()) if known else (),
-        golden=None if golden_prompt is None else Golden(golden_prompt, golden_answer),
+        golden=None if not golden_prompt else Golden(golden_prompt, golden_answer),
     )
     signer = _signing_key(invocation.home, key)
     with progress(f"Packing {about.name} …") as tell:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from appliance.modelpacks.container import END, FILES, INDEX, LICENCE, PUBLISHER, header, padding
-from appliance.modelpacks.errors import PackNotWritten
+from appliance.modelpacks.errors import BadPack, PackNotWritten
 from appliance.modelpacks.index import (
     LICENCE_BYTES_MAX,
     Golden,
@@ -17,6 +17,8 @@ from appliance.modelpacks.index import (
     check_index,
     sign_index,
 )
+from appliance.registry.errors import RegistryError
+from appliance.registry.names import check_model_name
 from appliance.registry.weights import Progress, Source, digest_of, hash_files
 from appliance.security.signing import SigningKey
 from appliance.wire.agent import EngineKind
@@ -59,7 +61,7 @@ def make_pack(
     out: Path,
     progress: Progress | None = None,
 ) -> PackIndex:
-    """Write the pack at `out`, whole or not at all; blocks. Raises PackNotWritten, BadPack.
+    """Write the pack at `out`, whole or not at all; blocks. Raises PackNotWritten.
 
     Every file is read twice: the index stands before the files, so that a reader knows what to
     expect of each byte. `progress` counts both.
@@ -70,7 +72,7 @@ def make_pack(
         )
     try:
         index = _index(source, about, progress)
-        check_index(index)
+        _check(index)
         draft = out.with_name(f".{out.name}.new")
         draft.unlink(missing_ok=True)
         try:
@@ -87,6 +89,18 @@ def make_pack(
             next_step="Check that the model can be read and the disk has room for it.",
         ) from error
     return index
+
+
+def _check(index: PackIndex) -> None:
+    """What every site would refuse is not written."""
+    try:
+        check_model_name("model", index.name)
+        check_index(index)
+    except (BadPack, RegistryError) as error:
+        raise PackNotWritten(
+            f"Sites would refuse this pack: {error.message}",
+            next_step="docs/MODELS.md has the bounds of names, files and texts.",
+        ) from error
 
 
 def _index(source: Source, about: About, progress: Progress | None) -> PackIndex:

@@ -157,3 +157,47 @@ def test_a_name_that_is_taken_is_told_before_anything_is_copied(
 def _audit(site: AdminSite) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = cic("--home", site.home.config, "--json", "audit", "list").json
     return entries
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "code"),
+    [
+        ("a file.gguf", (), "model_pack_not_written"),
+        ("m.gguf", ("--name", "-x"), "model_pack_not_written"),
+        ("m.gguf", ("--family", "llama\x07"), "model_pack_not_written"),
+        ("m.gguf", ("--golden-prompt", "x" * 5_000), "model_pack_not_written"),
+        ("m.gguf", ("--golden-answer", "x"), "usage"),
+        ("m.gguf", ("--catalogue", "none"), "no_such_catalogue_entry"),
+        ("m.gguf", ("--licence-file", "/nowhere"), "model_pack_not_written"),
+        ("m.gguf", ("--key", "/nowhere"), "secret_missing"),
+    ],
+)
+def test_what_every_site_would_refuse_is_not_packed(
+    tmp_path: Path, file: str, options: tuple[str, ...], code: str
+) -> None:
+    write_tiny_gguf(tmp_path / file)
+    out = tmp_path / "out.modelpack"
+    done = cic(
+        *("--home", tmp_path / "home", "--json", "model", "pack", tmp_path / file),
+        *("--out", out, *options),
+    )
+    assert done.error["code"] == code
+    assert not out.exists()
+    assert not (tmp_path / ".out.modelpack.new").exists()
+
+
+def test_a_pack_takes_its_facts_from_the_catalogue(
+    site: AdminSite, model: Path, tmp_path: Path
+) -> None:
+    pack = packed(tmp_path, model, "--catalogue", "llama-3-8b-instruct", "--golden-prompt", "Hi.")
+    row = run(
+        site, "import", pack["file"], "--publisher", pack["publisher"], "--accept-licence"
+    ).json
+    assert (row["name"], row["family"]) == ("llama-3-8b-instruct", "llama-3")
+    assert row["licence"] == "Meta Llama 3 Community License"
+    assert (row["publisher"], row["golden"]) == (pack["publisher"], True)
+    made = cic(
+        *("--home", site.home.config, "--json", "deployment", "create", "--name", "chat"),
+        *("--engine", "llamacpp", "--model", row["name"]),
+    )
+    assert made.code == ExitCode.OK, made

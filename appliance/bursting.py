@@ -1,5 +1,7 @@
 """Bursts of the running appliance: what they need of the fleet, and how people see them."""
 
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -9,13 +11,14 @@ from appliance.domain.money import dollars, micro_of
 from appliance.fleet.burst.members import NodeState
 from appliance.fleet.burst.offers import lasts_s
 from appliance.fleet.burst.service import BurstDesk, NodeSeen, Planned, Standing
-from appliance.fleet.burst.sky import Taken
+from appliance.fleet.burst.sky import SkyPilot, Taken
 from appliance.fleet.burst.task import Joining, text
 from appliance.fleet.service import Fleet
 from appliance.registry.bursts import BurstSpec, MemberRow, Offer
 from appliance.registry.errors import InvalidValue, NotFound
 from appliance.registry.registry import Registry
 from appliance.scheduler.scheduler import Scheduler
+from appliance.settings import Bursting
 from appliance.wire.burst import (
     Burst,
     BurstMember,
@@ -79,6 +82,14 @@ class BurstNodes:
             await self.registry.nodes.delete(ACTOR, node_name)
         except NotFound:
             return
+
+
+def burst_desk(
+    registry: Registry, nodes: BurstNodes, settings: Bursting, clock: Clock
+) -> BurstDesk:
+    """With SkyPilot in the interpreter of the settings, and the clouds' credentials of ours."""
+    clouds = SkyPilot(settings.python or sys.executable, os.environ)
+    return BurstDesk(registry=registry, clouds=clouds, nodes=nodes, settings=settings, clock=clock)
 
 
 class Bursts:

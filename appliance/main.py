@@ -8,7 +8,6 @@ still finds what it needs.
 import asyncio
 import gc
 import logging
-import os
 import resource
 import signal
 import sys
@@ -23,13 +22,11 @@ from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.server import AdminServer
-from appliance.bursting import BurstNodes, Bursts
+from appliance.bursting import BurstNodes, Bursts, burst_desk
 from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import EntropyPool
 from appliance.domain.limits import Limits
-from appliance.fleet.burst.service import BurstDesk
-from appliance.fleet.burst.sky import SkyPilot
 from appliance.fleet.joining import JoinDesk
 from appliance.fleet.local_agent import LocalAgent
 from appliance.fleet.model_files import ModelFiles, Pace
@@ -188,13 +185,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     # Before the first request: a throttle that is in force was in force before the stop, too.
     await sync.begin()
     address = await _listen(gateway, settings.gateway.listen)
-    bursts = BurstDesk(
-        registry=registry,
-        clouds=SkyPilot(settings.burst.python or sys.executable, os.environ),
-        nodes=BurstNodes(registry, fleet, scheduler, clock, joining.token),
-        settings=settings.burst,
-        clock=clock,
-    )
+    nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token)
+    bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
     services = Services(
         site=_site(settings, clock),

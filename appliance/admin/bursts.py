@@ -1,6 +1,8 @@
 """Bursts: GPU nodes lent from clouds for a while."""
 
-from appliance.admin.calls import Call, NoQuery, Services
+from typing import Final
+
+from appliance.admin.calls import Call, NoQuery, Route, Services
 from appliance.wire.burst import Burst, BurstPlan, BurstPlanned, BurstUp
 
 
@@ -22,3 +24,23 @@ async def show_burst(services: Services, call: Call[NoQuery, None]) -> Burst:
 
 async def end_burst(services: Services, call: Call[NoQuery, None]) -> Burst:
     return await services.bursts.down(call.actor, call.ref)
+
+
+ROUTES: Final = (
+    Route(
+        *("POST", "/v1/bursts/plan", "What a burst would take and cost", plan_burst),
+        answer=BurstPlanned,
+        body=BurstPlan,
+    ),
+    Route("GET", "/v1/bursts", "List bursts", list_bursts, list[Burst]),
+    Route(
+        *("POST", "/v1/bursts", "Lend machines from a cloud", start_burst, Burst),
+        body=BurstUp,
+        status=201,
+        grows=True,
+    ),
+    Route("GET", "/v1/bursts/{ref}", "Show a burst", show_burst, Burst),
+    Route(
+        *("POST", "/v1/bursts/{ref}/down", "Give machines back", end_burst, Burst),
+    ),
+)

@@ -34,7 +34,7 @@ from appliance.admin.calls import (
     UsageQuery,
 )
 from appliance.wire import admin as wire
-from appliance.wire import burst, fleet
+from appliance.wire import fleet
 from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
 from appliance.wire.gpu import GpuHistory, NodeGpu
@@ -294,25 +294,6 @@ _NODES: Final = (
     Route("DELETE", "/v1/regions/{ref}", "Delete a region", nodes.delete_region, None),
 )
 
-_BURSTS: Final = (
-    Route(
-        *("POST", "/v1/bursts/plan", "What a burst would take and cost", bursts.plan_burst),
-        answer=burst.BurstPlanned,
-        body=burst.BurstPlan,
-    ),
-    Route("GET", "/v1/bursts", "List bursts", bursts.list_bursts, list[burst.Burst]),
-    Route(
-        *("POST", "/v1/bursts", "Lend machines from a cloud", bursts.start_burst, burst.Burst),
-        body=burst.BurstUp,
-        status=201,
-        grows=True,
-    ),
-    Route("GET", "/v1/bursts/{ref}", "Show a burst", bursts.show_burst, burst.Burst),
-    Route(
-        *("POST", "/v1/bursts/{ref}/down", "Give machines back", bursts.end_burst, burst.Burst),
-    ),
-)
-
 _SITE: Final = (
     Route("GET", "/v1/status", "The site as it is now", site.status, wire.SiteStatus),
     Route(
@@ -432,5 +413,5 @@ ROUTES: Final = (
     *_MODELS,
     *_DEPLOYMENTS,
     *_NODES,
-    *_BURSTS,
+    *bursts.ROUTES,
 )

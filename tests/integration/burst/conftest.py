@@ -38,7 +38,8 @@ _ENABLE = """
 import time
 import sky
 ON_BOOT = ["skypilot-server-on-boot-check"]
-while any(r.status in {"PENDING", "RUNNING"} for r in sky.api_status(ON_BOOT)):
+ENDED = {"SUCCEEDED", "FAILED", "CANCELLED"}
+while not any(r.status in ENDED for r in sky.api_status(ON_BOOT)):
     time.sleep(0.5)
 from sky import global_user_state
 from sky.clouds import CloudCapability

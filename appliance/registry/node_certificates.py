@@ -47,7 +47,8 @@ class NodeCertificates:
             node = None if ref is None else find_node(connection, ref).id
             rows = connection.execute(
                 "SELECT c.*, n.name AS node_name FROM node_certificates c"
-                " JOIN nodes n ON n.id = c.node_id AND n.deleted_at_ns IS NULL WHERE ? IS NULL OR c.node_id = ?"
+                " JOIN nodes n ON n.id = c.node_id AND n.deleted_at_ns IS NULL"
+                " WHERE ? IS NULL OR c.node_id = ?"
                 " ORDER BY c.issued_at_ns DESC, c.serial",
                 [node, node],
             )

@@ -160,8 +160,9 @@ class Attendant:
             self._refresh(seat, launch, process, capacity.look(load, now_s))
             if load is not None and self._kinds[replica.engine].sleep_path is not None:
                 self._feed(seat, Slept(launch, load.asleep))
-                if first and load.asleep != replica.asleep:  # left so by an earlier agent
-                    await self.sleep(seat, launch, replica, engine, asleep=replica.asleep)
+                running = seat.machine.running or replica  # it may be told otherwise by now
+                if first and load.asleep != running.asleep:  # left so by an earlier agent
+                    await self.sleep(seat, launch, replica, engine, asleep=running.asleep)
             first = first and load is None
 
     def _refresh(self, seat: Seat, launch: int, process: Process, seen: Speed | None) -> None:

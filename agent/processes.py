@@ -281,7 +281,15 @@ class Processes:
         return self._folder / f"{replica_id}.{suffix}"
 
     def _write(self, process: Process) -> None:
-        write_message(self._file(process.record.replica.replica_id, "json"), process.record)
+        """On a full disk the record stays as it was: the engine can be found by it all the same."""
+        replica_id = process.record.replica.replica_id
+        try:
+            write_message(self._file(replica_id, "json"), process.record)
+        except OSError as error:
+            log.warning(
+                "engine's record not written",
+                extra={"replica_id": replica_id, "why": error.strerror},
+            )
 
     def _clean(self, record: Record) -> None:
         """End whatever of an engine is left after its leader, and take its shared memory away."""

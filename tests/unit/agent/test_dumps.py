@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from agent.dumps import LINES_MAX, harmless, take
 from agent.processes import Command, Processes
 from tests.unit.agent.test_processes import REPLICA
+from tests.unit.agent.test_shared_memory import FIT
 
 
 def test_all_its_processes_are_looked_at_with_where_they_stand() -> None:
@@ -77,3 +80,25 @@ def test_a_log_of_an_earlier_run_is_not_this_runs(tmp_path: Path) -> None:
         processes.forget(process)
     assert list(processes.log_tail("rep_1")) == ["second"]
     assert "first" in processes.log_file("rep_1").read_text()
+
+
+def test_a_full_disk_costs_the_note_and_not_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(tmp_path / "engines", "boot-1")
+    command = Command((sys.executable, "-c", "import signal; signal.pause()"), {})
+    process = processes.spawn(REPLICA, command, restarts=0)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agent.processes.write_message", full)
+    processes.note(process, FIT)
+    assert process.record.fitness == FIT
+    assert process.alive()
+    monkeypatch.undo()
+    (found,) = Processes(tmp_path / "engines", "boot-1").adopt()
+    found.close()
+    process.end(kill=True)
+    process.exit_code()
+    processes.forget(process)

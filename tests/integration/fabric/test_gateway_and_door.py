@@ -4,6 +4,7 @@ import asyncio
 import ssl
 
 import pytest
+import uvloop
 
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import NodeId, ReplicaId
@@ -11,7 +12,7 @@ from appliance.domain.tls_names import replica_name
 from tests.fakes.certificates import Authority
 from tests.fakes.doors import open_door
 from tests.fakes.endpoint import chat, endpoint, settings, target
-from tests.fakes.engine import FaultEngine
+from tests.fakes.engine import FaultEngine, engine_in_thread
 
 NODE = NodeId("nod_0123456789abcdef01234567")
 OTHER = NodeId("nod_fedcba9876543210fedcba98")
@@ -143,6 +144,26 @@ async def test_a_client_that_leaves_stops_the_engine_within_half_a_second(
         await reader.readuntil(b"data: ")
         writer.transport.abort()
         await engine.seen(lambda requests: requests[0].closed_at is not None, 0.5)
+
+
+def test_on_the_event_loop_that_serves_a_client_that_leaves_stops_the_engine_too(
+    tmp_path, authority, site_tls
+):
+    """uvloop has a TLS of its own."""
+
+    async def leave(engine):
+        async with (
+            open_door(tmp_path / "door", authority, NODE, {REPLICA: engine.port}) as port,
+            endpoint(behind(port), site_tls=site_tls) as site,
+        ):
+            reader, writer = await site.connect()
+            writer.write(site.request(chat(stream=True, max_tokens=1000)))
+            await reader.readuntil(b"data: ")
+            writer.transport.abort()
+            await engine.seen(lambda requests: requests[0].closed_at is not None, 0.5)
+
+    with engine_in_thread(FaultEngine(token_s=0.05)) as engine:
+        uvloop.run(leave(engine))
 
 
 async def test_an_engine_that_dies_in_a_stream_leaves_no_done(tmp_path, authority, site_tls):

@@ -99,7 +99,7 @@ def test_join_serve_partition_heal(far_site, far_node, lab, chat_model, tmp_path
     assert far_node.engines() == engines
     assert far_site.replicas("m")[0]["restarts"] == 0
 
-    # The agent dies: the door and the engine have nothing to do with it, and the next one finds both.
+    # The agent dies: door and engine have nothing to do with it, and the next one finds both.
     far_node.kill()
     assert far_site.completed(key, "m")[0] == 200
     far_node.start()

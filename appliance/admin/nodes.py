@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
@@ -118,8 +120,12 @@ async def _wish(services: Services, call: Call[Any, Any], wish: Wish, reason: st
 async def give_notice(services: Services, call: Call[NoQuery, NodeNoticeGive]) -> Node:
     """The node is emptied by then, as when its cloud says so."""
     at_ns = services.clock.wall_ns() + call.body.in_s * 1_000_000_000
-    await services.registry.notices.give(call.actor, call.ref, at_ns, call.body.reason)
-    return _with_live(services, await services.registry.nodes.get(call.ref))
+    given = await services.registry.notices.give(call.actor, call.ref, at_ns, call.body.reason)
+    node_id, notice = given
+    view = _with_live(services, await services.registry.nodes.get(node_id))
+    if view.notice is None:  # given a moment ago: the fleet has not heard of it
+        view = msgspec.structs.replace(view, notice=_notice_view(notice))
+    return view
 
 
 async def delete_node(services: Services, call: Call[NoQuery, None]) -> None:

@@ -199,3 +199,30 @@ async def test_a_machine_is_emptied_within_its_notice_and_no_request_fails(
             await spot.end()
             if steady is not None:
                 await steady.end()
+
+
+async def test_a_person_gives_notice_and_takes_it_back(tmp_path: Path) -> None:
+    with running_site(tmp_path / "site") as site:
+        node = await machine(site, tmp_path / "n1", "n1")
+        try:
+
+            async def ready() -> bool:
+                (row,) = await call(site, "GET", "/v1/nodes") or [{"state": ""}]
+                return row["state"] == "ready"
+
+            await until(ready, "ready")
+            drain = ("node", "drain", "n1", "--notice", "10m", "--reason", "the host is replaced")
+            row = await asyncio.to_thread(site.cic, *drain)
+            assert row["notice"]["source"] == "operator"
+            assert "the host is replaced" in row["notice"]["detail"]
+
+            async def emptied() -> bool:
+                shown = await call(site, "GET", "/v1/nodes/n1")
+                return shown["state"] == "maintenance" and "ends at" in shown["reason"]
+
+            await until(emptied, "emptied")
+            await asyncio.to_thread(site.cic, "node", "resume", "n1")
+            await until(ready, "ready again")
+            assert (await call(site, "GET", "/v1/nodes/n1"))["notice"] is None
+        finally:
+            await node.end()

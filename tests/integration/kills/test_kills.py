@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 
 import pytest
 
@@ -79,3 +80,26 @@ async def test_a_killed_engine_is_replaced_and_only_streams_that_had_begun_are_c
     assert await asyncio.to_thread(objections, node.site, crowd.seen) == []
     found = await asyncio.to_thread(node.site.cic, "ledger", "verify")
     assert found["ok"], found["problems"]
+
+
+@pytest.mark.timeout(180)
+async def test_a_frozen_engine_is_replaced_within_30_s_under_load(node: Node, key: Key) -> None:
+    before = set(node.engines())
+    async with Crowd(node.site, key, "chat", tokens=(50, 400)) as crowd:
+        await crowd.until_answered(3)
+        frozen = min(before)
+        os.kill(frozen, signal.SIGSTOP)
+        frozen_s = time.monotonic()
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                ready = await asyncio.to_thread(node.ready, "chat")
+                pids = {replica["pid"] for replica in ready}
+                if len(pids) == REPLICAS and frozen not in pids:
+                    break
+                await asyncio.sleep(0.1)
+        assert time.monotonic() - frozen_s < 30
+        await crowd.until_answered(3)
+    assert frozen not in node.engines()
+    assert len(node.engines()) == REPLICAS
+    assert not crowd.seen.failed
+    assert await asyncio.to_thread(objections, node.site, crowd.seen) == []

@@ -12,6 +12,7 @@ from appliance.fleet.service import Fleet
 from appliance.fleet.sessions import LOCAL, Origin
 from appliance.registry.errors import NotFound
 from appliance.scheduler.scheduler import Scheduler
+from appliance.security.site_ca import Issued
 from appliance.settings import Fleet as FleetSettings
 from appliance.settings import Scheduling
 from appliance.wire.agent import EngineCount, Heartbeat, Hello, ReplicaReport
@@ -42,11 +43,22 @@ async def fleet(registry, tmp_path, counted):
     await fleet.stop()
 
 
+async def join(registry, name, host):
+    """A node that joined with a token: its row, and where it speaks from."""
+    _, token = await registry.node_tokens.create("test", ttl_s=3_600)
+    identifier, secret = token.split(".")
+    now_ns = SystemClock().wall_ns()
+
+    def issue(_node_id):
+        return Issued(f"{name}-1", "pem", now_ns, now_ns + 3_600 * 10**9)
+
+    row, _, _ = await registry.node_tokens.redeem("join", identifier, secret, name, name, issue)
+    return Origin(row.id, host)
+
+
 @pytest.fixture
 async def far(registry):
-    """A node that joined: its row, and where it speaks from."""
-    row = await registry.nodes.create("test", "far")
-    return Origin(row.id, "192.0.2.7")
+    return await join(registry, "far", "192.0.2.7")
 
 
 @pytest.fixture
@@ -105,11 +117,11 @@ async def test_a_node_that_was_removed_is_nobody(fleet, far, registry):
 
 
 async def test_a_node_speaks_for_itself_alone(fleet, far, registry):
-    other = await registry.nodes.create("test", "other")
+    other = await join(registry, "other", "192.0.2.8")
     await fleet.hello(hello(), far)
-    await fleet.hello(hello("other"), Origin(other.id, "192.0.2.8"))
+    await fleet.hello(hello("other"), other)
     with pytest.raises(ForeignNode):
-        await beat(fleet, far, other.id)
+        await beat(fleet, far, other.node_id)
     local = await fleet.hello(hello("here"), LOCAL)
     with pytest.raises(ForeignNode):
         await beat(fleet, far, NodeId(local.node_id))
@@ -193,13 +205,12 @@ async def test_a_node_reports_and_counts_for_its_own_replicas_alone(
 ):
     await fleet.hello(hello(), far)
     desired = await placed(fleet, far)
-    other = await registry.nodes.create("test", "other")
-    liar = Origin(other.id, "192.0.2.66")
+    liar = await join(registry, "other", "192.0.2.66")
     await fleet.hello(hello("other"), liar)
     count = EngineCount(
         replica_id=desired.replica_id, incarnation="1-1", prompt_tokens=9, generated_tokens=9
     )
-    await beat(fleet, liar, other.id, ready(desired), door_port=8445, counts=(count,))
+    await beat(fleet, liar, liar.node_id, ready(desired), door_port=8445, counts=(count,))
     assert fleet.statuses()[deployment.id].targets == ()
     assert counted == []
     await beat(fleet, far, far.node_id, ready(desired), door_port=8445, counts=(count,))

@@ -29,10 +29,13 @@ from agent.gpu.reading import (
     DriverUnreadable,
     GpuUnreadable,
     find_gpu,
+    greet_again,
+    library_file,
     open_library,
     read_driver,
     read_gpu,
     read_uuid,
+    replaced,
 )
 
 EVERY_S: Final = 1.0
@@ -91,15 +94,17 @@ class Reader:
             time.sleep(max(0.0, EVERY_S - (time.monotonic() - began_s)))
 
     def _watch_count(self, count: int) -> None:
-        """End when GPUs came or went: NVML enumerates them when it is opened."""
+        """End when GPUs came or went, or the driver was upgraded: both need the library anew."""
+        library = library_file()
         while not self._over.wait(_COUNT_EVERY_S):
             try:
+                greet_again()
                 driver, now = read_driver()
             except DriverUnreadable as error:
                 self._give_up(error)
                 return
             self._say(DriverRead(driver=driver, count=now))
-            if now != count:
+            if now != count or replaced(library):
                 self._over.set()
 
     def _watch_xids(self, index: int) -> None:

@@ -5,6 +5,7 @@ is never guessed. An error that concerns the whole GPU raises `GpuUnreadable`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pynvml
@@ -77,6 +78,37 @@ def open_library() -> None:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise driver_trouble(error) from error
+
+
+def greet_again() -> None:
+    """Whether a program that starts now would be let in. Raises DriverUnreadable."""
+    open_library()
+    pynvml.nvmlShutdown()  # counted: the library stays open
+
+
+def library_file() -> tuple[Path, int] | None:
+    """Where the loaded library lies, and its inode; None: not in a file that is there.
+
+    The inode is asked for by name: where file systems are stacked, the kernel's own list of what
+    is loaded has that of a layer beneath.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and "/libnvidia-ml.so" in fields[5]:
+            path = Path(fields[5])
+            return (path, path.stat().st_ino) if path.exists() else None
+    return None
+
+
+def replaced(library: tuple[Path, int] | None) -> bool:
+    """Whether an upgrade of the driver has put another file in the place of the loaded one."""
+    if library is None:
+        return False
+    path, inode = library
+    try:
+        return path.stat().st_ino != inode
+    except OSError:
+        return True
 
 
 def read_driver() -> tuple[Driver, int]:

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -294,4 +295,32 @@ def test_a_gpu_that_comes_or_goes_makes_the_reader_begin_anew(gpus: FakeGpus, st
     gpus.write()
     driver = reader.wait_for(lambda line: isinstance(line, DriverRead) and line.count == 1)
     assert driver.count == 1
+    assert reader.process.wait(WAIT_S) == 0
+
+
+def test_a_driver_that_lets_nobody_in_any_more_is_seen_by_who_is_inside(
+    gpus: FakeGpus, start: Start
+) -> None:
+    reader = start(gpus)
+    reader.gpu(0)
+    gpus.system["init_error"] = MISMATCH
+    gpus.write()
+    failed = reader.wait_for(lambda line: isinstance(line, DriverFailed))
+    assert failed.trouble == "DRIVER_MISMATCH"
+    assert reader.process.wait(WAIT_S) == 0
+
+
+def test_an_upgrade_of_the_library_makes_the_reader_begin_anew(
+    gpus: FakeGpus, start: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    library = folder / "libnvidia-ml.so.1"
+    shutil.copy(gpus.library / library.name, library)
+    gpus.library = folder
+    reader = start(gpus)
+    reader.gpu(0)
+    fresh = folder / "new"
+    shutil.copy(library, fresh)
+    fresh.replace(library)
     assert reader.process.wait(WAIT_S) == 0

@@ -1,14 +1,14 @@
-"""Model packs, the catalogue and the store: what is brought, and what is swept."""
+"""Models: those that are registered, packs, the catalogue, the store; and the routes to all."""
 
 from pathlib import Path
 from typing import Final
 
+from appliance.admin import deployments
 from appliance.admin.calls import Call, NoQuery, Route, Services
-from appliance.admin.deployments import model_view
 from appliance.admin.errors import BadRequest
 from appliance.modelpacks.catalogue import view
 from appliance.modelpacks.store import Look
-from appliance.wire.fleet import Model
+from appliance.wire.fleet import Model, ModelCreate, ModelUpdate
 from appliance.wire.models import (
     CatalogueModel,
     PackBring,
@@ -30,7 +30,7 @@ async def look_at_pack(services: Services, call: Call[NoQuery, PackLookAt]) -> P
 
 async def bring_pack(services: Services, call: Call[NoQuery, PackBring]) -> Model:
     body = call.body
-    return model_view(
+    return deployments.model_view(
         await services.packs.bring(
             call.actor,
             _absolute(body.path),
@@ -88,8 +88,15 @@ def _absolute(path: str) -> Path:
     return Path(path)
 
 
-# Before the routes of one model: none of them is the name of one.
+# Those of packs and the store before those of one model: none of them is the name of one.
 ROUTES: Final = (
+    Route("GET", "/v1/models", "List models", deployments.list_models, list[Model]),
+    Route(
+        *("POST", "/v1/models", "Register a model's file", deployments.create_model, Model),
+        body=ModelCreate,
+        status=201,
+        grows=True,
+    ),
     Route(
         *("GET", "/v1/models/catalogue", "Models that are known to run well"),
         *(list_catalogue, list[CatalogueModel]),
@@ -114,5 +121,23 @@ ROUTES: Final = (
         *("POST", "/v1/models/gc", "Remove from the store what no registered model needs"),
         *(sweep_store, StoreSwept),
         body=StoreSweep,
+    ),
+    Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, Model),
+    Route(
+        *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, Model),
+        body=ModelUpdate,
+        grows=True,
+    ),
+    Route(
+        *("DELETE", "/v1/models/{ref}", "Forget a model; its file stays"),
+        *(deployments.delete_model, None),
+    ),
+    Route(
+        *("POST", "/v1/models/{ref}/suspend", "Suspend a model"),
+        *(deployments.suspend_model, Model),
+    ),
+    Route(
+        *("POST", "/v1/models/{ref}/resume", "Resume a model"),
+        *(deployments.resume_model, Model),
     ),
 )

@@ -156,31 +156,6 @@ _KEYS: Final = (
     ),
 )
 
-_MODELS: Final = (
-    Route("GET", "/v1/models", "List models", deployments.list_models, list[fleet.Model]),
-    Route(
-        *("POST", "/v1/models", "Register a model's file", deployments.create_model, fleet.Model),
-        body=fleet.ModelCreate,
-        status=201,
-        grows=True,
-    ),
-    *model_packs.ROUTES,
-    Route("GET", "/v1/models/{ref}", "Show a model", deployments.show_model, fleet.Model),
-    Route(
-        *("PATCH", "/v1/models/{ref}", "Change a model", deployments.update_model, fleet.Model),
-        body=fleet.ModelUpdate,
-        grows=True,
-    ),
-    Route(
-        *("DELETE", "/v1/models/{ref}", "Forget a model; its file stays"),
-        *(deployments.delete_model, None),
-    ),
-    *_states(
-        *("/v1/models/{ref}", "a model", fleet.Model),
-        *(deployments.suspend_model, deployments.resume_model),
-    ),
-)
-
 _DEPLOYMENTS: Final = (
     Route(
         *("GET", "/v1/deployments", "List deployments and their replicas"),
@@ -410,7 +385,7 @@ ROUTES: Final = (
     *_TENANTS,
     *_ENVIRONMENTS,
     *_KEYS,
-    *_MODELS,
+    *model_packs.ROUTES,
     *_DEPLOYMENTS,
     *_NODES,
     *bursts.ROUTES,

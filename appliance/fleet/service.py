@@ -305,6 +305,7 @@ class Fleet:
 
     async def _read_registry(self) -> None:
         self._stale = False  # a change that comes while we read makes it stale again
+        joined = self._sessions.joined()  # who comes while we read is judged by the next reading
         try:
             deployments = await self._registry.deployments.list()
             replicas = await self._registry.replicas.list()
@@ -322,7 +323,8 @@ class Fleet:
         except BaseException:
             self._stale = True
             raise
-        self._sessions.keep_holders(holders)
+        for node_id in joined - holders:  # they hold no certificate any more
+            self._sessions.forget(node_id)
         for node_id in self._nodes.keys() - nodes.keys():
             self._sessions.forget(node_id)
             self._faults.forget(node_id)

@@ -5,7 +5,7 @@ themselves again. Their engines run on meanwhile.
 """
 
 import ipaddress
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,11 +126,9 @@ class Sessions:
     def forget(self, node_id: NodeId) -> None:
         self._by_node.pop(node_id, None)
 
-    def keep_holders(self, holders: Collection[NodeId]) -> None:
-        """Forget the nodes of other hosts that hold no certificate any more."""
-        for node_id, session in list(self._by_node.items()):
-            if session.origin.node_id is not None and node_id not in holders:
-                del self._by_node[node_id]
+    def joined(self) -> set[NodeId]:
+        """The nodes of other hosts."""
+        return {n for n, session in self._by_node.items() if session.origin.node_id is not None}
 
     def get(self, node_id: NodeId) -> Session | None:
         return self._by_node.get(node_id)

@@ -1,6 +1,7 @@
 """Real vLLM on this processor under the agent's own code: minutes and gigabytes, so on demand."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -102,6 +103,8 @@ class Agent:
         """The agent ends, its engines stay."""
         self.replicas.release()
         await self._end()
+        del self.replicas
+        gc.collect()  # its child is forgotten now, where the test expects it, and not at the end
 
     async def stop(self) -> None:
         await self.replicas.stop()

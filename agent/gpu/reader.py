@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pynvml
@@ -51,12 +52,14 @@ class Reader:
 
     def __init__(self, say: Say) -> None:
         self._say = say
+        self._library: tuple[Path, int] | None = None
         self._over = threading.Event()  # something ended that a new process may do better
 
     def run(self) -> None:
         """Returns when there is no use in going on."""
         try:
             open_library()
+            self._library = library_file()
             driver, count = read_driver()
         except DriverUnreadable as error:
             self._give_up(error)
@@ -95,7 +98,6 @@ class Reader:
 
     def _watch_count(self, count: int) -> None:
         """End when GPUs came or went, or the driver was upgraded: both need the library anew."""
-        library = library_file()
         while not self._over.wait(_COUNT_EVERY_S):
             try:
                 greet_again()
@@ -104,7 +106,7 @@ class Reader:
                 self._give_up(error)
                 return
             self._say(DriverRead(driver=driver, count=now))
-            if now != count or replaced(library):
+            if now != count or replaced(self._library):
                 self._over.set()
 
     def _watch_xids(self, index: int) -> None:

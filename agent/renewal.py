@@ -24,7 +24,8 @@ _BACKDATED_S: Final = 600  # how long before its issue a certificate begins
 
 def renewal_s(life: Life, chance: float) -> float:
     """When to renew, Unix seconds. `chance`: 0 ≤ chance < 1."""
-    begin_s = life.begin_s + min(_BACKDATED_S, (life.end_s - life.begin_s) / 2)
+    backdated_s = _BACKDATED_S if life.end_s - life.begin_s > _BACKDATED_S else 0
+    begin_s = life.begin_s + backdated_s
     return begin_s + (life.end_s - begin_s) * (_FROM + (_TO - _FROM) * chance)
 
 
@@ -50,15 +51,18 @@ class Renewal:
             try:
                 await self._wait()
                 await self._renew()
-                retry_s = _RETRY_S_MIN
+                if self._now_s() < renewal_s(self._identity.life(), 0.0):
+                    retry_s = _RETRY_S_MIN
+                    continue
+                log.warning("the new certificate is old by this node's clock: set it")
             # OSError: the disk is full or gone. The old certificate is good for a while.
             except (
                 *(ApplianceAway, ApplianceRefused, IdentityBroken, WrongSite),
                 OSError,
             ) as error:
                 log.warning("certificate not renewed", extra={"why": str(error)})
-                await asyncio.sleep(retry_s * (1 + self._chance()))
-                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+            await asyncio.sleep(retry_s * (1 + self._chance()))
+            retry_s = min(retry_s * 2, _RETRY_S_MAX)
 
     async def _wait(self) -> None:
         due_s = renewal_s(self._identity.life(), self._chance())

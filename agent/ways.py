@@ -109,6 +109,8 @@ def node_context(identity: Identity, *, shows: bool = True) -> ssl.SSLContext:
 
 def address_of(server: str) -> tuple[str, int]:
     """Host and port of an https URL. Raises ValueError."""
+    if any(c.isspace() for c in server):
+        raise ValueError("write https://HOST:PORT")
     parts = urlsplit(server if "://" in server else f"https://{server}")
     if parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
         raise ValueError("write https://HOST:PORT")

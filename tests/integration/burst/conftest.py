@@ -33,6 +33,8 @@ LAMBDA = f"""\
 AcceleratorName,InstanceType,vCPUs,MemoryGiB,Price,Region,GpuInfo,SpotPrice,AcceleratorCount
 H100,gpu_8x_h100_sxm5,208.0,1800.0,23.92,us-test-1,"{_H100}",,8.0
 """
+ACCELERATORS = "AcceleratorName,Clouds\nL4,RunPod\nH100,Lambda\n"
+METADATA = "GPU,MemoryGB,Lambda,RunPod\nL4,24GB,0,1\nH100,80GB,1,1\n"
 # The server looks for accounts when it starts, finds none, and says so: after that.
 _ENABLE = """
 import time
@@ -84,6 +86,10 @@ def _running(python: str, home: Path) -> Iterator[Sky]:
         folder = home / ".sky" / "catalogs" / "v8" / cloud
         folder.mkdir(parents=True)
         (folder / "vms.csv").write_text(catalogue)
+    common = home / ".sky" / "catalogs" / "v8" / "common"
+    common.mkdir()
+    (common / "accelerators.csv").write_text(ACCELERATORS)
+    (common / "metadata.csv").write_text(METADATA)
     programs = home / "programs"
     programs.mkdir()
     if shutil.which("rsync") is None:
@@ -100,9 +106,9 @@ def _running(python: str, home: Path) -> Iterator[Sky]:
         "SKYPILOT_API_SERVER_LOCAL_PORT": str(port),
     }
     ready = Sky(python, environ)
-    ready.program("-m", "sky.cli", "api", "start")
+    ready.program("-c", "import sky; sky.api_start()")
     try:
         ready.program("-c", _ENABLE)
         yield ready
     finally:
-        ready.program("-m", "sky.cli", "api", "stop")
+        ready.program("-c", "import sky; sky.api_stop()")

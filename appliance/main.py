@@ -48,11 +48,11 @@ from appliance.sealing import make_sealer, manifest_service
 from appliance.security.api_keys import digester
 from appliance.security.seal import Seal
 from appliance.security.secrets import SiteSecrets, load_all
-from appliance.security.site_ca import ensure_authority
+from appliance.security.site_ca import SiteAuthority, ensure_authority
 from appliance.security.site_tls import ApplianceTls
 from appliance.seeding import seed_limits
 from appliance.settings import Settings
-from appliance.sync.identity import establish
+from appliance.sync.identity import Identity, establish
 from appliance.sync.proofs import Proofs
 from appliance.synchronising import synchronisation
 from appliance.wire import logs
@@ -138,42 +138,14 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         entropy=EntropyPool().take,
         site_tls=tls.towards_nodes,
         ready=lambda: ledger.healthy,
-        books=OwnBooks(
-            reader,
-            Proofs(home.ledger_file, Salts(identity.salts)),
-            window_s=settings.manifests.window_s,
-        ),
+        books=_own_books(home, settings, reader, identity),
     )
     registry.on_change(gateway.swap)
     stack.push_async_callback(gateway.close)
-    fleet = Fleet(
-        registry=registry,
-        scheduler=scheduler,
-        apply=gateway.apply,
-        settings=settings.fleet,
-        clock=clock,
-        socket=home.agent_socket,
-        counted=engines.observe,
-    )
+    fleet = _fleet(registry, scheduler, gateway, settings, clock, home, engines)
     stack.push_async_callback(fleet.stop)
     await fleet.start()
-    pace = Pace(settings.nodes.copy_bytes_per_s, clock)
-    model_files = ModelFiles(registry.models.known, pace)
-    joining = JoinDesk(
-        registry=registry,
-        authority=authority,
-        api=lambda desk: NodeApi(
-            desk=fleet,
-            joining=desk,
-            check=registry.node_certificates.check,
-            context=tls.for_nodes,
-            clock=clock,
-            others=model_files.routes(),
-        ),
-        settings=settings.nodes,
-        site=settings.site.name,
-        clock=clock,
-    )
+    joining = _joining(registry, fleet, authority, tls, settings, clock)
     stack.push_async_callback(joining.stop)
     await joining.start()
     sync = synchronisation(
@@ -205,6 +177,60 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     stack.push_async_callback(admin.stop)
     await admin.start()
     return live
+
+
+def _own_books(
+    home: Home, settings: Settings, reader: LedgerReader, identity: Identity
+) -> OwnBooks:
+    proofs = Proofs(home.ledger_file, Salts(identity.salts))
+    return OwnBooks(reader, proofs, window_s=settings.manifests.window_s)
+
+
+def _fleet(
+    registry: Registry,
+    scheduler: Scheduler,
+    gateway: Gateway,
+    settings: Settings,
+    clock: Clock,
+    home: Home,
+    engines: EngineTally,
+) -> Fleet:
+    return Fleet(
+        registry=registry,
+        scheduler=scheduler,
+        apply=gateway.apply,
+        settings=settings.fleet,
+        clock=clock,
+        socket=home.agent_socket,
+        counted=engines.observe,
+    )
+
+
+def _joining(
+    registry: Registry,
+    fleet: Fleet,
+    authority: SiteAuthority,
+    tls: ApplianceTls,
+    settings: Settings,
+    clock: Clock,
+) -> JoinDesk:
+    """The way in for nodes of other hosts: certificates, what they say, the models they copy."""
+    models = ModelFiles(registry.models.known, Pace(settings.nodes.copy_bytes_per_s, clock))
+    return JoinDesk(
+        registry=registry,
+        authority=authority,
+        api=lambda desk: NodeApi(
+            desk=fleet,
+            joining=desk,
+            check=registry.node_certificates.check,
+            context=tls.for_nodes,
+            clock=clock,
+            others=models.routes(),
+        ),
+        settings=settings.nodes,
+        site=settings.site.name,
+        clock=clock,
+    )
 
 
 def _limits(reader: LedgerReader, clock: Clock) -> MemoryLimitStore:

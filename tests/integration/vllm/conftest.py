@@ -50,7 +50,7 @@ def replica(model: Path, **changes: object) -> DesiredReplica:
         "model_name": MODEL,
         "model_path": str(model),
         "parallel": 4,
-        "context_tokens": 1024,
+        "context_tokens": 2048,
         "settings": EngineSettings(
             dtype="bfloat16",
             arguments=("--enforce-eager", "--kv-cache-memory-bytes", "268435456"),

@@ -49,7 +49,7 @@ async def test_ready_streamed_counted_cancelled_adopted_and_drained(
     before = agent.shared_memory()
     agent.replicas.want([replica(model)])
     report = await agent.until(lambda report: report.state == "ready")
-    assert report.context_tokens == 1024
+    assert report.context_tokens == 2048
     assert report.tokens_per_s is not None
     assert report.tokens_per_s > 1
     async with aiohttp.ClientSession() as session:
@@ -120,7 +120,7 @@ async def _streams_with_usage(
 async def _stops_when_the_client_goes(
     session: aiohttp.ClientSession, report: ReplicaReport
 ) -> None:
-    body = {**LONG, "max_tokens": 900, "stream": True}
+    body = {**LONG, "max_tokens": 1900, "stream": True}
     url = address(report) + "/v1/chat/completions"
     async with session.post(url, json=body, headers=headers(report)) as answer:
         await answer.content.readline()

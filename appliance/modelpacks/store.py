@@ -180,10 +180,14 @@ class PackDesk:
             self._copying = Copying(index.name, done, index.size_bytes, resumed)
 
         progress(0, 0)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(None, self._copy_all, path, index, progress, stop)
         try:
-            return await asyncio.to_thread(self._copy_all, path, index, progress, stop)
+            return await asyncio.shield(work)
         finally:
             stop.set()
+            await asyncio.wait([work])  # to its next chunk: the next import must not meet it
+            work.exception()
 
     def _copy_all(
         self, path: Path, index: PackIndex, progress: Progress, stop: threading.Event

@@ -22,16 +22,17 @@ from appliance.fleet.fault_board import FaultBoard
 from appliance.fleet.idle import Idle
 from appliance.fleet.measurements import Measurements
 from appliance.fleet.model_files import with_models
-from appliance.fleet.node_facts import Door, NodeFacts
+from appliance.fleet.node_facts import NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, wish_under
 from appliance.fleet.questions import QuestionDesk
 from appliance.fleet.reconcile import Plan, Wanted, plan
-from appliance.fleet.sessions import LOCAL, Origin, Session, Sessions
+from appliance.fleet.sessions import LOCAL, Origin, Sessions
 from appliance.fleet.shapes import Shapes
+from appliance.fleet.sighting import facts_of
 from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
 from appliance.fleet.telling import SchedulerPort, Teller
-from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view, worst_part
+from appliance.fleet.view import FleetDeployment, FleetNode, deployment_view, node_view
 from appliance.manifests.engine_counts import EngineReading
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.engines import Engine
@@ -235,12 +236,7 @@ class Fleet:
     def prompt_tokens_per_byte(self, deployment_id: DeploymentId) -> float | None:
         """The largest that the agents measured on the deployment's replicas; None: none did."""
         status = self._plan.deployments.get(deployment_id)
-        measured = (
-            replica.report.prompt_tokens_per_byte
-            for replica in (() if status is None else status.replicas)
-            if replica.report is not None
-        )
-        return max((ratio for ratio in measured if ratio is not None), default=None)
+        return None if status is None else status.prompt_tokens_per_byte
 
     # The loop's parts.
 
@@ -366,24 +362,8 @@ class Fleet:
         row = self._under_notice(row)
         session = self._sessions.get(row.id)
         lost = self._sessions.lost(row.id, now_s)
-        return NodeFacts(
-            row=row,
-            ready=session is not None
-            and not lost
-            and row.wish == "serving"
-            and not _failed(session),
-            lost=lost,
-            silent_s=self._sessions.silent_s(row.id, now_s),
-            engines=frozenset(session.hello.engines) if session else frozenset(),
-            door=_door(session),
-            reports={r.replica_id: r for r in session.reports} if session else {},
-            failed=_failed(session),
-            gpus=() if session is None else session.gpus,
-            memory_bytes=None if session is None else session.hello.memory_bytes,
-            score=100 if session is None or session.health is None else session.health.score,
-            models=frozenset() if session is None else frozenset(session.models),
-            driver=None if session is None or session.driver is None else session.driver.version,
-        )
+        silent_s = self._sessions.silent_s(row.id, now_s)
+        return facts_of(row, session, lost=lost, silent_s=silent_s)
 
     def _external_facts(self, deployment_id: DeploymentId, target: Target | str) -> ExternalFacts:
         if isinstance(target, str):
@@ -402,12 +382,9 @@ class Fleet:
 
     def _handing_over(self) -> set[str]:
         """Names of the nodes whose end is near: requests begin elsewhere, where they can."""
-        now_ns = self._clock.wall_ns()
-        return {
-            row.name
-            for row in self._nodes.values()
-            if self._notices.phase(row.id, now_ns) >= Phase.HANDING_OVER
-        }
+        now_ns, last = self._clock.wall_ns(), Phase.HANDING_OVER
+        rows = self._nodes.values()
+        return {row.name for row in rows if self._notices.phase(row.id, now_ns) >= last}
 
     def _scheduled(self) -> dict[ReplicaId, ReplicaView]:
         return {
@@ -423,16 +400,3 @@ def _overtaken(replica_id: ReplicaId) -> Iterator[None]:
         yield
     except CrossLogicError as error:  # it was removed meanwhile
         log.info("replica not changed", extra={"replica_id": replica_id, "why": str(error)})
-
-
-def _failed(session: Session | None) -> str:
-    """Why nothing can run on a node, as its agent judges; "" when something can."""
-    if session is None or session.health is None or session.health.state != "failed":
-        return ""
-    return worst_part(session.health)
-
-
-def _door(session: Session | None) -> Door | None:
-    if session is None or session.origin.host is None:
-        return None
-    return Door(session.node_id, session.origin.host, session.door_port)

@@ -57,6 +57,13 @@ class DeploymentStatus:
     targets: tuple[ReplicaTarget, ...]  # may serve now
     starting: int  # will serve without anybody's doing
 
+    @property
+    def prompt_tokens_per_byte(self) -> float | None:
+        """The largest that was measured on its replicas; None: none was."""
+        reports = [r.report for r in self.replicas if r.report is not None]
+        measured = [r.prompt_tokens_per_byte for r in reports]
+        return max((ratio for ratio in measured if ratio is not None), default=None)
+
 
 def replica_status(
     replica: ReplicaRow, nodes: Mapping[NodeId, NodeFacts], why_nowhere: str

@@ -218,12 +218,10 @@ class Fleet:
 
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         """Why its replicas run where they do; None: not known here (yet), or external."""
-        rows = {row.id: row for row in self._wanted.deployments}
-        row = rows.get(deployment_id)
+        row = {row.id: row for row in self._wanted.deployments}.get(deployment_id)
         if row is None or row.engine is Engine.EXTERNAL:
             return None
-        now_s = self._clock.monotonic_s()
-        nodes = {node_id: self._facts(node, now_s) for node_id, node in self._nodes.items()}
+        nodes = self._all_facts()
         status = self._plan.deployments.get(deployment_id)
         generation = self._wanted.generations[row.id, row.generation]
         profiles = self._measurements.of(row.engine, generation)
@@ -273,9 +271,12 @@ class Fleet:
             log.info(event, extra={"deployment_id": deployment_id})
         self._wanted = replace(self._wanted, unloaded=unloaded)
 
-    async def _learn(self) -> None:
+    def _all_facts(self) -> dict[NodeId, NodeFacts]:
         now_s = self._clock.monotonic_s()
-        nodes = {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()}
+        return {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()}
+
+    async def _learn(self) -> None:
+        nodes = self._all_facts()
         statuses = self._plan.deployments.values()
         if await self._measurements.learn(self._wanted, statuses, nodes, self._clock.wall_ns()):
             self._stale = True  # the next plan knows better what they need
@@ -347,7 +348,7 @@ class Fleet:
         now_s = self._clock.monotonic_s()
         self._plan = plan(
             self._wanted,
-            {node_id: self._facts(row, now_s) for node_id, row in self._nodes.items()},
+            self._all_facts(),
             {d: self._external_facts(d, target) for d, target in self._external.items()},
             self._settings.node_lost_s * _MOVED_AFTER,
         )

@@ -373,13 +373,8 @@ class Fleet:
         return ExternalFacts(endpoint, target.api_key, self._prober.health(deployment_id))
 
     def _tell_scheduler(self, now_s: float) -> None:
-        self._teller.tell(
-            self._wanted,
-            self._plan.deployments,
-            self._handing_over(),
-            now_s,
-            self._clock.wall_ns(),
-        )
+        now_ns, leaving = self._clock.wall_ns(), self._handing_over()
+        self._teller.tell(self._wanted, self._plan.deployments, leaving, now_s, now_ns)
 
     def _handing_over(self) -> set[str]:
         """Names of the nodes whose end is near: requests begin elsewhere, where they can."""

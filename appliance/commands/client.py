@@ -33,6 +33,8 @@ _EXIT_CODES: Final = {
     422: ExitCode.CONFIGURATION,  # a file that cannot be read
     503: ExitCode.UNREACHABLE,
 }
+# Reading and hashing the weights of a model may take as long as its disk takes.
+HASH_TIMEOUT_S: Final = 3_600.0
 
 
 class _UnixConnection(HTTPConnection):

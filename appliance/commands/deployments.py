@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 import click
 
-from appliance.commands.client import AdminClient, object_path
+from appliance.commands.client import HASH_TIMEOUT_S, AdminClient, object_path
 from appliance.commands.context import Refused, absolute
 from appliance.commands.engine_options import (
     changed_settings,
@@ -17,7 +17,6 @@ from appliance.commands.engine_options import (
     new_settings,
     placement_options,
 )
-from appliance.commands.models import HASH_TIMEOUT_S
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import (
     Column,

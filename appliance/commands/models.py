@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from appliance.commands.client import AdminClient, object_path
+from appliance.commands.client import HASH_TIMEOUT_S, AdminClient, object_path
 from appliance.commands.context import absolute
 from appliance.commands.model_packs import (
     import_pack,
@@ -16,9 +16,6 @@ from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import Column, progress
 from appliance.wire.command import Invocation
 from appliance.wire.fleet import Model, ModelCreate, ModelUpdate
-
-# Reading and hashing the weights of a model may take as long as its disk takes.
-HASH_TIMEOUT_S: Final = 3_600.0
 
 MODEL: Final = Noun(
     word="model",

@@ -17,7 +17,7 @@ from agent.identity import fresh_key, save_identity
 from agent.ways import node_context
 from appliance.domain.tls_names import APPLIANCE_NAME
 from appliance.fleet import node_api, node_guests
-from appliance.fleet.errors import ForeignNode
+from appliance.fleet.errors import ForeignNode, NoAddress
 from appliance.fleet.joining import JoinDesk
 from appliance.fleet.node_api import NodeApi
 from appliance.security.site_ca import ensure_authority
@@ -464,3 +464,48 @@ async def test_nobody_else_answers_for_the_site(site, tmp_path):
     assert heard == []
     await runner.cleanup()
     assert encoded(RenewRequest(csr_pem=key.csr_pem))  # nothing of it was sent
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "server"),
+    [
+        (Nodes(advertise="gpu.example"), None, "https://gpu.example:{port}"),
+        (Nodes(advertise="gpu.example:9"), None, "https://gpu.example:9"),
+        (Nodes(advertise="gpu.example:9"), "192.0.2.1", "https://192.0.2.1:{port}"),
+        (Nodes(advertise="2001:db8::1"), None, "https://[2001:db8::1]:{port}"),
+        (Nodes(listen="127.0.0.1:4711"), None, "https://127.0.0.1:{port}"),  # nowhere else
+        (Nodes(listen="0.0.0.0:4711"), None, "https://192.0.2.99:{port}"),
+        (Nodes(), None, "https://192.0.2.99:{port}"),
+    ],
+)
+async def test_the_address_that_nodes_are_told(
+    site, registry, monkeypatch, settings, asked, server
+):
+    monkeypatch.setattr("appliance.fleet.joining.own_address", lambda: "192.0.2.99")
+    desk = JoinDesk(
+        registry=registry,
+        authority=site.authority,
+        api=lambda _desk: site.api,
+        settings=settings,
+        site="berlin",
+        clock=site.clock,
+    )
+    made = await desk.token("test", NodeTokenCreate(address=asked))
+    assert made.server == server.format(port=site.api.port)
+
+
+@pytest.mark.parametrize("asked", ["", "a b", "host:0", "host:99999", "u@host", "http://h", None])
+async def test_no_address_is_told_before_a_token_is_made(site, registry, monkeypatch, asked):
+    monkeypatch.setattr("appliance.fleet.joining.own_address", lambda: None)
+    desk = JoinDesk(
+        registry=registry,
+        authority=site.authority,
+        api=lambda _desk: site.api,
+        settings=Nodes(),
+        site="berlin",
+        clock=site.clock,
+    )
+    with pytest.raises(NoAddress) as caught:
+        await desk.token("test", NodeTokenCreate(address=asked))
+    assert "--address" in (caught.value.next_step or "")
+    assert await registry.node_tokens.list() == []

@@ -22,6 +22,8 @@ from tests.fakes.sync_port import ENTITLEMENT, STATUS
 GROWS = {
     "PUT /v1/limits",
     "POST /v1/bursts",
+    "POST /v1/models/packs",
+    "POST /v1/node-tokens",
     *(
         f"{verb} /v1/{noun}{ref}"
         for noun in (

@@ -193,6 +193,9 @@ class Attendant:
         try:
             if asleep:
                 await self._quiet(seat, engine)
+                wanted = seat.machine.running
+                if wanted is not None and not wanted.asleep:
+                    return  # somebody asked for it meanwhile
                 await engine.sleep()
             else:
                 await engine.wake()

@@ -265,9 +265,15 @@ class Processes:
                 return
         except FileNotFoundError:
             return
-        with path.open("rb") as file:
-            file.seek(-LOG_BYTES_MAX // 2, os.SEEK_END)
-            path.with_suffix(".log.1").write_bytes(file.read(LOG_BYTES_MAX))
+        kept = path.with_suffix(".log.1")
+        try:
+            with path.open("rb") as file:
+                file.seek(-LOG_BYTES_MAX // 2, os.SEEK_END)
+                kept.write_bytes(file.read(LOG_BYTES_MAX))
+        except OSError as error:  # a full disk: room is worth more than the older lines
+            log.warning("older lines of an engine's log are lost", extra={"why": str(error)})
+            with contextlib.suppress(OSError):
+                kept.unlink(missing_ok=True)
         os.truncate(path, 0)
 
     def room(self, replica_id: str) -> tuple[Path, Path]:

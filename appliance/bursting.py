@@ -62,14 +62,20 @@ class BurstNodes:
         node = self.fleet.node_named(node_name)
         if node is None:
             return NodeSeen("absent", notice=False, busy=False)
-        views = self.scheduler.view(self.clock.monotonic_s())
+        now_s = self.clock.monotonic_s()
+        views = self.scheduler.view(now_s)
         busy = any(
             replica.running > 0
             for view in views
             for replica in view.replicas
             if replica.target.node_name == node_name
         )
-        return NodeSeen(_STATES[node.state], notice=node.notice is not None, busy=busy)
+        return NodeSeen(
+            _STATES[node.state],
+            notice=node.notice is not None,
+            busy=busy,
+            silent_s=now_s - node.seen_s,
+        )
 
     async def empty(self, node_name: str, reason: str) -> None:
         try:

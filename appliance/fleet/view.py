@@ -30,6 +30,7 @@ class FleetNode:
     gpus: tuple[str, ...]
     engines: tuple[str, ...]
     last_seen_at: str
+    seen_s: float  # the same, monotonic
     notice: PreemptionNotice | None = None  # it will be taken away
     reason: str = ""
     gpu_figures: tuple[Gpu, ...] = ()
@@ -73,6 +74,7 @@ def node_view(
         gpus=tuple(gpu.name for gpu in session.gpus) or session.hello.gpus,
         engines=session.hello.engines,
         last_seen_at=iso(session.seen_ns),
+        seen_s=session.seen_s,
         notice=notice,
         reason=_ending(notice)
         or (held if state == "draining" else "")

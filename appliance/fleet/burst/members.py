@@ -37,6 +37,7 @@ class Facts:
     cluster: ClusterState
     node: NodeState
     notice: bool  # its cloud takes it away
+    silent_s: float = 0.0  # since its agent was last heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def next_step(member: MemberRow, facts: Facts, now_ns: int) -> Step:
         case "joining":
             return _joining(facts, waited_s)
         case "running":
-            return _running(facts, waited_s)
+            return _running(facts)
         case "leaving":
             done = facts.node in {"empty", "absent"} or facts.cluster in {"none", "stopped"}
             late = waited_s > LEAVE_S and not facts.notice
@@ -121,14 +122,14 @@ def _joining(facts: Facts, waited_s: float) -> Step:
     return None
 
 
-def _running(facts: Facts, waited_s: float) -> Step:
+def _running(facts: Facts) -> Step:
     if facts.cluster in {"none", "stopped"}:
         return Down("taken away")
     if facts.notice:
         return Become("leaving", "its cloud takes it away")
     if facts.wish == "down":
         return Empty("not needed any more")
-    if facts.node == "silent" and waited_s > SILENT_S:
+    if facts.node == "silent" and facts.silent_s > SILENT_S:
         return Down(f"its agent said nothing for {SILENT_S} s")
     return None
 

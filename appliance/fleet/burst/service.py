@@ -56,6 +56,7 @@ class NodeSeen:
     state: NodeState
     notice: bool
     busy: bool  # requests run on it
+    silent_s: float = 0.0  # since its agent was last heard
 
 
 class NodeDesk(Protocol):
@@ -261,6 +262,7 @@ class BurstDesk:
             cluster=cluster,
             node=seen.state,
             notice=seen.notice,
+            silent_s=seen.silent_s,
         )
 
     async def _take(

@@ -74,8 +74,11 @@ def test_one_that_runs_leaves_on_notice_when_not_wanted_and_when_it_is_lost() ->
     assert step(row, wish="down") == Empty("not needed any more")
     assert step(row, cluster="none") == Down("taken away")
     assert step(row, node="silent") is None
-    assert isinstance(step(row, SILENT_S + 1, node="silent"), Down)
-    assert step(row, SILENT_S + 1, node="silent", cluster="unknown") is not None
+    # However long it has run: what counts is for how long nothing was heard.
+    assert step(row, SILENT_S + 1, node="silent", silent_s=20.0) is None
+    silent = SILENT_S + 1.0
+    assert isinstance(step(row, node="silent", silent_s=silent), Down)
+    assert step(row, node="silent", silent_s=silent, cluster="unknown") is not None
 
 
 def test_one_that_leaves_goes_when_it_is_empty_or_has_had_its_time() -> None:

@@ -137,7 +137,10 @@ class Doors:
             if report.host is not None and report.port is not None
         }
         if self._plan is not None and self._plan.routes != self._routes:
-            self._write(msgspec.structs.replace(self._plan, routes=self._routes))
+            try:
+                self._write(msgspec.structs.replace(self._plan, routes=self._routes))
+            except OSError as error:  # the next report tries again
+                log.warning("door cannot be told the way", extra={"why": str(error)})
         return reports
 
     def speaks_from(self, address: str) -> None:
@@ -319,8 +322,8 @@ class Doors:
             self._changed()
 
     def _write(self, plan: Plan) -> None:
-        self._plan = plan
         write_message(self._file(PLAN_FILE), plan)
+        self._plan = plan
 
     def _bound_log(self) -> None:
         """The door goes on writing into the file, which it opened for appending."""

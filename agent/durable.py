@@ -1,10 +1,13 @@
 """Small files that are either the old or the new, whatever happens in between."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M")
 
@@ -12,6 +15,16 @@ M = TypeVar("M")
 def write_message(path: Path, message: msgspec.Struct) -> None:
     """Write as JSON, readable by this account alone; on disk when this returns."""
     write_bytes(path, msgspec.json.encode(message))
+
+
+def kept_message(path: Path, message: msgspec.Struct) -> bool:
+    """The same where going on matters more than the file: a disk that takes nothing is logged."""
+    try:
+        write_message(path, message)
+    except OSError as error:
+        log.warning("file not written", extra={"path": str(path), "why": str(error)})
+        return False
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

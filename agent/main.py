@@ -18,7 +18,7 @@ import click
 
 from agent import host
 from agent.abroad import Abroad
-from agent.durable import read_message, write_message
+from agent.durable import kept_message, read_message
 from agent.engines.kind import Kinds
 from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
@@ -293,8 +293,8 @@ class _Wishes:
             return
         message = Desired(replicas=desired.replicas, models=desired.models)
         if message != self._last:
-            write_message(self._path, message)
-            self._last = message
+            if kept_message(self._path, message):  # else it is tried again with the next answer
+                self._last = message
             self._want(message)
 
     def _want(self, desired: Desired) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from agent import host
-from agent.durable import read_message, write_message
+from agent.durable import kept_message, read_message
 from agent.gpu.faults import FAULTS, Condition, FaultTracker, conditions
 from agent.gpu.health import (
     Steady,
@@ -129,7 +129,7 @@ class GpuWatch:
     def _write_history(self) -> None:
         kept = self._history.tell()
         if kept.gpus:
-            write_message(self._history_path, kept)
+            kept_message(self._history_path, kept)
 
     def judge(self) -> None:
         """Bring figures, faults and health up to date."""
@@ -172,8 +172,8 @@ class GpuWatch:
     def _remember(self) -> None:
         remembered = self._inventory.remembered()
         if remembered != self._written:
-            write_message(self._path, remembered)
-            self._written = remembered
+            kept_message(self._path, remembered)
+            self._written = remembered  # what could not be written is not tried each second
 
 
 def _nobody() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from appliance.wire.engine import EngineSettings
+from appliance.wire.figures import Finite, Int64
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
 
 VERSION = 1
@@ -31,21 +32,21 @@ ReplicaState = Literal["pending", "starting", "ready", "draining", "backoff", "f
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """An agent introduces itself after every start, and again when it is told UNKNOWN_NODE."""
 
-    version: int = VERSION
+    version: Int64 = VERSION
     node_name: str
     agent_version: str
     boot_id: str
-    cores: int
-    memory_bytes: int
+    cores: Int64
+    memory_bytes: Int64
     engines: tuple[EngineKind, ...]  # kinds this node can start
     engine_versions: dict[EngineKind, str] = {}  # as probed; absent: not known
     gpus: tuple[str, ...] = ()  # names, in NVML's order
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
-    version: int = VERSION
+    version: Int64 = VERSION
     node_id: str
-    heartbeat_s: float
+    heartbeat_s: Finite
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     sha256: str  # 64 hex digits
-    size_bytes: int
+    size_bytes: Int64
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,10 +68,10 @@ class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """The place of this process among those of one replica that spans nodes."""
 
-    rank: int  # 0: the one that serves
-    nodes: int
+    rank: Int64  # 0: the one that serves
+    nodes: Int64
     master_host: str
-    master_port: int
+    master_port: Int64
 
 
 class DesiredReplica(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,14 +79,14 @@ class DesiredReplica(msgspec.Struct, frozen=True, kw_only=True):
 
     replica_id: str
     deployment_id: str
-    generation: int
+    generation: Int64
     engine: EngineKind
     model_name: str  # the name the engine serves it under
     model_path: str
-    parallel: int = 4
-    context_tokens: int = 4096  # for one request; the engine's total is context_tokens * parallel
+    parallel: Int64 = 4
+    context_tokens: Int64 = 4096  # for one request; the engine's total is context_tokens * parallel
     embedding: bool = False
-    threads: int | None = None  # None: the agent divides the cores that are free
+    threads: Int64 | None = None  # None: the agent divides the cores that are free
     settings: EngineSettings = EngineSettings()
     gpu_uuids: tuple[str, ...] = ()  # GPUs or MIG slices it runs on
     model: WantedModel | None = None  # None: `model_path` is there already
@@ -118,7 +119,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    version: int = VERSION
+    version: Int64 = VERSION
     replicas: tuple[DesiredReplica, ...]
     models: tuple[WantedModel, ...] = ()  # to keep in the node's store; others may be removed
     questions: tuple[Question, ...] = ()
@@ -129,25 +130,25 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
 
     replica_id: str
     deployment_id: str
-    generation: int
+    generation: Int64
     state: ReplicaState
     reason: str = ""  # for a person: why it is in this state, with what to do
     host: str | None = None
-    port: int | None = None
+    port: Int64 | None = None
     api_key: str | None = msgspec.field(default=None)  # guards the engine against its neighbours
-    pid: int | None = None
-    started_ns: int | None = None  # wall clock
-    restarts: int = 0
-    slots: int | None = None  # requests the engine works on at once
-    context_tokens: int | None = None  # for one request, as the engine itself reports it
-    tokens_per_s: float | None = None  # generated tokens per second over all slots
-    prompt_tokens_per_byte: float | None = None  # measured by the readiness request
-    prefill_tokens_per_s: float | None = None  # prompt tokens, over all slots
+    pid: Int64 | None = None
+    started_ns: Int64 | None = None  # wall clock
+    restarts: Int64 = 0
+    slots: Int64 | None = None  # requests the engine works on at once
+    context_tokens: Int64 | None = None  # for one request, as the engine itself reports it
+    tokens_per_s: Finite | None = None  # generated tokens per second over all slots
+    prompt_tokens_per_byte: Finite | None = None  # measured by the readiness request
+    prefill_tokens_per_s: Finite | None = None  # prompt tokens, over all slots
     engine_version: str | None = None
     command: tuple[str, ...] = ()  # what runs, without secrets
-    gpu_memory_bytes: int | None = None  # of all its GPUs, measured once it was ready
-    loaded_s: float | None = None  # from the spawn to the first token
-    progress: float | None = None  # 0–1 of what it waits for: a copy, a load; None: not known
+    gpu_memory_bytes: Int64 | None = None  # of all its GPUs, measured once it was ready
+    loaded_s: Finite | None = None  # from the spawn to the first token
+    progress: Finite | None = None  # 0–1 of what it waits for: a copy, a load; None: not known
     asleep: bool = False
 
 
@@ -159,21 +160,21 @@ class EngineCount(msgspec.Struct, frozen=True, kw_only=True):
 
     replica_id: str
     incarnation: str  # another one after each start of the engine
-    prompt_tokens: int  # those out of its cache included
-    generated_tokens: int
+    prompt_tokens: Int64  # those out of its cache included
+    generated_tokens: Int64
 
 
 class PreemptionNotice(msgspec.Struct, frozen=True, kw_only=True):
     """The cloud takes this machine away."""
 
     source: Literal["aws", "gcp", "azure", "operator"]
-    at_ns: int  # when it ends, wall clock
-    seen_ns: int
+    at_ns: Int64  # when it ends, wall clock
+    seen_ns: Int64
     detail: str = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    version: int = VERSION
+    version: Int64 = VERSION
     node_id: str
     replicas: tuple[ReplicaReport, ...]
     counts: tuple[EngineCount, ...] = ()  # of the engines that tell
@@ -182,8 +183,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     health: NodeHealth | None = None
     notice: PreemptionNotice | None = None
     models: tuple[str, ...] = ()  # digests in the node's store, whole and verified
-    disk_free_bytes: int | None = None  # where models are stored
-    door_port: int | None = None  # where the engines of this node answer over mutual TLS
+    disk_free_bytes: Int64 | None = None  # where models are stored
+    door_port: Int64 | None = None  # where the engines of this node answer over mutual TLS
     answers: tuple[Answer, ...] = ()
 
 

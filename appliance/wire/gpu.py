@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from appliance.wire.figures import Finite, Int64
+
 Score = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 # gone: it was there and has fallen off the bus, or is not enumerated any more
@@ -14,8 +16,8 @@ HealthState = Literal["ok", "degraded", "failed"]
 class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A process that holds memory of a GPU."""
 
-    pid: int
-    memory_bytes: int | None
+    pid: Int64
+    memory_bytes: Int64 | None
     name: str = ""
     replica_id: str | None = None  # one of our engines
 
@@ -23,7 +25,7 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
 class GpuLink(msgspec.Struct, frozen=True, kw_only=True):
     """One NVLink of a GPU."""
 
-    link: int
+    link: Int64
     up: bool
     peer_uuid: str | None = None
 
@@ -33,8 +35,8 @@ class GpuSlice(msgspec.Struct, frozen=True, kw_only=True):
 
     uuid: str
     profile: str  # "1g.10gb"
-    memory_total_bytes: int | None
-    memory_used_bytes: int | None
+    memory_total_bytes: Int64 | None
+    memory_used_bytes: Int64 | None
 
 
 class GpuFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,45 +46,45 @@ class GpuFault(msgspec.Struct, frozen=True, kw_only=True):
     severity: Literal["warning", "error", "fatal"]
     message: str
     next_step: str
-    since_ns: int  # wall clock
+    since_ns: Int64  # wall clock
     gpu_uuid: str | None = None  # None: the node's
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU. Bytes, °C, W, MHz, percent 0–100, mJ since the driver was loaded."""
 
-    index: int
+    index: Int64
     uuid: str
     name: str
     bus_id: str  # PCI, "00000000:01:00.0"
     state: GpuState = "ok"
-    memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None  # by programs; what the driver keeps is apart
-    memory_reserved_bytes: int | None = None  # by the driver
-    utilisation: int | None = None
-    memory_utilisation: int | None = None
-    temperature: int | None = None
-    temperature_slowdown: int | None = None
-    power: float | None = None
-    power_limit: float | None = None
-    sm_clock: int | None = None
-    sm_clock_max: int | None = None
-    memory_clock: int | None = None
+    memory_total_bytes: Int64 | None = None
+    memory_used_bytes: Int64 | None = None  # by programs; what the driver keeps is apart
+    memory_reserved_bytes: Int64 | None = None  # by the driver
+    utilisation: Int64 | None = None
+    memory_utilisation: Int64 | None = None
+    temperature: Int64 | None = None
+    temperature_slowdown: Int64 | None = None
+    power: Finite | None = None
+    power_limit: Finite | None = None
+    sm_clock: Int64 | None = None
+    sm_clock_max: Int64 | None = None
+    memory_clock: Int64 | None = None
     throttle_reasons: tuple[str, ...] = ()
-    fan: int | None = None
+    fan: Int64 | None = None
     ecc_enabled: bool | None = None
-    ecc_corrected: int | None = None  # volatile: since the driver was loaded
-    ecc_uncorrected: int | None = None
-    remapped_rows: int | None = None
+    ecc_corrected: Int64 | None = None  # volatile: since the driver was loaded
+    ecc_uncorrected: Int64 | None = None
+    remapped_rows: Int64 | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
     links: tuple[GpuLink, ...] = ()
     slices: tuple[GpuSlice, ...] = ()
     mig: bool | None = None
     processes: tuple[GpuProcess, ...] = ()
-    energy: int | None = None
+    energy: Int64 | None = None
     compute_capability: str | None = None  # "9.0"
-    xids: tuple[int, ...] = ()  # seen by this agent, newest last
+    xids: tuple[Int64, ...] = ()  # seen by this agent, newest last
     score: Score = 100
 
 
@@ -123,19 +125,19 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 class GpuPoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One span of a GPU's past: means, the hottest moment, the lowest score. An array in JSON."""
 
-    at_s: int  # wall clock, the beginning of the span
-    utilisation: int | None
-    memory_used_bytes: int | None
-    temperature: int | None
-    power: int | None
-    sm_clock: int | None
-    score: int
+    at_s: Int64  # wall clock, the beginning of the span
+    utilisation: Int64 | None
+    memory_used_bytes: Int64 | None
+    temperature: Int64 | None
+    power: Int64 | None
+    sm_clock: Int64 | None
+    score: Int64
 
 
 class GpuRing(msgspec.Struct, frozen=True, kw_only=True):
     """Points of `step_s` seconds each, oldest first. A span without any sample is left out."""
 
-    step_s: int
+    step_s: Int64
     points: tuple[GpuPoint, ...]
 
 

@@ -119,7 +119,8 @@ class PackDesk:
                 folder = await self._copy(path, look.index)
             finally:
                 self._copying = None
-        return await self._enter(actor, look, folder, wanted)
+            # Still alone: a sweep that waits would find a model that nobody has registered.
+            return await self._enter(actor, look, folder, wanted)
 
     async def sweep(self, now_ns: int, *, dry: bool = False) -> tuple[Sequence[str], int]:
         """Remove what no registered model needs: the models' digests, and bytes freed."""

@@ -34,6 +34,11 @@ class _Guest:
     until_s: float | None  # None: it has shown a certificate
     transport: asyncio.Transport | None = None  # None: in its handshake
 
+    def leave(self) -> None:
+        # A transport of TLS that is closed already breaks when it is aborted, before Python 3.11.4.
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+
 
 class NodeGuests:
     """Accepts from `begin` to `end`."""
@@ -61,8 +66,7 @@ class NodeGuests:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for guest in self._guests:
-            if guest.transport is not None:
-                guest.transport.abort()
+            guest.leave()
         self._guests.clear()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -123,7 +127,7 @@ class NodeGuests:
                 if guest.transport is None:
                     continue
                 if guest.until_s is not None and now_s >= guest.until_s:
-                    guest.transport.abort()
+                    guest.leave()
                 if guest.transport.is_closing():
                     self._guests.discard(guest)
 

@@ -95,6 +95,9 @@ def replica_status(
         address = None if address is None or port is None else _written(node.door.host, port)
         if state == "ready" and port is None:
             state, reason = "starting", "The node's door is not open yet."
+    if state == "ready" and report.asleep:
+        # Its agent wakes it when it hears of it: until then a request would wait in it for nothing.
+        state, reason = "starting", "It sleeps, and is woken when it is asked for."
     return ReplicaStatus(
         replica, name, state, reason, address, report, report.started_ns, node.door
     )

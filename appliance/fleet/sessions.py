@@ -170,5 +170,8 @@ def _check(report: ReplicaReport) -> None:
             raise BadReport(f"The replica {report.replica_id} is not on a loopback address.")
     if report.port is not None and not 0 < report.port < 65_536:
         raise BadReport(f"The replica {report.replica_id} reports the port {report.port}.")
+    figures = (report.slots, report.context_tokens, report.tokens_per_s, report.loaded_s)
+    if any(figure is not None and figure < 0 for figure in figures) or report.slots == 0:
+        raise BadReport(f"The replica {report.replica_id} reports figures that cannot be.")
     if report.state == "ready" and (report.host is None or report.port is None):
         raise BadReport(f"The replica {report.replica_id} is ready without an address.")

@@ -45,6 +45,7 @@ _VLLM: Final[Mapping[str, str]] = {
             *("--reasoning-parser-plugin", "--io-processor-plugin", "--logits-processors"),
             *("--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--code-revision"),
             *("--trust-request-chat-template", "--model-class-overrides"),
+            *("--hf-config-path", "--load-format"),
         ),
         _CODE,
     ),
@@ -68,6 +69,8 @@ _VLLM: Final[Mapping[str, str]] = {
         ("--disable-log-stats", "--tokens-only", "--return-tokens-as-token-ids"), _BLIND
     ),
     **dict.fromkeys(("--revision", "--tokenizer-revision", "--download-dir"), _HUB),
+    "--tokenizer": "a model brings its own tokenizer",
+    **dict.fromkeys(("--api-server-count", "-asc"), "the agent counts on one front process"),
     "--config": "what it says could not be checked; give its arguments here",
     "--model": "the deployment's own setting is --model",
     "--served-model-name": "the engine serves the deployment's name",
@@ -100,6 +103,7 @@ _SGLANG: Final[Mapping[str, str]] = {
             "--host",
             "--port",
             "--grpc-mode",
+            "--smg-grpc-mode",
             "--ssl-keyfile",
             "--ssl-certfile",
             "--fastapi-root-path",
@@ -107,14 +111,21 @@ _SGLANG: Final[Mapping[str, str]] = {
         _ADDRESS,
     ),
     **dict.fromkeys(
-        ("--trust-remote-code", "--enable-custom-logit-processor", "--custom-sigquit-handler"),
+        (
+            *("--trust-remote-code", "--enable-custom-logit-processor", "--custom-sigquit-handler"),
+            *("--forward-hooks", "--custom-weight-loader", "--model-loader-extra-config"),
+            *("--hicache-storage-backend-extra-config", "--load-format"),
+        ),
         _CODE,
     ),
+    "--delete-ckpt-after-loading": "it deletes the model",
     **dict.fromkeys(
         (
             *("--log-requests", "--log-requests-level", "--enable-trace", "--otlp-traces-endpoint"),
             *("--crash-dump-folder", "--kv-events-config", "--export-metrics-to-file"),
             *("--bucket-time-to-first-token", "--remote-instance-weight-loader-seed-instance-ip"),
+            *("--oltp-traces-endpoint", "--hicache-storage-backend", "--disaggregation-mode"),
+            "--enable-return-hidden-states",
         ),
         _LEAK,
     ),
@@ -148,22 +159,36 @@ _LLAMACPP: Final[Mapping[str, str]] = {
         ("--host", "--port", "--api-prefix", "--ssl-key-file", "--ssl-cert-file", "--path"),
         _ADDRESS,
     ),
-    **dict.fromkeys(("--rpc", "--tools"), _CODE),
-    **dict.fromkeys(("--media-path", "--slot-save-path", "--models-dir"), _FILES),
+    **dict.fromkeys(("--rpc", "--tools", "--agent"), _CODE),
+    **dict.fromkeys(
+        (
+            *("--media-path", "--slot-save-path", "--models-dir"),
+            *("--webui-config-file", "--ui-config-file"),
+        ),
+        _FILES,
+    ),
     **dict.fromkeys(
         (
             *("--log-file", "--verbose", "-v", "--log-verbose", "--verbosity", "-lv"),
             *("--log-verbosity", "--log-prompts-dir", "--verbose-prompt"),
+            *("--lookup-cache-dynamic", "-lcd", "--cors-origins"),
         ),
         _LEAK,
     ),
-    **dict.fromkeys(("--props", "--webui", "--ui", "--models-preset", "--webui-mcp-proxy"), _OPEN),
+    **dict.fromkeys(
+        (
+            *("--props", "--webui", "--ui", "--models-preset", "--webui-mcp-proxy"),
+            "--ui-mcp-proxy",
+        ),
+        _OPEN,
+    ),
     **dict.fromkeys(("--no-slots", "--log-disable"), _BLIND),
     **dict.fromkeys(
         (
             *("--hf-repo", "-hf", "-hfr", "--hf-file", "-hff", "--model-url", "-mu"),
             *("--hf-repo-draft", "-hfd", "--hf-repo-v", "-hfv", "--hf-file-v", "-hffv"),
             *("--docker-repo", "-dr", "--mmproj-url", "-mmu"),
+            *("--spec-draft-hf", "--spec-draft-model-url"),
         ),
         _HUB,
     ),
@@ -185,10 +210,13 @@ _REFUSED: Final[Mapping[str, Mapping[str, str]]] = {
 # The parsers of these engines take any beginning of a long flag that fits one alone for it.
 _ABBREVIATE: Final = frozenset({"vllm", "sglang"})
 # Full flags of their own that a refused one begins with.
-_NOT_ABBREVIATIONS: Final = frozenset({"--tokenizer", "--lora", "--ssl", "--enable-log"})
+_NOT_ABBREVIATIONS: Final = frozenset({"--lora", "--ssl", "--enable-log"})
 # Settings of vLLM's compiler that name a function to import.
 _CODE_BY_NAME: Final = ("_custom_pre_pass", "_custom_post_pass")
 _ABBREVIATION_CHARS_MIN: Final = 4
+# Of vLLM's compiler: the name of one of its own backends, not of a function of some module.
+_BARE: Final = re.compile(r"[a-z0-9_]*")
+_IMPORTED: Final = re.compile(r"""["']?backend["']?\s*:\s*["'][^"']*[^a-z0-9_"'][^"']*["']""")
 
 
 def refused_argument(engine: str, arguments: tuple[str, ...]) -> str | None:
@@ -229,8 +257,14 @@ def _flag(argument: str) -> str | None:
 
 def _inside(engine: str, argument: str) -> str | None:
     """A refused setting named within a JSON argument, or behind a dot; None: there is none."""
-    _, dot, path = argument.partition("=")[0].partition(".")
-    text = (path if dot and argument.startswith("--") else "") + argument.partition("{")[2]
+    name, equals, value = argument.partition("=")
+    path = name.partition(".")[2] if argument.startswith("-") else ""
+    value = value if equals and argument.startswith("-") else argument
+    if "{" in value and "\\" in value:
+        return "something written with \\, which could be any name"
+    text = path + " " + (value if "{" in value or "[" in value else "")
+    if _IMPORTED.search(text) or (path.endswith("backend") and not _BARE.fullmatch(value)):
+        return "a backend that would be imported"
     words = set(re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)+", text.replace("-", "_").lower()))
     for full, why in _REFUSED[engine].items():
         if why in {_CODE, _READABLE, _LEAK} and full[2:].replace("-", "_") in words:

@@ -152,3 +152,41 @@ def test_settings_that_make_no_sense(engine: EngineKind, settings: EngineSetting
 )
 def test_settings_that_fit(engine: EngineKind, settings: EngineSettings) -> None:
     assert unfit_settings(engine, settings) is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("vllm", ["--structured-outputs-config", r'{"reasoning_parser\u005fplugin":"/tmp/x.py"}']),
+        ("vllm", [r'--compilation-config={"post_grad_custom_post\u005fpass":"a.b"}']),
+        ("vllm", ["-cc.inductor_compile_config.post_grad_custom_post_pass=a.b"]),
+        ("vllm", ["-cc.backend=mod.fn"]),
+        ("vllm", ["--compilation-config.backend=mod.fn"]),
+        ("vllm", ["-cc", '{"backend": "mod.fn"}']),
+        ("vllm", ["--tokenizer", "org/repo"]),
+        ("vllm", ["--api-server-count", "2"]),
+        ("sglang", ["--hicache-storage-backend", "dynamic"]),
+        ("sglang", ["--hicache-storage-backend-extra-config", '{"module_path":"m"}']),
+        ("sglang", ["--forward-hooks", "m.f"]),
+        ("sglang", ["--delete-ckpt-after-loading"]),
+        ("sglang", ["--oltp-traces-endpoint", "http://10.0.0.9"]),
+        ("llamacpp", ["--ui-mcp-proxy"]),
+        ("llamacpp", ["--lookup-cache-dynamic", "/tmp/words"]),
+        ("llamacpp", ["--spec-draft-hf", "org/repo"]),
+        ("llamacpp", ["--webui-config-file", "/etc/passwd"]),
+    ],
+)
+def test_ways_around_the_list_are_refused(engine: str, words: list[str]) -> None:
+    assert refused_argument(engine, tuple(words)) is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--compilation-config", '{"backend": "inductor", "mode": 3}'],
+        ["-cc.backend=eager"],
+        ["--rope-scaling", '{"rope_type": "yarn", "factor": 4.0}'],
+    ],
+)
+def test_what_only_looks_like_it_is_passed_on(words: list[str]) -> None:
+    assert refused_argument("vllm", tuple(words)) is None

@@ -337,8 +337,12 @@ class Replicas:
         seat.process = None
         replica = process.record.replica
         exit_code = process.exit_code()
-        self._processes.forget(process)
-        tail = self._processes.log_tail(replica.replica_id)
+        tail: Sequence[str] = ()
+        try:  # whatever the disk says: the engine is gone, and its machine must hear of it
+            self._processes.forget(process)
+            tail = self._processes.log_tail(replica.replica_id)
+        except OSError as error:
+            log.warning("ended engine not tidied up", extra={"why": str(error)})
         reason, lasting = self._kind(replica).end_reason(exit_code, tail)
         killed = exit_code != 0 and host.oom_kills() > self._oom_kills[0]
         want = shortage(tail, killed=killed)

@@ -111,7 +111,8 @@ class SGLang:
         figures |= sums(metrics, figures)
         return Load(
             requests=int(figures[_RUNNING] + figures[_WAITING]),
-            progress=(figures[_PROMPT], figures[_GENERATED]),
+            # Its counters grow when a request ends; the used share of its cache, as it decodes.
+            progress=(figures[_PROMPT], figures[_GENERATED], figures[_CACHE]),
             prompt_tokens=int(figures[_PROMPT]),
             generated_tokens=int(figures[_GENERATED]),
             waiting=int(figures[_WAITING]),

@@ -25,6 +25,7 @@ from appliance.fleet.model_files import with_models
 from appliance.fleet.node_facts import NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
 from appliance.fleet.notices import Phase, wish_under
+from appliance.fleet.own_counts import OwnCounts
 from appliance.fleet.questions import QuestionDesk
 from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.sessions import LOCAL, Origin, Sessions
@@ -89,6 +90,7 @@ class Fleet:
         self.questions = QuestionDesk()
         self._faults = FaultBoard(registry.faults, clock)
         self._server = NodeServer(socket, self)
+        self._own_counts = OwnCounts()
         self._wake = asyncio.Event()
         self._stale = True  # the registry changed since it was read
         self._reloading = asyncio.Lock()
@@ -161,11 +163,9 @@ class Fleet:
                 self._look_again()
         if self._faults.hear(NodeId(heartbeat.node_id), heartbeat.health):
             self._look_again()
-        rows = self._wanted.replicas
-        elsewhere = {r.id for r in rows if r.node_id not in {None, heartbeat.node_id}}
         for count in heartbeat.counts:
-            if count.replica_id in elsewhere:
-                continue  # a node counts for its own replicas alone
+            if not self._own_counts.may_tell(heartbeat.node_id, count.replica_id):
+                continue
             self._counted(
                 EngineReading(
                     count.replica_id, count.incarnation, count.prompt_tokens, count.generated_tokens
@@ -326,6 +326,7 @@ class Fleet:
             self._sessions.forget(node_id)
             self._faults.forget(node_id)
             self._notices.forget(node_id)
+        self._own_counts.placed(replicas)
         by_number = {(g.deployment_id, g.number): g for g in generations}
         unloaded = self._wanted.unloaded
         self._wanted = Wanted(deployments, replicas, by_number, needs, unloaded)

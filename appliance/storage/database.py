@@ -23,6 +23,7 @@ Schema: TypeAlias = sqlite_utils.Database
 
 BUSY_TIMEOUT_S: Final = 5.0
 _FILE_MODE: Final = 0o600
+_INTERRUPT_S: Final = 0.25  # between two attempts to cut a read short
 _MIGRATIONS_TABLE: Final = "_migrations"
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -155,6 +156,7 @@ class Database:
     def __init__(self, path: Path, migrations: Sequence[Migration], *, readers: int = 2) -> None:
         self.path = path
         migrate(path, migrations)
+        self._closed = False
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._all_readers = [connect(path, read_only=True) for _ in range(readers)]
         for connection in self._all_readers:
@@ -187,19 +189,31 @@ class Database:
         return await asyncio.to_thread(self.read, run)
 
     def close(self) -> None:
-        """Finish what was submitted and close every connection. No reader may be at work.
+        """Finish what was submitted and close every connection; blocks until reads have ended.
 
-        The writer's closes last: only a connection that may write moves the log into the file,
-        so that a stopped site is one file.
+        A read goes on in its thread when whoever waited for it was cancelled, and SQLite does not
+        survive a connection that is closed beneath it: those are cut short and waited for. The
+        writer's connection closes last: only one that may write moves the log into the file, so
+        that a stopped site is one file.
         """
-        for connection in self._all_readers:
+        self._closed = True
+        idle: list[sqlite3.Connection] = []
+        while len(idle) < len(self._all_readers):
+            for connection in self._all_readers:
+                connection.interrupt()
+            with suppress(queue.Empty):
+                idle.append(self._readers.get(timeout=_INTERRUPT_S))
+        for connection in idle:
             connection.close()
+            self._readers.put(connection)  # so that who comes too late waits for nothing
         self._writer.close()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         connection = self._readers.get()
         try:
+            if self._closed:
+                raise DatabaseUnavailable(f"{self.path} is closed.")
             yield connection
         finally:
             self._readers.put(connection)

@@ -30,6 +30,11 @@ def fail_half_way(schema: Schema) -> None:
 FIRST = Migration("0001 notes", create_notes)
 SECOND = Migration("0002 colour", add_colour)
 BROKEN = Migration("0003 broken", fail_half_way)
+# Counts for seconds, if nobody interrupts it.
+LONG = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000)"
+    " SELECT count(*) FROM n"
+)
 
 
 class Insert:
@@ -278,3 +283,50 @@ def test_a_second_process_s_lock_is_waited_for(tmp_path: Path) -> None:
     other.close()
     assert future.result(timeout=10) == 1
     database.close()
+
+
+def test_closing_waits_for_a_read_that_is_under_way(tmp_path: Path) -> None:
+    database = Database(tmp_path / "notes.db", [FIRST], readers=1)
+    begun, go_on, looked = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        connection.execute("SELECT count(*) FROM notes").fetchone()  # it is open still
+        looked.set()
+
+    reading = threading.Thread(target=database.read, args=(slow,))
+    closing = threading.Thread(target=database.close)
+    reading.start()
+    assert begun.wait(10)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join(10)
+    reading.join(10)
+    assert looked.is_set()
+    assert not closing.is_alive()
+
+
+async def test_a_read_nobody_waits_for_any_more_outlives_neither_file_nor_program(
+    tmp_path: Path,
+) -> None:
+    for count in range(20):
+        database = Database(tmp_path / f"notes{count}.db", [FIRST])
+        reads = [
+            asyncio.create_task(database.read_async(lambda c: c.execute(LONG).fetchone()))
+            for _ in range(4)
+        ]
+        await asyncio.sleep(0.001 * (count % 5))
+        for read in reads:
+            read.cancel()
+        database.close()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+def test_a_read_after_closing_is_an_error_and_waits_for_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "notes.db", [FIRST])
+    database.close()
+    with pytest.raises(DatabaseUnavailable):
+        database.read(lambda connection: connection.execute("SELECT 1").fetchone())

@@ -27,9 +27,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What shall run; None: nothing."""
+    """What shall run; None: nothing. `drain_s`: for what runs instead; None: the usual time."""
 
     replica: DesiredReplica | None
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

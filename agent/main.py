@@ -46,6 +46,7 @@ LOCK_WAIT_S: Final = 60.0
 _GPUS_S: Final = (
     2.0  # to be seen before the node introduces itself; a hung driver is not waited for
 )
+_KEEP_RETRY_S: Final = 30.0  # where the disk did not take what is wanted
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -280,6 +281,8 @@ class _Wishes:
         if abroad is not None:
             abroad.want = self._models_came
         self._last: Desired | None = None
+        self._kept = True  # `_last` is on disk
+        self._retry_at_s = 0.0
         self.deaf = False  # the agent is ending
 
     def remember(self) -> None:
@@ -292,15 +295,19 @@ class _Wishes:
         if self.deaf:
             return
         message = Desired(replicas=desired.replicas, models=desired.models)
+        now_s = asyncio.get_running_loop().time()
+        if message != self._last or (not self._kept and now_s >= self._retry_at_s):
+            self._kept = kept_message(self._path, message)
+            self._retry_at_s = now_s + _KEEP_RETRY_S
         if message != self._last:
-            if kept_message(self._path, message):  # else it is tried again with the next answer
-                self._last = message
-            self._want(message)
+            self._last = message
+            self._want(desired)
 
     def _want(self, desired: Desired) -> None:
         """On a node with a store of its own, what waits for its model is not begun."""
         abroad = self._abroad
-        self._replicas.want(desired.replicas if abroad is None else abroad.shelf.want(desired))
+        replicas = desired.replicas if abroad is None else abroad.shelf.want(desired)
+        self._replicas.want(replicas, desired.drain_s)
 
     def _models_came(self, replicas: Sequence[DesiredReplica]) -> None:
         if not self.deaf:

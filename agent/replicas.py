@@ -120,15 +120,15 @@ class Replicas:
                 Adopted(record.replica, record.pid, record.started_ns, record.restarts, was),
             )
 
-    def want(self, desired: Sequence[DesiredReplica]) -> None:
-        """Run exactly these."""
+    def want(self, desired: Sequence[DesiredReplica], drain_s: float | None = None) -> None:
+        """Run exactly these. `drain_s`: for requests of what ends; None: the usual time."""
         self._wanted_count = len(desired)
         by_id = {replica.replica_id: replica for replica in desired}
         for replica_id, seat in list(self._seats.items()):
             if replica_id not in by_id:
-                self._feed(seat, Wanted(None))
+                self._feed(seat, Wanted(None, drain_s))
         for replica in desired:
-            self._feed(self._seat(replica), Wanted(replica))
+            self._feed(self._seat(replica), Wanted(replica, drain_s))
 
     def reports(self) -> tuple[ReplicaReport, ...]:
         return tuple(

@@ -89,6 +89,7 @@ class Supervisor:
     __slots__ = (
         "_cause",
         "_deployment_id",
+        "_drain_s",
         "_due_s",
         "_failures",
         "_process",
@@ -108,6 +109,7 @@ class Supervisor:
         self._deployment_id = deployment_id
         self._times = times
         self._wanted: DesiredReplica | None = None
+        self._drain_s = times.drain_s  # as it was said with what is wanted
         self._running: DesiredReplica | None = None  # what the present or last launch was for
         self._process = _Process()
         self._failures = 0
@@ -168,7 +170,8 @@ class Supervisor:
     def handle(self, event: Event, now_s: float) -> Effects:
         """Take one event in; what has to be done, in order."""
         match event:
-            case Wanted(replica):
+            case Wanted(replica, drain_s):
+                self._drain_s = self._times.drain_s if drain_s is None else drain_s
                 return self._want(replica, now_s)
             case Tick():
                 return self._tick(now_s)
@@ -224,6 +227,8 @@ class Supervisor:
         if self.phase is Phase.STARTING:
             self._process.verdict = why
             return self._end(now_s)
+        if self.phase is Phase.DRAINING and self._due_s is not None:  # perhaps in a hurry now
+            self._due_s = min(self._due_s, now_s + self._drain_s)
         return _NOTHING
 
     def _differ_in_sleep(self, replica: DesiredReplica) -> bool:
@@ -320,7 +325,7 @@ class Supervisor:
         self._process.verdict = why
         self.phase = Phase.DRAINING
         self.reason = why
-        self._due_s = now_s + self._times.drain_s
+        self._due_s = now_s + self._drain_s
         return (Report(), Drain(self.launch))
 
     def _end(self, now_s: float) -> Effects:

@@ -75,6 +75,7 @@ class Scheduling(Section, frozen=True):
 class Fleet(Section, frozen=True):
     heartbeat_s: Positive = 1.0
     node_lost_s: Positive = 10.0  # without a heartbeat
+    drain_s: Positive = 120.0  # for requests of a replica that is replaced, moved or removed
     probe_s: Positive = 5.0  # between two probes of an external engine
 
 

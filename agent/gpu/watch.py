@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 STATE_FILE: Final = "gpus.json"
 HISTORY_FILE: Final = "gpu-history.json"
 _EVERY_S: Final = 1.0
+_WRITE_RETRY_S: Final = 30.0
 _HISTORY_EVERY_S: Final = 300.0  # it is written; a power cut costs no more than that
 _PCI: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
@@ -53,6 +54,7 @@ class GpuWatch:
             boot_id, read_message(self._path, Remembered), hardware=nvidia_hardware()
         )
         self._written = self._inventory.remembered()
+        self._write_again_s = 0.0  # where the disk took nothing
         self._history_path = state / HISTORY_FILE
         self._history = History(read_message(self._history_path, GpuHistory))
         self._history_due_s = clock.monotonic_s() + _HISTORY_EVERY_S
@@ -172,8 +174,13 @@ class GpuWatch:
     def _remember(self) -> None:
         remembered = self._inventory.remembered()
         if remembered != self._written:
-            kept_message(self._path, remembered)
-            self._written = remembered  # what could not be written is not tried each second
+            now_s = self._clock.monotonic_s()
+            if now_s < self._write_again_s:
+                return
+            if kept_message(self._path, remembered):
+                self._written = remembered
+            else:
+                self._write_again_s = now_s + _WRITE_RETRY_S
 
 
 def _nobody() -> None:

@@ -22,6 +22,8 @@ LEAD_S: Final = 900  # successors are started so long before the end, at most
 HAND_OVER_S: Final = 60
 LAST_S: Final = 10
 _LAST_SHARE: Final = 3  # of a short notice, the last third
+_DRAIN_S_MIN: Final = 1.0
+_ENDING_S: Final = 3.0  # for processes to end, and for that to be told
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -46,6 +48,14 @@ def phase(notice: PreemptionNotice | None, now_ns: int) -> Phase:
     if left_s <= min(LAST_S, given_s / _LAST_SHARE):
         return Phase.LAST
     return Phase.HANDING_OVER if left_s <= HAND_OVER_S else Phase.EMPTYING
+
+
+def drain_s(usual_s: float, notice: PreemptionNotice | None, now_ns: int) -> float:
+    """For the requests of a replica that ends: the usual time, or what is left of its machine's."""
+    if notice is None:
+        return usual_s
+    left_s = (notice.at_ns - now_ns) / _SECOND_NS
+    return max(_DRAIN_S_MIN, min(usual_s, left_s - _ENDING_S))
 
 
 def wish_under(wish: Wish, at: Phase) -> Wish:

@@ -29,7 +29,7 @@ class OwnCounts:
         while len(self._places) > KEPT_MAX:
             self._places.popitem(last=False)
 
-    def may_tell(self, node_id: str, replica_id: str) -> bool:
+    def may_tell(self, node_id: NodeId, replica_id: str) -> bool:
         """A replica that is between two nodes is told of by either."""
         if replica_id not in self._places:
             return False

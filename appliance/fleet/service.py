@@ -24,7 +24,7 @@ from appliance.fleet.measurements import Measurements
 from appliance.fleet.model_files import with_models
 from appliance.fleet.node_facts import NodeFacts
 from appliance.fleet.notice_board import NoticeBoard
-from appliance.fleet.notices import Phase, wish_under
+from appliance.fleet.notices import Phase, drain_s, wish_under
 from appliance.fleet.own_counts import OwnCounts
 from appliance.fleet.questions import QuestionDesk
 from appliance.fleet.reconcile import Plan, Wanted, plan
@@ -152,34 +152,32 @@ class Fleet:
 
         Raises UnknownNode, UnsupportedVersion, ForeignNode, BadReport.
         """
+        node_id, now_ns = NodeId(heartbeat.node_id), self._clock.wall_ns()
         now_s = self._clock.monotonic_s()
-        news = self._sessions.heartbeat(heartbeat, now_s, self._clock.wall_ns(), origin)
-        if self._notices.hear(NodeId(heartbeat.node_id), heartbeat.notice):
+        news = self._sessions.heartbeat(heartbeat, now_s, now_ns, origin)
+        if self._notices.hear(node_id, heartbeat.notice):
             self._look_again()
             news = True
         if news:
             self._replan()
             if self._plan.changes:
                 self._look_again()
-        if self._faults.hear(NodeId(heartbeat.node_id), heartbeat.health):
+        if self._faults.hear(node_id, heartbeat.health):
             self._look_again()
         for count in heartbeat.counts:
-            if not self._own_counts.may_tell(heartbeat.node_id, count.replica_id):
-                continue
-            self._counted(
-                EngineReading(
-                    count.replica_id, count.incarnation, count.prompt_tokens, count.generated_tokens
-                )
-            )
-        self.questions.hear(NodeId(heartbeat.node_id), heartbeat.answers)
+            if self._own_counts.may_tell(node_id, count.replica_id):
+                figures = (count.prompt_tokens, count.generated_tokens)
+                self._counted(EngineReading(count.replica_id, count.incarnation, *figures))
+        self.questions.hear(node_id, heartbeat.answers)
         return Desired(
             replicas=with_models(
-                self._plan.desired.get(NodeId(heartbeat.node_id), ()),
+                self._plan.desired.get(node_id, ()),
                 self._wanted.generations,
                 self._models,
                 remote=origin.node_id is not None,
             ),
-            questions=self.questions.for_node(NodeId(heartbeat.node_id)),
+            questions=self.questions.for_node(node_id),
+            drain_s=drain_s(self._settings.drain_s, self._notices.standing(node_id), now_ns),
         )
 
     # What the others ask.

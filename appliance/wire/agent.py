@@ -123,6 +123,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[DesiredReplica, ...]
     models: tuple[WantedModel, ...] = ()  # to keep in the node's store; others may be removed
     questions: tuple[Question, ...] = ()
+    drain_s: Finite = 30.0  # for the requests of replicas that are not wanted any more
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -406,3 +406,11 @@ class World(RuleBasedStateMachine):
 
 World.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestWorld = World.TestCase
+
+
+def test_what_ends_has_the_time_that_was_said_and_less_when_it_is_said_again() -> None:
+    run = Run().ready().feed(Wanted(None, 50.0))
+    assert run.feed(Tick(), after_s=49).state == "draining"
+    assert Terminate not in run.kinds()
+    hurried = Run().ready().feed(Wanted(None, 50.0), Wanted(None, 2.0))
+    assert hurried.feed(Tick(), after_s=3).kinds() == [Terminate]

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.domain.ids import DeploymentId, ReplicaId
-from appliance.fleet.notices import Phase, handed_over, phase, sooner, wish_under
+from appliance.fleet.notices import Phase, drain_s, handed_over, phase, sooner, wish_under
 from appliance.registry.nodes import Wish
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.wire.agent import PreemptionNotice
@@ -83,3 +83,12 @@ def test_of_two_notices_the_sooner_counts() -> None:
     assert sooner(late, soon) is soon
     assert sooner(None, late) is late
     assert sooner(None, None) is None
+
+
+def test_requests_have_the_usual_time_or_what_is_left_of_their_machine() -> None:
+    now_ns = 1_000 * 1_000_000_000
+    ending = PreemptionNotice(source="aws", at_ns=now_ns + 90 * 1_000_000_000, seen_ns=now_ns)
+    assert drain_s(120.0, None, now_ns) == 120.0
+    assert drain_s(120.0, ending, now_ns) == 87.0
+    assert drain_s(30.0, ending, now_ns) == 30.0
+    assert drain_s(120.0, ending, ending.at_ns + 1) == 1.0

@@ -14,15 +14,15 @@ def test_a_node_tells_of_its_own_replicas_also_of_those_that_were_removed() -> N
     counts = OwnCounts()
     counts.placed([replica_row("rep_1", "nod_1")])
     counts.placed([replica_row("rep_2", "nod_2")])
-    assert counts.may_tell("nod_1", "rep_1")
-    assert not counts.may_tell("nod_2", "rep_1")
-    assert not counts.may_tell("nod_1", "rep_unheard_of")
-    assert not counts.may_tell("", "rep_unheard_of")
+    assert counts.may_tell(NodeId("nod_1"), "rep_1")
+    assert not counts.may_tell(NodeId("nod_2"), "rep_1")
+    assert not counts.may_tell(NodeId("nod_1"), "rep_unheard_of")
+    assert not counts.may_tell(NodeId(""), "rep_unheard_of")
 
 
 def test_one_between_two_nodes_is_told_of_by_either() -> None:
     counts = OwnCounts()
     counts.placed([replica_row("rep_1", None)])
-    assert counts.may_tell("nod_1", "rep_1")
+    assert counts.may_tell(NodeId("nod_1"), "rep_1")
     counts.placed([replica_row("rep_1", "nod_2")])
-    assert not counts.may_tell("nod_1", "rep_1")
+    assert not counts.may_tell(NodeId("nod_1"), "rep_1")

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,9 +104,14 @@ def test_a_model_comes_to_the_node_and_serves_there(site: Site, node: Node, mode
     site.until(lambda: node.copied() > SIZE_MIB * MIB // 4, WAIT_S, "a quarter of the copy")
     (partial,) = node.store.glob("partial/*")
     begun = partial.stat().st_ino
-    (replica,) = site.admin("GET", "/v1/deployments/m")["replicas"]
-    assert replica["state"] in {"pending", "starting"}
-    assert "copied" in replica["reason"]
+
+    def told() -> dict[str, Any]:
+        (replica,) = site.admin("GET", "/v1/deployments/m")["replicas"]
+        return dict(replica)
+
+    # With its next heartbeat the node says so.
+    site.until(lambda: "copied" in told()["reason"], WAIT_S, "a word about the copy")
+    assert told()["state"] in {"pending", "starting"}
     node.kill()
     node.start()
 

@@ -1,5 +1,6 @@
 """The reading process against a real library file: figures, faults, a driver that hangs or dies."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,12 +59,25 @@ class Reader:
             self._lines.put(decode(raw))
         self._lines.put(None)
 
-    def wait_for(self, fits: Callable[[Line], bool]) -> Any:
+    def wait_for(self, fits: Callable[[Line], bool], wait_s: float = WAIT_S) -> Any:
+        """Raises queue.Empty when no such line comes in time."""
+        until_s = time.monotonic() + wait_s
         while True:
-            line = self._lines.get(timeout=WAIT_S)
+            line = self._lines.get(timeout=max(0.0, until_s - time.monotonic()))
             assert line is not None, "the reader ended"
             if fits(line):
                 return line
+
+    def xid(self, gpus: FakeGpus, index: int, number: int) -> Any:
+        """What it says of that Xid, which is sent until somebody listens for those of the GPU."""
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            gpus.xid(index, number)
+            with contextlib.suppress(queue.Empty):
+                return self.wait_for(
+                    lambda line: isinstance(line, XidSeen) and line.xid == number, 1
+                )
+            assert time.monotonic() < until_s, f"Xid {number} of GPU {index} is never told"
 
     def gpu(self, index: int) -> Any:
         return self.wait_for(lambda x: isinstance(x, GpuRead) and x.gpu.index == index).gpu
@@ -236,13 +251,12 @@ def test_xids_come_with_the_gpu_that_had_them_though_it_is_lost(
 ) -> None:
     reader = start(gpus)
     reader.gpu(0)
-    gpus.xid(0, 31)
-    seen = reader.wait_for(lambda line: isinstance(line, XidSeen))
-    assert (seen.uuid, seen.xid) == (FakeGpus.uuid(0), 31)
+    assert reader.xid(gpus, 0, 31).uuid == FakeGpus.uuid(0)
+    assert reader.xid(gpus, 1, 43).uuid == FakeGpus.uuid(1)
     gpus.set(1, fail=LOST)
     gpus.xid(1, 79)
-    seen = reader.wait_for(lambda line: isinstance(line, XidSeen))
-    assert (seen.uuid, seen.xid) == (FakeGpus.uuid(1), 79)
+    seen = reader.wait_for(lambda line: isinstance(line, XidSeen) and line.xid == 79)
+    assert seen.uuid == FakeGpus.uuid(1)
 
 
 def test_a_gpu_that_hangs_does_not_hold_the_others(gpus: FakeGpus, start: Start) -> None:

@@ -40,7 +40,6 @@ _DEADLINE_S: Final = 5.0
 _RETRY_S_MIN: Final = 0.1
 _RETRY_S_MAX: Final = 2.0
 _REFUSED_RETRY_S: Final = 5.0
-_ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 # Changes often come in pairs; one message can carry both.
 _SETTLE_S: Final = 0.02
 
@@ -57,8 +56,6 @@ class HoldsModels(Protocol):
     """The node's own store of models."""
 
     def digests(self) -> tuple[str, ...]: ...
-
-    def free_bytes(self) -> int | None: ...
 
 
 class AnswersQuestions(Protocol):
@@ -149,7 +146,6 @@ class Link:
                 health=gpus.health if gpus else None,
                 answers=self.questions.answers() if self.questions else (),
                 models=self.models.digests() if self.models else (),
-                disk_free_bytes=self.models.free_bytes() if self.models else None,
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:

@@ -8,12 +8,11 @@ from appliance.domain.ids import NodeId
 from appliance.fleet.estimate import Need
 from appliance.fleet.node_facts import NodeFacts
 from appliance.fleet.placing import choose, gib
-from appliance.fleet.reconcile import CONTEXT_TOKENS_DEFAULT, Wanted, ask_of, room_of
+from appliance.fleet.reconcile import Wanted, ask_of, desired_replica, room_of
 from appliance.fleet.statuses import DeploymentStatus
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.generations import Generation
 from appliance.registry.profiles import ProfileRow
-from appliance.wire.agent import DesiredReplica
 from appliance.wire.engine_arguments import Place, engine_arguments
 from appliance.wire.placement import Explanation, MemoryNeed, NodeVerdict, Profile
 
@@ -64,18 +63,7 @@ def explain(
 
 def _arguments(deployment: DeploymentRow, generation: Generation) -> list[str]:
     """What its newest generation is started with, by the newest release of the engine."""
-    replica = DesiredReplica(
-        replica_id="",
-        deployment_id=deployment.id,
-        generation=generation.number,
-        engine=deployment.engine.value,
-        model_name=deployment.name,
-        model_path=generation.model_path,
-        parallel=generation.parallel,
-        context_tokens=generation.context_tokens or CONTEXT_TOKENS_DEFAULT,
-        embedding=generation.embedding,
-        settings=generation.settings,
-    )
+    replica = desired_replica(deployment, generation, "")
     words = engine_arguments(replica, None, Place())
     program = ["vllm", "serve", generation.model_path] if replica.engine == "vllm" else []
     return [*program, *words]

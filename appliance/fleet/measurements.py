@@ -13,7 +13,7 @@ from appliance.fleet.node_facts import NodeFacts, units
 from appliance.fleet.reconcile import GenerationKey, Wanted
 from appliance.fleet.shapes import Shapes
 from appliance.fleet.statuses import DeploymentStatus, ReplicaStatus
-from appliance.registry.deployment_rows import DeploymentRow
+from appliance.registry.deployment_rows import CONTEXT_TOKENS_DEFAULT, DeploymentRow
 from appliance.registry.engines import Engine
 from appliance.registry.generations import Generation
 from appliance.registry.profiles import ProfileRow, Profiles, shape_of
@@ -21,7 +21,6 @@ from appliance.registry.replicas import ReplicaRow
 from appliance.wire.agent import ReplicaReport
 
 PROCESSOR: Final = "processor"
-_CONTEXT_TOKENS_DEFAULT: Final = 4_096
 _NEWS: Final = 0.2  # a figure that differs by less is no news
 _NEWS_NS: Final = 60_000_000_000  # neighbours that differ shall not write by turns all the time
 _MS: Final = 1_000
@@ -56,7 +55,7 @@ class Measurements:
                 engines[g.deployment_id],
                 shapes[g.model_digest],
                 g.settings,
-                context_tokens=g.context_tokens or _CONTEXT_TOKENS_DEFAULT,
+                context_tokens=g.context_tokens or CONTEXT_TOKENS_DEFAULT,
                 parallel=g.parallel,
                 measured_gpu_bytes=self._gpu_memory(engines[g.deployment_id], g),
             )

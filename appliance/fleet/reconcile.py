@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from msgspec import structs
+
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
 from appliance.fleet.estimate import Need
 from appliance.fleet.node_facts import NodeFacts, units
@@ -27,13 +29,12 @@ from appliance.fleet.statuses import (
     external_status,
     replica_status,
 )
-from appliance.registry.deployment_rows import DeploymentRow
+from appliance.registry.deployment_rows import CONTEXT_TOKENS_DEFAULT, DeploymentRow
 from appliance.registry.engines import Engine
 from appliance.registry.generations import Generation
 from appliance.registry.replicas import ReplicaRow, Seat
 from appliance.wire.agent import DesiredReplica, Pipeline
 
-CONTEXT_TOKENS_DEFAULT: Final = 4_096
 # Where the processes of one replica meet. Engines listen there on their node's own network, so
 # neighbouring replicas need different ones.
 _MASTER_PORT: Final = 29_501
@@ -243,22 +244,9 @@ class _Planner:
                     master_host=master.host,
                     master_port=_MASTER_PORT + int(row.id[-8:], 16) % _MASTER_PORTS,
                 )
+            wanted = desired_replica(deployment, generation, row.id)
             self._desired[seat.node_id].append(
-                DesiredReplica(
-                    replica_id=row.id,
-                    deployment_id=deployment.id,
-                    generation=row.generation,
-                    engine=deployment.engine.value,
-                    model_name=deployment.name,
-                    model_path=generation.model_path,
-                    parallel=generation.parallel,
-                    context_tokens=generation.context_tokens or CONTEXT_TOKENS_DEFAULT,
-                    embedding=generation.embedding,
-                    settings=generation.settings,
-                    gpu_uuids=seat.gpu_uuids,
-                    pipeline=pipeline,
-                    asleep=asleep,
-                )
+                structs.replace(wanted, gpu_uuids=seat.gpu_uuids, pipeline=pipeline, asleep=asleep)
             )
 
 
@@ -283,3 +271,21 @@ def _progress(deployment: DeploymentRow, seen: Sequence[ReplicaStatus], done: St
     stuck = stuck or next((s.reason for s in new if not s.node_name), "")
     text = f"Generation {newest}: {ready} of {deployment.replicas} replicas serve."
     return f"{text} {stuck or done.blocked}".strip()
+
+
+def desired_replica(
+    deployment: DeploymentRow, generation: Generation, replica_id: str
+) -> DesiredReplica:
+    """A process of that generation, wherever it will run."""
+    return DesiredReplica(
+        replica_id=replica_id,
+        deployment_id=deployment.id,
+        generation=generation.number,
+        engine=deployment.engine.value,
+        model_name=deployment.name,
+        model_path=generation.model_path,
+        parallel=generation.parallel,
+        context_tokens=generation.context_tokens or CONTEXT_TOKENS_DEFAULT,
+        embedding=generation.embedding,
+        settings=generation.settings,
+    )

@@ -184,7 +184,6 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     health: NodeHealth | None = None
     notice: PreemptionNotice | None = None
     models: tuple[str, ...] = ()  # digests in the node's store, whole and verified
-    disk_free_bytes: Int64 | None = None  # where models are stored
     door_port: Int64 | None = None  # where the engines of this node answer over mutual TLS
     answers: tuple[Answer, ...] = ()
 

@@ -20,34 +20,14 @@ from appliance.registry.nodes import NodeRow
 from appliance.registry.replicas import ReplicaRow
 from appliance.wire.agent import ReplicaReport
 from appliance.wire.engine import EngineSettings
+from tests.fakes.deployments import deployment_row
 
 D1 = DeploymentId("dep_1")
 MOVED_AFTER_S = 60.0
 
 
 def deployment(**changes: object) -> DeploymentRow:
-    row = DeploymentRow(
-        id=D1,
-        name="m",
-        engine=Engine.LLAMACPP,
-        model_id=None,
-        model_name="m",
-        model_path="/m.gguf",
-        model_digest="sha256:0",
-        url=None,
-        has_api_key=False,
-        upstream_model=None,
-        replicas=1,
-        parallel=4,
-        context_tokens=2048,
-        embedding=False,
-        operations=frozenset({Operation.CHAT}),
-        region="local",
-        suspended=False,
-        generation=1,
-        created_at_ns=0,
-    )
-    return replace(row, **changes)  # type: ignore[arg-type]  # a test's shorthand
+    return deployment_row(**{"model_id": None, "context_tokens": 2048, **changes})
 
 
 GENERATIONS = {

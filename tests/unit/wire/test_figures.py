@@ -13,7 +13,7 @@ REPORT = '{"replica_id": "r", "deployment_id": "d", "generation": 1, "state": "r
     "message",
     [
         BEAT % ("", ', "notice": {"source": "aws", "at_ns": 1%s, "seen_ns": 1}' % ("0" * 400)),
-        BEAT % ("", ', "disk_free_bytes": 9223372036854775808'),
+        BEAT % ("", ', "door_port": 9223372036854775808'),
         BEAT % (REPORT % ', "loaded_s": 1e306', ""),
         BEAT % (REPORT % ', "gpu_memory_bytes": 1180591620717411303424', ""),
         BEAT % (REPORT % f', "started_ns": 1{"0" * 400}', ""),

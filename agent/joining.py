@@ -73,8 +73,9 @@ async def trusted_ca(server: str, ca_sha256: str) -> str:
     if found.sha256 != ca_sha256:
         raise WrongSite(
             f"The CA at {server} is not the one the token names. The token was not sent.",
-            next_step="Somebody may stand in between. Compare: the token ends in"
-            f" {ca_sha256[:16]}…, {server} shows {found.sha256[:16]}….",
+            next_step="The token may be miscopied, or of another site, or somebody stands in"
+            f" between. Its last part is {ca_sha256}, and {server} shows {found.sha256}."
+            " The right one is what `cic node token create` prints as CA SHA-256.",
         )
     return found.pem
 

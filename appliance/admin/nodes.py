@@ -1,5 +1,6 @@
 """Nodes and regions."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import msgspec
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.ports import NodeLive
 from appliance.domain.clock import iso
+from appliance.domain.ids import NodeId
 from appliance.registry.nodes import NodeRow, Wish
 from appliance.registry.regions import RegionRow
 from appliance.wire.agent import PreemptionNotice
@@ -69,12 +71,20 @@ def region_view(row: RegionRow) -> Region:
     return Region(name=row.name, multiplier_bp=row.multiplier_bp, created_at=iso(row.created_at_ns))
 
 
-def _with_live(services: Services, row: NodeRow) -> Node:
-    return node_view(row, services.live.node(row.id))
+def _with_live(services: Services, row: NodeRow, denied: Collection[NodeId] = ()) -> Node:
+    live = services.live.node(row.id)
+    if live is None and row.id in denied:
+        reason = (
+            "Its certificates were revoked. It comes back with a new token:"
+            f" `cic node token create --node {row.name}`."
+        )
+        live = NodeLive("joining", reason=reason)
+    return node_view(row, live)
 
 
 async def list_nodes(services: Services, _call: Call[NoQuery, None]) -> list[Node]:
-    return [_with_live(services, row) for row in await services.registry.nodes.list()]
+    denied = await services.registry.node_certificates.denied()
+    return [_with_live(services, row, denied) for row in await services.registry.nodes.list()]
 
 
 async def create_node(services: Services, call: Call[NoQuery, NodeCreate]) -> Node:
@@ -83,7 +93,8 @@ async def create_node(services: Services, call: Call[NoQuery, NodeCreate]) -> No
 
 
 async def show_node(services: Services, call: Call[NoQuery, None]) -> Node:
-    return _with_live(services, await services.registry.nodes.get(call.ref))
+    row = await services.registry.nodes.get(call.ref)
+    return _with_live(services, row, await services.registry.node_certificates.denied())
 
 
 async def update_node(services: Services, call: Call[NoQuery, NodeUpdate]) -> Node:

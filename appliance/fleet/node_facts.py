@@ -38,6 +38,7 @@ class NodeFacts:
     score: int = 100  # of its health
     models: frozenset[str] = frozenset()  # digests in its own store
     driver: str | None = None  # version of the GPUs' driver, "550.54.15"
+    heard: bool = True  # since this appliance started, and not revoked since
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from appliance.registry.nodes import NodeRow
 def facts_of(row: NodeRow, session: Session | None, *, lost: bool, silent_s: float) -> NodeFacts:
     """`session` None: its agent has not said hello to this appliance."""
     if session is None:
-        return NodeFacts(row=row, ready=False, lost=lost, silent_s=silent_s)
+        return NodeFacts(row=row, ready=False, lost=lost, silent_s=silent_s, heard=False)
     failed = _failed(session)
     return NodeFacts(
         row=row,

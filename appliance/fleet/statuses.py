@@ -81,9 +81,13 @@ def replica_status(
     report = node.reports.get(replica.id)
     name = node.row.name
     if node.lost:
+        since = f"was not heard for {node.silent_s:.0f} s"
+        if not node.heard:
+            since = "has not spoken since this appliance started, or was revoked"
         reason = (
-            f"The agent of the node {name!r} was not heard for {node.silent_s:.0f} s."
-            " Start it there: `cic agent`, or `cic serve --with-agent` on the appliance's host."
+            f"The agent of the node {name!r} {since}. Look at its network, and start it there:"
+            " `cic agent`, or `cic serve --with-agent` on the appliance's host."
+            f" `cic node show {name}` tells more."
         )
         return ReplicaStatus(replica, name, "unreachable", reason, report=report)
     if report is None:

@@ -20,14 +20,14 @@ _ID: Final = re.compile(rf"(?:{'|'.join(PREFIXES.values())})_[0-9a-f]{{24}}")
 
 # The commands of `cic` that list objects of a kind.
 _COMMANDS: Final = {
-    "tenant": "tenant",
-    "environment": "env",
-    "key": "key",
-    "model": "model",
-    "deployment": "deployment",
-    "node": "node",
-    "region": "region",
-    "burst": "burst",
+    "tenant": "tenant list",
+    "environment": "env list",
+    "key": "key list",
+    "model": "model list",
+    "deployment": "deployment list",
+    "node": "node list",
+    "region": "region list",
+    "burst": "burst status",
 }
 
 
@@ -78,7 +78,7 @@ def only(rows: Sequence[R], kind: str, ref: str, *, within: str = "") -> R:
         command = _COMMANDS.get(kind)
         raise NotFound(
             f"There is no {kind} {ref!r}.",
-            next_step="" if command is None else f"See `cic {command} list`.",
+            next_step="" if command is None else f"See `cic {command}`.",
         )
     if len(rows) > 1:
         raise Ambiguous(

@@ -69,6 +69,18 @@ class NodeCertificates:
             }
         )
 
+    async def denied(self) -> set[NodeId]:
+        """The nodes that hold revoked certificates alone."""
+        return await self._store.read(
+            lambda connection: {
+                row["node_id"]
+                for row in connection.execute(
+                    "SELECT node_id FROM node_certificates GROUP BY node_id"
+                    " HAVING count(*) = count(revoked_at_ns)"
+                )
+            }
+        )
+
     async def renew(self, actor: str, serial: str, issue: Callable[[NodeId], Issued]) -> Issued:
         """Another certificate for the holder of a good one. Raises CertificateRefused."""
 

@@ -137,7 +137,9 @@ def test_a_lost_node_serves_nobody_but_its_engines_stay_wanted() -> None:
     assert where(made) == {"a": ["rep_0"]}
     assert status.targets == ()
     assert status.state == "failed"
-    assert "not heard for 11 s. Start it there: `cic agent`" in status.reason
+    assert (
+        "not heard for 11 s. Look at its network, and start it there: `cic agent`" in status.reason
+    )
 
 
 def test_a_node_lost_for_long_gives_its_replicas_to_another_if_there_is_one() -> None:

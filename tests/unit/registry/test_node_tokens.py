@@ -251,3 +251,14 @@ async def test_a_node_that_renews_for_years_keeps_a_list_of_bounded_length(
     await registry.node_certificates.check(serial)
     with pytest.raises(CertificateRefused):
         await registry.node_certificates.check(held.serial)
+
+
+async def test_a_node_with_revoked_certificates_alone_is_known_as_that(registry, redeem):
+    nodes = {}
+    for name in ("kept", "out"):
+        _, token = await made(registry, node_name=name)
+        node, _, _ = await redeem(token)
+        nodes[name] = node.id
+    assert await registry.node_certificates.denied() == set()
+    await registry.node_certificates.revoke(ACTOR, "out")
+    assert await registry.node_certificates.denied() == {nodes["out"]}

@@ -328,5 +328,6 @@ async def test_a_read_nobody_waits_for_any_more_outlives_neither_file_nor_progra
 def test_a_read_after_closing_is_an_error_and_waits_for_nothing(tmp_path: Path) -> None:
     database = Database(tmp_path / "notes.db", [FIRST])
     database.close()
+    database.close()
     with pytest.raises(DatabaseUnavailable):
         database.read(lambda connection: connection.execute("SELECT 1").fetchone())

@@ -191,10 +191,10 @@ class Database:
     def close(self) -> None:
         """Finish what was submitted and close every connection; blocks until reads have ended.
 
-        To close once more does nothing. A read goes on in its thread when whoever waited for it was cancelled, and SQLite does not
+        A read goes on in its thread when whoever waited for it was cancelled, and SQLite does not
         survive a connection that is closed beneath it: those are cut short and waited for. The
         writer's connection closes last: only one that may write moves the log into the file, so
-        that a stopped site is one file.
+        that a stopped site is one file. To close once more does nothing.
         """
         if self._closed:
             return

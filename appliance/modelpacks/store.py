@@ -6,6 +6,7 @@ interruption is gone on with.
 """
 
 import asyncio
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -197,7 +198,9 @@ class PackDesk:
             if pack.index != index:
                 raise BadPack("The pack was replaced while it was read.", next_step=AGAIN)
             try:
-                if not self.store.complete(index.digest):
+                if self.store.complete(index.digest):
+                    _check_content(pack, progress, stop)
+                else:
                     self._check_room(index)
                     self._receive(pack, progress, stop)
                 progress(index.size_bytes, index.size_bytes)
@@ -308,3 +311,22 @@ def _public(path: Path) -> PublicKey | None:
 def _look(path: Path) -> tuple[PublicKey, PackIndex, str]:
     with open_pack(path) as pack:
         return pack.publisher, pack.index, pack.licence_text
+
+
+def _check_content(pack: Pack, progress: Progress, stop: threading.Event) -> None:
+    """Read a pack through whose model is here already: a damaged one is not called good."""
+    done = 0
+    for file in pack.index.files:
+        digest = hashlib.sha256()
+        for chunk in pack.read(file, 0):
+            if stop.is_set():
+                raise _Stopped
+            digest.update(chunk)
+            done += len(chunk)
+            progress(done, 0)
+        if digest.hexdigest() != file.sha256:
+            raise BadPack(
+                f"The pack was changed or damaged: {file.name} does not have the SHA-256 of its"
+                " index. The model itself is here already, and sound.",
+                next_step=AGAIN,
+            )

@@ -141,6 +141,18 @@ async def test_a_pack_that_changes_after_its_index_is_refused_and_not_kept(
     await desk.bring(ACTOR, pack, licence=licence)
 
 
+async def test_a_damaged_pack_of_a_model_that_is_here_is_refused_all_the_same(
+    desk: PackDesk, pack: Path
+) -> None:
+    licence = await acceptance(desk, pack)
+    row = await desk.bring(ACTOR, pack, licence=licence)
+    assert (await desk.bring(ACTOR, pack)).id == row.id
+    flip(pack)
+    with pytest.raises(BadPack, match="SHA-256"):
+        await desk.bring(ACTOR, pack, name="another")
+    assert (row.folder / row.entry).exists()
+
+
 async def test_a_second_version_copies_only_what_is_new(
     desk: PackDesk, pack: Path, tmp_path: Path
 ) -> None:

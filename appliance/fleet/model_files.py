@@ -6,6 +6,7 @@ long as a registered model has it. All copies together stay beneath the site's c
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -14,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.domain.clock import Clock
-from appliance.domain.ids import DeploymentId, ModelId
+from appliance.domain.ids import DeploymentId, ModelId, NodeId
 from appliance.fleet.node_api import NodeHandler
 from appliance.registry.generations import Generation
 from appliance.registry.models import ModelRow
@@ -23,6 +24,8 @@ from appliance.wire.agent import DesiredReplica, WantedModel
 
 PATH: Final = "/node/v1/models/{sha256}"
 CHUNK_BYTES: Final = 1024 * 1024
+COPIES_OF_NODE_MAX: Final = 4
+_WRITE_S: Final = 60.0  # for a node to take a chunk
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _FROM: Final = re.compile(r"bytes=(\d{1,15})-")
 
@@ -69,6 +72,7 @@ class Pace:
         self._free_at_s = 0.0
 
     async def take(self, size_bytes: int) -> None:
+        """Wait for one's turn. Who is cancelled meanwhile has still used it up."""
         if self._bytes_per_s is None:
             return
         now_s = self._clock.monotonic_s()
@@ -85,12 +89,25 @@ class ModelFiles:
     ) -> None:
         self._models = models
         self._pace = pace
+        self._sending: Counter[NodeId] = Counter()
 
     def routes(self) -> tuple[tuple[str, str, NodeHandler], ...]:
         """For the node API, which knows who asks: any node of the site may have any model."""
         return (("GET", PATH, self._send),)
 
-    async def _send(self, request: web.Request, _held: Certificate) -> web.StreamResponse:
+    async def _send(self, request: web.Request, held: Certificate) -> web.StreamResponse:
+        # A node copies one thing at a time; the others are connections it has given up.
+        if self._sending[held.node_id] >= COPIES_OF_NODE_MAX:
+            raise web.HTTPTooManyRequests(headers={"Retry-After": "5"})
+        self._sending[held.node_id] += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._sending[held.node_id] -= 1
+            if not self._sending[held.node_id]:
+                del self._sending[held.node_id]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         sha256 = request.match_info["sha256"]
         place = await self._place(sha256) if _SHA256.fullmatch(sha256) else None
         if place is None:
@@ -121,12 +138,20 @@ class ModelFiles:
         await response.prepare(request)
         await asyncio.to_thread(file.seek, offset)
         while left:
+            await self._pace.take(min(left, CHUNK_BYTES))
+            # Handlers outlive their connections: nothing is read for a node that has gone.
+            if request.transport is None or request.transport.is_closing():
+                return response
             chunk = await asyncio.to_thread(file.read, min(left, CHUNK_BYTES))
-            if not chunk and request.transport is not None:
+            if not chunk:
                 request.transport.abort()  # the file is shorter than it was: the node must see that
                 return response
-            await self._pace.take(len(chunk))
-            await response.write(chunk)
+            try:
+                async with asyncio.timeout(_WRITE_S):
+                    await response.write(chunk)
+            except TimeoutError:  # it takes nothing: it asks again, from where it stopped
+                request.transport.abort()
+                return response
             left -= len(chunk)
         await response.write_eof()
         return response

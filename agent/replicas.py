@@ -16,6 +16,7 @@ from agent import dumps, host
 from agent.attendant import Attendant, GpuMemory
 from agent.engines.kind import Address, Kind, Kinds, Room
 from agent.engines.kinds import unknown
+from agent.engines.readings import ready_caveat
 from agent.errors import UnknownReplica
 from agent.events import (
     Adopted,
@@ -108,7 +109,7 @@ class Replicas:
         for process in self._processes.adopt():
             record = process.record
             seat = self._seat(record.replica)
-            seat.process = process
+            seat.process, seat.caveat = process, None
             self._watch_exit(seat, process)
             log.info(
                 "engine adopted",
@@ -131,6 +132,9 @@ class Replicas:
             self._feed(self._seat(replica), Wanted(replica, drain_s))
 
     def reports(self) -> tuple[ReplicaReport, ...]:
+        for replica_id, seat in self._seats.items():
+            if seat.caveat is None and seat.machine.phase is Phase.READY:
+                seat.caveat = ready_caveat(self._processes.ready_line(replica_id) or b"")
         return tuple(
             seat.report(self._versions.get(seat.machine.running.engine))
             if seat.machine.running is not None
@@ -270,7 +274,7 @@ class Replicas:
             reason = f"The engine cannot be started: {error.strerror}."
             self._feed(seat, Exited(launch, reason))
             return
-        seat.process = process
+        seat.process, seat.caveat = process, None
         self._watch_exit(seat, process)
         self._feed(seat, Spawned(launch, process.pid, process.record.started_ns))
         self._begin(seat, self._attendant.find(seat, launch, replica))

@@ -17,13 +17,14 @@ from appliance.wire.agent import EngineCount, ReplicaReport
 class Seat:
     """What the shell keeps for one replica."""
 
-    __slots__ = ("count", "fingerprint", "logged", "machine", "process", "tasks")
+    __slots__ = ("caveat", "count", "fingerprint", "logged", "machine", "process", "tasks")
 
     def __init__(self, machine: Supervisor) -> None:
         self.machine = machine
         self.process: Process | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.logged = Phase.PENDING  # the phase the log has
+        self.caveat: str | None = None  # of the process that serves; None: not read yet
         self.count: EngineCount | None = None  # as the engine told it last
         self.fingerprint: object = None  # of what made a start hopeless
 
@@ -33,7 +34,8 @@ class Seat:
         if self.process is None:
             return report
         command = self.process.record.command
-        return structs.replace(report, command=command, engine_version=version)
+        reason = report.reason or (self.caveat or "" if report.state == "ready" else "")
+        return structs.replace(report, command=command, engine_version=version, reason=reason)
 
     def note(self, load: Load) -> None:
         """Remember what the engine says it counted."""

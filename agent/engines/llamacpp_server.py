@@ -1,10 +1,11 @@
 """The llama.cpp engine as a process: xllamacpp's own HTTP server, started from a command line.
 
 Standard output carries one line of JSON when the model is loaded and the server listens:
-`{"event": "listening", "host": "127.0.0.1", "port": 40123, "pid": 77}`. What llama.cpp itself
-prints until then goes to standard error, and nothing of what it prints after: it quotes requests.
-SIGTERM or SIGINT ends the process; streams that run are cut, so whoever stops it drains first. The
-API key comes by the environment: a command line can be read by every account of the machine.
+`{"event": "listening", "host": "127.0.0.1", "port": 40123, "pid": 77, "caveat": ""}`. What
+llama.cpp itself prints until then goes to standard error, and nothing of what it prints after: it
+quotes requests. SIGTERM or SIGINT ends the process; streams that run are cut, so whoever stops it
+drains first. The API key comes by the environment: a command line can be read by every account of
+the machine.
 """
 
 import argparse
@@ -86,6 +87,19 @@ def _listen(arguments: argparse.Namespace, api_key: str | None) -> object:
     return server
 
 
+def _caveat(arguments: argparse.Namespace) -> str:
+    """What whoever gave it GPUs must know; "": nothing."""
+    import xllamacpp  # noqa: PLC0415 - it was loaded above
+
+    kinds = {device["type"].name for device in xllamacpp.get_device_info()}
+    if not arguments.gpu_layers or any("GPU" in kind for kind in kinds):
+        return ""
+    return (
+        "It has GPUs and runs on the processor: the llama.cpp inside the agent was built without"
+        " them. Install a llama-server built for these GPUs on the node, or give it no GPUs."
+    )
+
+
 def main(argv: Sequence[str]) -> int:
     arguments = _arguments(argv)
     api_key = os.environ.pop(API_KEY_VARIABLE, None)
@@ -115,6 +129,7 @@ def main(argv: Sequence[str]) -> int:
         "host": address.hostname,
         "port": address.port,
         "pid": os.getpid(),
+        "caveat": _caveat(arguments),
     }
     with contextlib.suppress(OSError):  # whoever started it may be gone, and it serves on
         ours.write(json.dumps(ready) + "\n")

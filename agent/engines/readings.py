@@ -26,6 +26,14 @@ def ready_address(ready_line: bytes) -> Address | None:
         return None
 
 
+def ready_caveat(ready_line: bytes) -> str:
+    """What a person must know of an engine that serves, from its first line; "": nothing."""
+    try:
+        return str(json.loads(ready_line).get("caveat", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
 def ended(exit_code: int | None) -> str:
     """Why a process ended whose output tells nothing better."""
     if exit_code is None:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from appliance.domain.ids import NodeId
 from appliance.domain.tls_names import replica_name
 from appliance.fleet.external import Endpoint, Health
-from appliance.fleet.node_facts import Door, NodeFacts
+from appliance.fleet.node_facts import Door, NodeFacts, units
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.replicas import ReplicaRow
 from appliance.scheduler.replicas import ReplicaTarget
@@ -102,9 +102,20 @@ def replica_status(
     if state == "ready" and report.asleep:
         # Its agent wakes it when it hears of it: until then a request would wait in it for nothing.
         state, reason = "starting", "It sleeps, and is woken when it is asked for."
+    if state == "ready":
+        reason = _lost_gpu(replica, node) or reason
     return ReplicaStatus(
         replica, name, state, reason, address, report, report.started_ns, node.door
     )
+
+
+def _lost_gpu(replica: ReplicaRow, node: NodeFacts) -> str:
+    """That a GPU it runs on is not what it was, though it says it serves; "": all are."""
+    bad = {unit.uuid: unit.state for unit in units(node) if unit.state in {"gone", "failed"}}
+    for uuid in replica.gpu_uuids:
+        if uuid in bad:
+            return f"Its GPU {uuid} is {bad[uuid]}: `cic node show {node.name}` says what to do."
+    return ""
 
 
 def _written(host: str, port: int) -> str:
@@ -147,7 +158,7 @@ def _state(seen: Sequence[ReplicaStatus]) -> tuple[DeploymentState, str]:
         return "pending", "No replicas are wanted."
     missing = [status for status in seen if status.state != "ready"]
     if not missing:
-        return "ready", ""
+        return "ready", next((status.reason for status in seen if status.reason), "")
     reason = next((status.reason for status in missing if status.reason), "")
     if len(missing) < len(seen):
         serving = f"{len(seen) - len(missing)} of {len(seen)} replicas serve."

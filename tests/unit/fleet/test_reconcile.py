@@ -20,6 +20,7 @@ from appliance.registry.nodes import NodeRow
 from appliance.registry.replicas import ReplicaRow
 from appliance.wire.agent import ReplicaReport
 from appliance.wire.engine import EngineSettings
+from appliance.wire.gpu import Gpu
 from tests.fakes.deployments import deployment_row
 
 D1 = DeploymentId("dep_1")
@@ -178,7 +179,10 @@ def test_a_suspended_node_gives_its_replicas_away() -> None:
 def test_the_state_of_a_deployment(
     states: list[str], state: str, targets: int, starting: int
 ) -> None:
-    reports = [report(f"rep_{n}", s, f"why {s}") for n, s in enumerate(states)]
+    whys = [
+        "" if s == "ready" else f"why {s}" for s in states
+    ]  # one that serves has no more to say
+    reports = [report(f"rep_{n}", s, whys[n]) for n, s in enumerate(states)]
     _, status = planned(replicas(2, on="a"), node("a", *reports))
     assert (status.state, len(status.targets), status.starting) == (state, targets, starting)
     assert bool(status.reason) == (state != "ready")
@@ -260,3 +264,17 @@ def test_every_replica_is_wanted_on_one_node_at_the_most_and_planning_again_chan
     again, _ = planned(settled, *nodes)
     assert not again.placements
     assert where(again) == where(made)
+
+
+def test_what_a_serving_engine_must_have_said_is_said_of_its_deployment() -> None:
+    told = report("rep_0", reason="It has GPUs and runs on the processor.")
+    _, status = planned(replicas(1, on="a"), node("a", told))
+    assert (status.state, status.reason) == ("ready", "It has GPUs and runs on the processor.")
+
+
+def test_a_replica_whose_gpu_is_gone_says_so_though_it_says_it_serves() -> None:
+    gpu = Gpu(index=0, uuid="GPU-1", name="H100", bus_id="0", state="gone")
+    rows = [replace(row, gpu_uuids=("GPU-1",)) for row in replicas(1, on="a")]
+    _, status = planned(rows, replace(node("a", report("rep_0")), gpus=(gpu,)))
+    assert "GPU-1 is gone" in status.reason
+    assert "cic node show a" in status.reason

@@ -15,7 +15,7 @@ from agent import host
 from agent.capacity import Capacity, Speed
 from agent.engines.kind import Address, Kinds, Load
 from agent.engines.probe import Engine
-from agent.engines.readings import ready_address
+from agent.engines.readings import ready_address, ready_caveat
 from agent.engines.variables import api_key_of, port_of
 from agent.errors import EngineUnfit
 from agent.events import (
@@ -141,9 +141,11 @@ class Attendant:
             return
         speed = Speed(report.tokens_per_s, report.prefill_tokens_per_s)
         capacity = Capacity(report.slots or replica.parallel, speed)
+        # An engine that was given GPUs and cannot use them works on the processor.
+        on_processor = ready_caveat(self._processes.ready_line(replica.replica_id) or b"")
         busy_s = patience_s(
             self._still_s,
-            gpus=replica.settings.gpus,
+            gpus=0 if on_processor else replica.settings.gpus,
             context_tokens=replica.context_tokens,
             prefill_tokens_per_s=speed.prefill_tokens_per_s,
         )
@@ -197,6 +199,10 @@ class Attendant:
                 if wanted is not None and not wanted.asleep:
                     return  # somebody asked for it meanwhile
                 await engine.sleep()
+                wanted = seat.machine.running
+                if wanted is not None and not wanted.asleep:
+                    await engine.wake()  # its waking came before it had gone to sleep
+                    asleep = False
             else:
                 await engine.wake()
         except EngineUnfit as error:

@@ -53,6 +53,7 @@ class BurstNodes:
     scheduler: Scheduler
     clock: Clock
     token: Token  # makes one, for an actor
+    started_s: float  # of this appliance, monotonic
 
     async def invite(self, node_name: str, ttl_s: int) -> Joining:
         made = await self.token(ACTOR, NodeTokenCreate(ttl_s=ttl_s, node=node_name))
@@ -61,7 +62,9 @@ class BurstNodes:
     def seen(self, node_name: str) -> NodeSeen:
         node = self.fleet.node_named(node_name)
         if node is None:
-            return NodeSeen("absent", notice=False, busy=False)
+            # Since this appliance started at the longest: it may have been about to say hello.
+            silent_s = self.clock.monotonic_s() - self.started_s
+            return NodeSeen("absent", notice=False, busy=False, silent_s=silent_s)
         now_s = self.clock.monotonic_s()
         views = self.scheduler.view(now_s)
         busy = any(

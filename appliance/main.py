@@ -157,7 +157,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     # Before the first request: a throttle that is in force was in force before the stop, too.
     await sync.begin()
     address = await _listen(gateway, settings.gateway.listen)
-    nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token)
+    nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
     services = Services(

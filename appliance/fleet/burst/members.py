@@ -79,7 +79,7 @@ def next_step(member: MemberRow, facts: Facts, now_ns: int) -> Step:
                 return Become("gone", "not needed any more")
             return Launch() if now_ns >= member.not_before_ns else None
         case "launching":
-            return _launching(member, facts, waited_s)
+            return _launching(member, facts, waited_s, now_ns)
         case "joining":
             return _joining(facts, waited_s)
         case "running":
@@ -96,11 +96,13 @@ def next_step(member: MemberRow, facts: Facts, now_ns: int) -> Step:
             return None
 
 
-def _launching(member: MemberRow, facts: Facts, waited_s: float) -> Step:
+def _launching(member: MemberRow, facts: Facts, waited_s: float, now_ns: int) -> Step:
     if facts.wish == "down":
         return Down("not needed any more")
     if member.request is None:  # the appliance ended before it had SkyPilot's answer
-        return Launch() if facts.cluster == "none" else Become("joining")
+        if facts.cluster != "none":
+            return Become("joining")
+        return Launch() if now_ns >= member.not_before_ns else None
     if facts.request == "failed":
         return Down(f"not launched: {facts.message or 'SkyPilot does not say why'}")
     if facts.request == "done":
@@ -129,7 +131,7 @@ def _running(facts: Facts) -> Step:
         return Become("leaving", "its cloud takes it away")
     if facts.wish == "down":
         return Empty("not needed any more")
-    if facts.node == "silent" and facts.silent_s > SILENT_S:
+    if facts.node in {"silent", "absent"} and facts.silent_s > SILENT_S:
         return Down(f"its agent said nothing for {SILENT_S} s")
     return None
 

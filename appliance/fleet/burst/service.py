@@ -299,7 +299,9 @@ class BurstDesk:
             reason="",
             since_ns=now_ns,
             price_micro=dearest,
-            paid_from_ns=member.paid_from_ns or now_ns,
+            # What was asked for before and never came into being cost nothing.
+            paid_from_ns=now_ns,
+            not_before_ns=now_ns + _LAUNCH_RETRY_S * _SECOND_NS,
         )
         await self._registry.bursts.save_member(ACTOR, launched)
         request = await self._clouds.launch(

@@ -108,3 +108,16 @@ def test_it_is_gone_when_its_cluster_is() -> None:
     assert step(row, request="done", cluster="none") == Become("gone", "why")
     assert step(row, request="unknown", cluster="none") == Become("gone", "why")
     assert step(member("gone"), 10**6, wish="down") is None
+
+
+def test_one_whose_launch_failed_is_asked_for_again_after_a_while_not_at_once() -> None:
+    row = replace(member("launching"), not_before_ns=START_NS + 60 * SECOND_NS)
+    assert step(row, 1, cluster="none") is None
+    assert step(row, 61, cluster="none") == Launch()
+    assert step(row, 1, cluster="up") == Become("joining")
+
+
+def test_one_that_never_comes_back_after_a_restart_of_the_appliance_is_given_up() -> None:
+    row = member("running")
+    assert step(row, node="absent", silent_s=30.0) is None
+    assert isinstance(step(row, node="absent", silent_s=SILENT_S + 1.0), Down)

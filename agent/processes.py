@@ -13,10 +13,11 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -38,6 +39,7 @@ _LAUNCH_LINE: Final = "crosslogic: launch "  # begins each run in an engine's lo
 # setproctitle, which vLLM uses, overwrites a process's environment in /proc unless it is told not
 # to: the mark by which orphans are found would be gone.
 _KEEP_ENVIRON: Final = {"SPT_NOENV": "1"}
+_KEPT_S: Final = 7 * 86_400  # what a replica wrote, after its end
 _READY_BYTES_MAX: Final = 4 * 1024
 # What an engine needs of our environment. Settings, keys and tokens are not for it.
 _INHERITED: Final = frozenset(
@@ -275,6 +277,20 @@ class Processes:
             with contextlib.suppress(OSError):
                 kept.unlink(missing_ok=True)
         os.truncate(path, 0)
+
+    def sweep(self, kept: Collection[str], now_s: float) -> None:
+        """Remove what replicas that are gone left behind: logs, dumps, folders, a week later."""
+        for path in list(self._folder.iterdir()):
+            replica_id = path.name.partition(".")[0]
+            if "." not in path.name or replica_id in kept:
+                continue
+            with contextlib.suppress(OSError):  # another time
+                if now_s - path.stat().st_mtime < _KEPT_S:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def room(self, replica_id: str) -> tuple[Path, Path]:
         """A replica's own folder and the one all share; both need not exist."""

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 # By KILL or TERM of somebody else; None: an adopted one, of which nobody tells.
 _KILLED: Final = frozenset({None, -signal.SIGKILL, -signal.SIGTERM})
+_SWEEP_S: Final = 3_600.0  # between two looks at what gone replicas left
 _LOOK_S: Final = 1.0  # between two looks at models' files and logs' lengths
 
 
@@ -166,9 +167,13 @@ class Replicas:
 
     async def run(self) -> None:
         """Let time pass for the machines, until cancelled."""
-        looked_s = 0.0
+        looked_s, swept_s = 0.0, -_SWEEP_S
         while True:
             now_s = self._clock.monotonic_s()
+            if now_s - swept_s >= _SWEEP_S:
+                swept_s = now_s
+                wall_s = self._clock.wall_ns() / 1e9
+                await asyncio.to_thread(self._processes.sweep, set(self._seats), wall_s)
             for seat in list(self._seats.values()):
                 due_s = seat.machine.due_s
                 if due_s is not None and due_s <= now_s:

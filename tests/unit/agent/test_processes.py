@@ -203,3 +203,20 @@ def test_the_launch_of_an_engine_is_in_its_environment(folder: Path) -> None:
     process.exit_code()
     processes.forget(process)
     assert environ[LAUNCH_VARIABLE] == process.record.launch_id
+
+
+def test_what_a_gone_replica_wrote_is_removed_a_week_later(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / "engines", host.boot_id())
+    folder = tmp_path / "engines"
+    (folder / "cache").mkdir()
+    for replica_id in ("rep_kept", "rep_gone"):
+        (folder / f"{replica_id}.log").write_text("words")
+        (folder / f"{replica_id}.files").mkdir()
+        (folder / f"{replica_id}.files" / "sglang.yaml").write_text("{}")
+    now_s = (folder / "rep_gone.log").stat().st_mtime
+    processes.sweep({"rep_kept"}, now_s + 6 * 86_400)
+    assert len(list(folder.iterdir())) == 5
+    processes.sweep({"rep_kept"}, now_s + 8 * 86_400)
+    assert {path.name for path in folder.iterdir()} == {
+        *("cache", "rep_kept.log", "rep_kept.files"),
+    }

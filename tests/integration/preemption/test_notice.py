@@ -142,7 +142,7 @@ def announce(cloud: MetadataService, source: str, notice_s: int) -> float:
     return time.monotonic() + notice_s
 
 
-@pytest.mark.parametrize("source", ["aws", "gcp"])
+@pytest.mark.parametrize("source", ["aws", "gcp", "azure"])
 async def test_a_machine_is_emptied_within_its_notice_and_no_request_fails(
     source: str, tmp_path: Path, cloud: MetadataService
 ) -> None:

@@ -47,6 +47,8 @@ _FIND_S: Final = 0.05
 _FIND_S_MAX: Final = 0.5
 _WATCH_S: Final = 2.0
 _DRAIN_POLL_S: Final = 0.15
+_UNHEARD_MAX: Final = 5  # looks in a row without an answer, until nothing is served by it any more
+_NAP_S: Final = 120.0  # for the requests of what is to sleep; what never is empty stays awake
 _TOLD_S: Final = 1.0
 
 
@@ -155,7 +157,8 @@ class Attendant:
             await asyncio.sleep(_WATCH_S)
             load = await self._look(seat, engine)
             now_s = self._clock.monotonic_s()
-            problem = progress.look(load, process.cpu_ticks(), now_s)
+            used, waited = await asyncio.to_thread(process.work)
+            problem = progress.look(load, used, now_s, waited)
             if problem is not None:
                 self._feed(seat, Useless(launch, problem))
                 return
@@ -189,29 +192,33 @@ class Attendant:
     async def sleep(
         self, seat: Seat, launch: int, replica: DesiredReplica, engine: Engine, *, asleep: bool
     ) -> None:
-        """Let it sleep once nothing runs, or wake it. What cannot sleep stays awake."""
+        """Let it sleep once nothing runs, or wake it. What cannot sleep stays awake.
+
+        One at a time: a waking that comes while it falls asleep waits for that, and then wakes it.
+        """
         if self._kinds[replica.engine].sleep_path is None:
             return
         try:
             if asleep:
-                await self._quiet(seat, engine)
+                async with asyncio.timeout(_NAP_S):
+                    await self._quiet(seat, engine)
+            async with seat.switching:
                 wanted = seat.machine.running
-                if wanted is not None and not wanted.asleep:
-                    return  # somebody asked for it meanwhile
-                await engine.sleep()
-                wanted = seat.machine.running
-                if wanted is not None and not wanted.asleep:
-                    await engine.wake()  # its waking came before it had gone to sleep
-                    asleep = False
-            else:
-                await engine.wake()
+                if wanted is not None and wanted.asleep != asleep:
+                    return  # it was told otherwise meanwhile
+                if not asleep:
+                    await engine.wake()
+                elif not seat.machine.report().asleep:
+                    await engine.sleep()
+                self._feed(seat, Slept(launch, asleep))
+        except TimeoutError:
+            why = f"It had requests for {_NAP_S:g} s."
+            log.warning("engine stays awake", extra={"launch": launch, "why": why})
         except EngineUnfit as error:
             if asleep:
-                log.warning("engine stays awake", extra={"why": error.message})
+                log.warning("engine stays awake", extra={"launch": launch, "why": error.message})
             else:
                 self._feed(seat, Useless(launch, f"It does not wake up. {error.message}"))
-            return
-        self._feed(seat, Slept(launch, asleep))
 
     async def drain(self, seat: Seat, launch: int) -> None:
         """Wait until the appliance knows, then until nothing runs: twice, for what was underway."""
@@ -231,12 +238,23 @@ class Attendant:
         self._feed(seat, Idle(launch))
 
     async def _quiet(self, seat: Seat, engine: Engine) -> None:
-        """Returns when two looks in a row saw no request. Raises EngineUnfit."""
-        quiet = 0
+        """Returns when two looks in a row saw no request. Raises EngineUnfit: it says nothing.
+
+        One look without an answer is no sign of that: an engine at work on a busy node is late.
+        The caller bounds the whole.
+        """
+        quiet = unheard = 0
         while quiet < 2:
             await asyncio.sleep(_DRAIN_POLL_S)
-            load = await engine.load()
+            try:
+                load = await engine.load()
+            except EngineUnfit:
+                quiet, unheard = 0, unheard + 1
+                if unheard >= _UNHEARD_MAX:
+                    raise
+                continue
             seat.note(load)
+            unheard = 0
             quiet = quiet + 1 if load.requests == 0 else 0
 
 

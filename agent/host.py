@@ -1,5 +1,6 @@
 """This machine, as the kernel describes it: processes, boots, cores, memory."""
 
+import contextlib
 import os
 import socket as sockets
 from collections.abc import Iterator
@@ -39,6 +40,23 @@ def process_stat(pid: int) -> ProcessStat | None:
         cpu_ticks=int(fields[11]) + int(fields[12]),
         started_ticks=int(fields[19]),
     )
+
+
+def waited_ticks(pid: int) -> int:
+    """How long the threads of a process were ready and had no core, in ticks of 10 ms.
+
+    From the second field of schedstat, nanoseconds (sched-stats in the kernel's documentation); 0
+    where the kernel does not tell.
+    """
+    waited_ns = 0
+    try:
+        threads = list((PROC / str(pid) / "task").iterdir())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    for thread in threads:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns // 10_000_000
 
 
 def process_name(pid: int) -> str:

@@ -116,10 +116,12 @@ class Process:
         """Its leader and those that descend from it."""
         return [self.pid, *host.descendants(self.pid)]
 
-    def cpu_ticks(self) -> int:
-        """Of all its processes."""
-        stats = (host.process_stat(pid) for pid in self.family())
-        return sum(stat.cpu_ticks for stat in stats if stat is not None)
+    def work(self) -> tuple[int, int]:
+        """Ticks on a core, and ticks of waiting for one, of all its processes."""
+        family = self.family()
+        stats = (host.process_stat(pid) for pid in family)
+        used = sum(stat.cpu_ticks for stat in stats if stat is not None)
+        return used, sum(host.waited_ticks(pid) for pid in family)
 
     def exit_code(self) -> int | None:
         """After its end: negative for a signal; None: not our child, so nobody told us."""

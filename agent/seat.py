@@ -17,12 +17,22 @@ from appliance.wire.agent import EngineCount, ReplicaReport
 class Seat:
     """What the shell keeps for one replica."""
 
-    __slots__ = ("caveat", "count", "fingerprint", "logged", "machine", "process", "tasks")
+    __slots__ = (
+        "caveat",
+        "count",
+        "fingerprint",
+        "logged",
+        "machine",
+        "process",
+        "switching",
+        "tasks",
+    )
 
     def __init__(self, machine: Supervisor) -> None:
         self.machine = machine
         self.process: Process | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.switching = asyncio.Lock()  # held while it falls asleep or wakes
         self.logged = Phase.PENDING  # the phase the log has
         self.caveat: str | None = None  # of the process that serves; None: not read yet
         self.count: EngineCount | None = None  # as the engine told it last

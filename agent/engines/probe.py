@@ -20,6 +20,7 @@ from appliance.wire.agent import DesiredReplica
 _FIRST_TOKEN_S: Final = 300.0
 _WARM_UP_S: Final = 60.0
 _WATCH_S: Final = 3.0
+_PROPERTIES_S: Final = 60.0  # once, of an engine that just worked: a busy node makes it late
 _SLEEP_S: Final = 120.0  # weights go to memory and come back
 _WARM_UP_TOKENS: Final = 16
 _WARM_UP_REQUESTS_MAX: Final = 8
@@ -83,7 +84,8 @@ class Engine:
             return Measured(None, None, None, None)
         speed = await self._speed(self._path)
         prefill = speed if self._replica.embedding else await self._prefill(prompt_tokens_per_byte)
-        said = self._kind.properties(_decode(await self._get(self._kind.properties_path)))
+        path = self._kind.properties_path
+        said = self._kind.properties(_decode(await self._ask("GET", path, None, _PROPERTIES_S)))
         return Measured(said.slots, said.context_tokens, speed, prompt_tokens_per_byte, prefill)
 
     async def load(self) -> Load:

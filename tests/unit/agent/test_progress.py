@@ -65,3 +65,31 @@ def test_a_busy_processor_has_as_long_as_its_longest_prompt_takes() -> None:
     assert patience(10.0) == BUSY_S
     assert patience(200.0) == 4 * 4_096 / 200.0
     assert patience(50_000.0) == STILL_S
+
+
+def test_time_that_nobody_looked_does_not_count() -> None:
+    """The agent itself stood still: one look without an answer says little of the engine."""
+    progress = Progress(0.0, STILL_S, STILL_S)
+    assert progress.look(Load(1, (5.0,)), 100, 2.0) is None
+    assert progress.look(None, 100, 60.0) is None
+    first = next(n for n in range(1, 20) if progress.look(None, 100, 60.0 + LOOK_S * n))
+    assert LOOK_S * first >= STILL_S / 2
+
+
+def test_an_engine_that_waits_for_a_core_is_late_and_not_stuck() -> None:
+    """More work than cores: it got a tenth of what it asked for, and its counters stand still."""
+
+    def first(used: int, waited: int) -> int:
+        progress = Progress(0.0, STILL_S, STILL_S)
+        return next(
+            n
+            for n in range(1, 1000)
+            if progress.look(None, used * n, LOOK_S * n, waited_ticks=waited * n)
+        )
+
+    starved = LOOK_S * first(20, 180)
+    assert STILL_S * 9 <= starved <= STILL_S * 11
+    # The waiting that any process knows changes nothing, nor does one that got nothing at all
+    # escape for ever.
+    assert LOOK_S * first(20, 30) <= STILL_S + 2 * LOOK_S
+    assert LOOK_S * first(0, 200) <= BUSY_S + 2 * LOOK_S

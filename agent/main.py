@@ -24,6 +24,8 @@ from agent.engines.kinds import known_kinds
 from agent.errors import AgentRunning, ParentGone
 from agent.gpu.forgetting import forget_gpu
 from agent.gpu.watch import GpuWatch
+from agent.host_figures import HostReader
+from agent.host_watch import HostWatch
 from agent.identity import Identity, load_identity
 from agent.join import host_name, join
 from agent.link import Link
@@ -177,8 +179,10 @@ async def _run(plan: Plan) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         gpus = GpuWatch(plan.state, host.boot_id(), SystemClock())
-        background = [] if plan.stop_engines else [tasks.create_task(gpus.run())]
-        if background:
+        gpus.host = HostWatch(HostReader(plan.state, host.cores()), SystemClock())
+        background = []
+        if not plan.stop_engines:
+            background = [tasks.create_task(gpus.host.run()), tasks.create_task(gpus.run())]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GPUS_S):
                     await gpus.settled()

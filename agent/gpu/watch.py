@@ -23,6 +23,8 @@ from agent.gpu.history import History
 from agent.gpu.inventory import Inventory, Remembered, View
 from agent.gpu.messages import GpuRead, Line
 from agent.gpu.sampler import READER, Sampler
+from agent.host_faults import HOST_FAULTS
+from agent.host_watch import HostWatch
 from appliance.domain.clock import Clock
 from appliance.wire.agent import ReplicaReport
 from appliance.wire.gpu import Driver, Gpu, GpuHistory, GpuProcess, NodeHealth
@@ -48,6 +50,7 @@ class GpuWatch:
         """`state` is the agent's folder."""
         self.reports: Callable[[], Sequence[ReplicaReport]] = tuple  # the node's engines
         self.changed: Callable[[], None] = _nobody  # is told when a fault came or went
+        self.host: HostWatch | None = None  # the machine beside its GPUs
         self._path = state / STATE_FILE
         self._clock = clock
         self._inventory = Inventory(
@@ -139,8 +142,11 @@ class GpuWatch:
         view = self._inventory.view(now_s)
         if not view.settled:
             return
-        faults = self._tracker.update(conditions(view, now_ns), now_s, now_ns)
-        scores = judge_gpus(view.gpus, faults)
+        ours = () if self.host is None else self.host.conditions()
+        faults = self._tracker.update([*conditions(view, now_ns), *ours], now_s, now_ns)
+        if self.host is not None:
+            self.host.raised(frozenset(fault.code for fault in faults))
+        scores = judge_gpus(view.gpus, [f for f in faults if f.code not in HOST_FAULTS])
         reports = self.reports()
         engine = self._engine.hold(engines(reports), now_s)
         warm = self._warmth.hold(warmest(view.gpus), now_s)

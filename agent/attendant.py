@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -28,6 +29,7 @@ from agent.events import (
     Slept,
     Useless,
 )
+from agent.members import Members
 from agent.phases import Phase
 from agent.processes import Fitness, Process, Processes
 from agent.progress import Progress, patience_s
@@ -50,6 +52,7 @@ _DRAIN_POLL_S: Final = 0.15
 _UNHEARD_MAX: Final = 5  # looks in a row without an answer, until nothing is served by it any more
 _NAP_S: Final = 120.0  # for the requests of what is to sleep; what never is empty stays awake
 _TOLD_S: Final = 1.0
+_DISK_S: Final = 2.0  # that serving waits for what is written of it, or read
 
 
 class Attendant:
@@ -91,7 +94,7 @@ class Attendant:
         if port is not None:
             address = Address(LOOPBACK, port)
         else:
-            told = ready_address(await self._ready_line(replica.replica_id))
+            told = ready_address(await self._ready_line(seat, replica.replica_id))
             if told is None:
                 self._feed(seat, Useless(launch, "The engine does not tell where it listens."))
                 return
@@ -100,13 +103,14 @@ class Attendant:
         for delay_s in _delays():
             if await engine.healthy():
                 break
-            self._processes.note_shared(process)  # it may die before it is ever ready
+            # It may die before it is ever ready.
+            await seat.errands.begin(partial(self._processes.note_shared, process))
             await asyncio.sleep(delay_s)
         self._feed(seat, Listening(launch, address.host, address.port, api_key))
 
-    async def _ready_line(self, replica_id: str) -> bytes:
+    async def _ready_line(self, seat: Seat, replica_id: str) -> bytes:
         for delay_s in _delays():
-            line = self._processes.ready_line(replica_id)
+            line = await seat.errands.begin(partial(self._processes.ready_line, replica_id))
             if line is not None:
                 return line
             await asyncio.sleep(delay_s)
@@ -124,17 +128,19 @@ class Attendant:
         except EngineUnfit as error:
             self._feed(seat, Useless(launch, error.message))
             return
-        memory = self._gpu_memory(process.family())
+        memory = self._gpu_memory(await asyncio.to_thread(process.family))
+        await self._caveat(seat, process.record.replica.replica_id)
         measured = replace(measured, loaded_s=max(0.0, loaded_s), gpu_memory_bytes=memory)
-        self._processes.note_shared(process)
-        self._remember(seat, process, measured)
+        seat.errands.begin(partial(self._processes.note_shared, process))
+        await self._remember(seat, process, measured)
         self._feed(seat, GaveToken(launch, measured))
 
-    def _remember(self, seat: Seat, process: Process, measured: Measured) -> None:
+    async def _remember(self, seat: Seat, process: Process, measured: Measured) -> None:
         report = seat.machine.report()
         if report.host is not None and report.port is not None:
             fitness = Fitness(host=report.host, port=report.port, **asdict(measured))
-            self._processes.note(process, fitness)
+            noted = seat.errands.begin(partial(self._processes.note, process, fitness))
+            await asyncio.wait([noted], timeout=_DISK_S)
 
     async def watch(self, seat: Seat, launch: int, replica: DesiredReplica, engine: Engine) -> None:
         """See that it gets on, and how fast, as long as it serves."""
@@ -144,7 +150,7 @@ class Attendant:
         speed = Speed(report.tokens_per_s, report.prefill_tokens_per_s)
         capacity = Capacity(report.slots or replica.parallel, speed)
         # An engine that was given GPUs and cannot use them works on the processor.
-        on_processor = ready_caveat(self._processes.ready_line(replica.replica_id) or b"")
+        on_processor = await self._caveat(seat, replica.replica_id)
         busy_s = patience_s(
             self._still_s,
             gpus=0 if on_processor else replica.settings.gpus,
@@ -152,17 +158,19 @@ class Attendant:
             prefill_tokens_per_s=speed.prefill_tokens_per_s,
         )
         progress = Progress(self._clock.monotonic_s(), self._still_s, busy_s)
+        members = Members(process, self._kinds[replica.engine].members)
         first = True
         while seat.machine.phase is Phase.READY:
             await asyncio.sleep(_WATCH_S)
             load = await self._look(seat, engine)
             now_s = self._clock.monotonic_s()
             used, waited = await asyncio.to_thread(process.work)
-            problem = progress.look(load, used, now_s, waited)
+            problem = await asyncio.to_thread(members.lost)
+            problem = problem or progress.look(load, used, now_s, waited)
             if problem is not None:
                 self._feed(seat, Useless(launch, problem))
                 return
-            self._refresh(seat, launch, process, capacity.look(load, now_s))
+            await self._refresh(seat, launch, process, capacity.look(load, now_s))
             if load is not None and self._kinds[replica.engine].sleep_path is not None:
                 self._feed(seat, Slept(launch, load.asleep))
                 running = seat.machine.running or replica  # it may be told otherwise by now
@@ -170,12 +178,20 @@ class Attendant:
                     await self.sleep(seat, launch, replica, engine, asleep=running.asleep)
             first = first and load is None
 
-    def _refresh(self, seat: Seat, launch: int, process: Process, seen: Speed | None) -> None:
+    async def _caveat(self, seat: Seat, replica_id: str) -> str:
+        """What is to be known of one that serves. A disk that hangs keeps nobody from watching."""
+        asked = seat.errands.begin(partial(self._processes.ready_line, replica_id))
+        await asyncio.wait([asked], timeout=_DISK_S)
+        if asked.done():
+            seat.caveat = ready_caveat(asked.result() or b"")
+        return seat.caveat
+
+    async def _refresh(self, seat: Seat, launch: int, process: Process, seen: Speed | None) -> None:
         """Tell what is known better now; the GPUs may not have been read when it became ready."""
         report, replica = seat.machine.report(), process.record.replica
         memory = None
         if replica.settings.gpus > 0 and report.gpu_memory_bytes is None:
-            memory = self._gpu_memory(process.family())
+            memory = self._gpu_memory(await asyncio.to_thread(process.family))
         if seen is None and memory is None:
             return
         speed = seen or Speed(report.tokens_per_s, report.prefill_tokens_per_s)

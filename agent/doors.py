@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -167,7 +167,7 @@ class Doors:
 
     async def stop(self) -> None:
         """End the door, and those from before. The engines behind it are gone already."""
-        self._adopt()
+        await self._adopt()
         processes = [*self._old, *([] if self._process is None else [self._process])]
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in processes:
@@ -189,7 +189,7 @@ class Doors:
     # One door, from its start or finding to its end.
 
     async def _keep(self) -> None:
-        process = self._adopt()
+        process = await self._adopt()
         if process is None:
             await self._address_known.wait()
             process = self._start(self._address)
@@ -254,7 +254,7 @@ class Doors:
                 address=address,
                 release=_release(),
             )
-            write_message(self._file(_RECORD_FILE), record)
+            write_message(self._file(_RECORD_FILE), record, lasting=False)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -279,7 +279,7 @@ class Doors:
             setsid=True,
         )
 
-    def _adopt(self) -> _Process | None:
+    async def _adopt(self) -> _Process | None:
         """The door that an earlier agent left, if it is one of this release.
 
         Any other door of this folder is asked to end: one whose record was never written.
@@ -292,18 +292,22 @@ class Doors:
                 log.info("door adopted", extra={"pid": self._process.record.pid})
                 if self._process.record.release != _release():
                     self._retire()
+        strays = await asyncio.to_thread(self._strays)  # it looks at every process of the account
         known = {process.record.pid for process in (*self._old, self._process) if process}
-        for pid in self._strays():
+        for pid in strays:
             if pid not in known:
                 log.warning("stray door asked to end", extra={"pid": pid})
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
         return self._process
 
-    def _strays(self) -> Iterator[int]:
-        for pid in host.own_processes():
-            if host.process_environ(pid).get(OWNER_VARIABLE) == str(self._folder):
-                yield pid
+    def _strays(self) -> list[int]:
+        ours = str(self._folder)
+        return [
+            pid
+            for pid in host.own_processes()
+            if host.process_environ(pid).get(OWNER_VARIABLE) == ours
+        ]
 
     def _retire(self) -> None:
         """Ask the door to end when its guests have left. It is a door no more."""
@@ -322,7 +326,7 @@ class Doors:
             self._changed()
 
     def _write(self, plan: Plan) -> None:
-        write_message(self._file(PLAN_FILE), plan)
+        write_message(self._file(PLAN_FILE), plan, lasting=False)
         self._plan = plan
 
     def _bound_log(self) -> None:

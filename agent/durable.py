@@ -12,9 +12,12 @@ log = logging.getLogger(__name__)
 M = TypeVar("M")
 
 
-def write_message(path: Path, message: msgspec.Struct) -> None:
-    """Write as JSON, readable by this account alone; on disk when this returns."""
-    write_bytes(path, msgspec.json.encode(message))
+def write_message(path: Path, message: msgspec.Struct, *, lasting: bool = True) -> None:
+    """Write as JSON, readable by this account alone; on disk when this returns.
+
+    Not `lasting`: only for processes of this boot, so that nobody waits for the disk.
+    """
+    write_bytes(path, msgspec.json.encode(message), lasting=lasting)
 
 
 def kept_message(path: Path, message: msgspec.Struct) -> bool:
@@ -27,15 +30,18 @@ def kept_message(path: Path, message: msgspec.Struct) -> bool:
     return True
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Put `content` there, readable by this account alone; on disk when this returns."""
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:  # writes all of it, or raises
         file.write(content)
         file.flush()
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
     temporary.replace(path)
+    if not lasting:
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -67,6 +67,15 @@ def process_name(pid: int) -> str:
         return ""
 
 
+def process_title(pid: int) -> str:
+    """Its command line, or what it calls itself since; "" when there is no such process."""
+    try:
+        raw = (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+
+
 def process_environ(pid: int) -> dict[str, str]:
     """The environment a process was started with; empty when it is gone or not ours to read."""
     try:

@@ -118,9 +118,10 @@ class HostReader:
                 speed = _int(_read(folder / "speed"))
                 self._best[name] = max(self._best.get(name) or 0, speed or 0) or None
         for name, best in self._best.items():
-            folder = there.get(name)  # None: it was taken out
-            up = folder is not None and _read(folder / "carrier").strip() == "1"
-            speed = _int(_read(folder / "speed")) if folder is not None and up else None
+            # One that was taken out is a link that is down.
+            folder = there.get(name, self._root / "sys/class/net" / name)
+            up = _read(folder / "carrier").strip() == "1"
+            speed = _int(_read(folder / "speed")) if up else None
             yield Port(
                 name,
                 up=up,

@@ -4,6 +4,7 @@ What is trusted comes first: the CA is fetched over a connection that trusts nob
 with the token. Only then is anything said that is worth something.
 """
 
+import asyncio
 import ssl
 from typing import Final, TypeVar
 
@@ -109,7 +110,7 @@ async def renew(identity: Identity) -> None:
     async with _session(node_context(identity)) as session:
         url = f"{identity.about.server}/node/v1/renew"
         joined = await _post(session, url, RenewRequest(csr_pem=key.csr_pem))
-    identity.renewed(key, joined)
+    await asyncio.to_thread(identity.renewed, key, joined)
 
 
 async def rejoin(identity: Identity, now_s: int) -> None:
@@ -118,7 +119,7 @@ async def rejoin(identity: Identity, now_s: int) -> None:
     request = identity.rejoin_request(key, now_s)
     async with _session(node_context(identity, shows=False)) as session:
         joined = await _post(session, f"{identity.about.server}/node/v1/rejoin", request)
-    identity.renewed(key, joined)
+    await asyncio.to_thread(identity.renewed, key, joined)
 
 
 def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:

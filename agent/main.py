@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, get_args
 
@@ -21,6 +22,7 @@ from agent.abroad import Abroad
 from agent.durable import kept_message, read_message
 from agent.engines.kind import Kinds
 from agent.engines.kinds import known_kinds
+from agent.errands import Errands
 from agent.errors import AgentRunning, ParentGone
 from agent.gpu.forgetting import forget_gpu
 from agent.gpu.watch import GpuWatch
@@ -229,8 +231,9 @@ async def _run(plan: Plan) -> None:
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
         await ends.asked.wait()
         wishes.deaf = True
+        await wishes.settled()
         if ends.keep_engines:
-            replicas.release()
+            await replicas.release()
         else:
             await replicas.stop()
         for task in background:
@@ -276,7 +279,7 @@ class _Ends:
 
 
 class _Wishes:
-    """What the appliance wants: on disk before it is acted on, so that a restart remembers."""
+    """What the appliance wants. It is written down at once, so that a restart remembers."""
 
     def __init__(self, path: Path, replicas: Replicas, abroad: Abroad | None) -> None:
         self._path = path
@@ -284,14 +287,16 @@ class _Wishes:
         self._abroad = abroad
         if abroad is not None:
             abroad.want = self._models_came
+        self._errands = Errands("wishes")
         self._last: Desired | None = None
-        self._kept = True  # `_last` is on disk
+        self._kept: Desired | None = None  # as it is on disk
+        self._writing: asyncio.Future[bool] | None = None
         self._retry_at_s = 0.0
         self.deaf = False  # the agent is ending
 
     def remember(self) -> None:
         """Want what was wanted last. Where that is lost, what runs goes on until we are told."""
-        self._last = read_message(self._path, Desired)
+        self._last = self._kept = read_message(self._path, Desired)
         if self._last is not None:
             self._want(self._last)
 
@@ -299,13 +304,32 @@ class _Wishes:
         if self.deaf:
             return
         message = Desired(replicas=desired.replicas, models=desired.models)
+        changed = message != self._last
+        self._last = message
         now_s = asyncio.get_running_loop().time()
-        if message != self._last or (not self._kept and now_s >= self._retry_at_s):
-            self._kept = kept_message(self._path, message)
+        if message != self._kept and (changed or now_s >= self._retry_at_s):
             self._retry_at_s = now_s + _KEEP_RETRY_S
-        if message != self._last:
-            self._last = message
+            self._keep(message)
+        if changed:
             self._want(desired)
+
+    def _keep(self, message: Desired) -> None:
+        """The latest, one at a time: a disk that hangs has one to write, and not hundreds."""
+        if self._writing is not None and not self._writing.done():
+            self._retry_at_s = 0.0  # with the next word of the appliance
+            return
+        writing = self._errands.begin(partial(kept_message, self._path, message))
+
+        def written(done: "asyncio.Future[bool]") -> None:
+            if not done.cancelled() and done.result():
+                self._kept = message
+
+        writing.add_done_callback(written)
+        self._writing = writing
+
+    async def settled(self) -> None:
+        """Returns when what was heard is on disk, or the disk does not answer."""
+        await self._errands.settled()
 
     def _want(self, desired: Desired) -> None:
         """On a node with a store of its own, what waits for its model is not begun."""

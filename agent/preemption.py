@@ -8,12 +8,14 @@ heartbeat; the appliance then empties this node while there is time.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 import aiohttp
 
 from agent.durable import read_message, write_message
+from agent.errands import Errands
 from agent.errors import MetadataAway, MetadataStrange
 from agent.metadata import LINK_LOCAL, Aws, Azure, Cloud, Ending, Gcp, Metadata
 from appliance.domain.clock import Clock, iso
@@ -82,6 +84,7 @@ class Watch:
         self._clock = clock
         self._changed = changed
         self._path = remembered
+        self._errands = Errands("notice")
         self._seen: dict[str, int] = {}  # when each announcement was first seen
         self._answers: bool | None = None
         self._notice = self._remembered()
@@ -110,7 +113,7 @@ class Watch:
         if notice == self._notice:
             return
         self._notice = notice
-        self._remember(notice)
+        self._errands.begin(partial(self._remember, notice))
         if notice is None:
             log.warning("the end of this machine was taken back")
         else:

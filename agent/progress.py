@@ -90,7 +90,7 @@ class Progress:
 
 def _share(used_ticks: int, waited_ticks: int, passed_s: float) -> float:
     """Of the processor time that it asked for, how much it got; 1 where it did not want more."""
-    if waited_ticks < _STARVED_TICKS_PER_S * passed_s:
+    if waited_ticks <= 0 or waited_ticks < _STARVED_TICKS_PER_S * passed_s:
         return 1.0
     used = max(0, used_ticks)
     return used / (used + waited_ticks)

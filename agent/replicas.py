@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-import secrets
 import signal
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,9 +14,8 @@ import msgspec
 
 from agent import dumps, host
 from agent.attendant import Attendant, GpuMemory
-from agent.engines.kind import Address, Kind, Kinds, Room
-from agent.engines.kinds import unknown
-from agent.engines.readings import ready_caveat
+from agent.engines.kind import Address, Kind, Kinds
+from agent.errands import Errands
 from agent.errors import UnknownReplica
 from agent.events import (
     Adopted,
@@ -43,15 +42,17 @@ from agent.processes import Process, Processes
 from agent.seat import Seat, served
 from agent.shortage import shortage
 from agent.supervisor import Supervisor, Times
+from agent.workshop import Hopeless, Workshop
 from appliance.domain.clock import Clock
 from appliance.wire.agent import DesiredReplica, EngineCount, EngineKind, ReplicaReport
-from appliance.wire.engine_arguments import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 # By KILL or TERM of somebody else; None: an adopted one, of which nobody tells.
 _KILLED: Final = frozenset({None, -signal.SIGKILL, -signal.SIGTERM})
 _SWEEP_S: Final = 3_600.0  # between two looks at what gone replicas left
+_KILL_S: Final = 2.0  # an engine that is to end is looked at for no longer
+_TIDY_S: Final = 5.0  # after an engine's end, until its machine hears of it whatever the disk does
 _LOOK_S: Final = 1.0  # between two looks at models' files and logs' lengths
 
 
@@ -85,7 +86,7 @@ class Replicas:
         self._kinds = kinds
         self._versions = versions
         self._tasks = tasks
-        self._cores = cores
+        self._workshop = Workshop(processes, kinds, cores)
         self._clock = clock
         self._times = times
         self._changed = changed
@@ -103,6 +104,8 @@ class Replicas:
         self._seats: dict[str, Seat] = {}
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
+        self._errands = Errands("sweep")
+        self._released = False
         self._wanted_count = 0
 
     def adopt(self) -> None:
@@ -110,7 +113,7 @@ class Replicas:
         for process in self._processes.adopt():
             record = process.record
             seat = self._seat(record.replica)
-            seat.process, seat.caveat = process, None
+            seat.process, seat.caveat = process, ""
             self._watch_exit(seat, process)
             log.info(
                 "engine adopted",
@@ -133,9 +136,6 @@ class Replicas:
             self._feed(self._seat(replica), Wanted(replica, drain_s))
 
     def reports(self) -> tuple[ReplicaReport, ...]:
-        for replica_id, seat in self._seats.items():
-            if seat.caveat is None and seat.machine.phase is Phase.READY:
-                seat.caveat = ready_caveat(self._processes.ready_line(replica_id) or b"")
         return tuple(
             seat.report(self._versions.get(seat.machine.running.engine))
             if seat.machine.running is not None
@@ -149,8 +149,8 @@ class Replicas:
 
     async def log_of(self, replica_id: str) -> bytes:
         """Answers a question of the kind engine_log. Raises UnknownReplica."""
-        self._known(replica_id)
-        lines = await asyncio.to_thread(self._processes.log_tail, replica_id)
+        errands = self._known(replica_id).errands
+        lines = await errands.begin(partial(self._processes.log_tail, replica_id))
         return msgspec.json.encode(dumps.harmless(lines))
 
     async def dump_of(self, replica_id: str) -> bytes:
@@ -158,12 +158,15 @@ class Replicas:
 
         Raises UnknownReplica.
         """
-        self._known(replica_id)
-        return msgspec.json.encode(await asyncio.to_thread(self._processes.last_dump, replica_id))
+        errands = self._known(replica_id).errands
+        dump = await errands.begin(partial(self._processes.last_dump, replica_id))
+        return msgspec.json.encode(dump)
 
-    def _known(self, replica_id: str) -> None:
-        if replica_id not in self._seats:  # and no path is ever made of an unknown name
+    def _known(self, replica_id: str) -> Seat:
+        seat = self._seats.get(replica_id)
+        if seat is None:  # and no path is ever made of an unknown name
             raise UnknownReplica(f"No replica {replica_id!r} runs on this node.")
+        return seat
 
     async def run(self) -> None:
         """Let time pass for the machines, until cancelled."""
@@ -173,7 +176,7 @@ class Replicas:
             if now_s - swept_s >= _SWEEP_S:
                 swept_s = now_s
                 wall_s = self._clock.wall_ns() / 1e9
-                await asyncio.to_thread(self._processes.sweep, set(self._seats), wall_s)
+                self._errands.begin(partial(self._processes.sweep, set(self._seats), wall_s))
             for seat in list(self._seats.values()):
                 due_s = seat.machine.due_s
                 if due_s is not None and due_s <= now_s:
@@ -193,12 +196,15 @@ class Replicas:
             self._empty.clear()
             await self._empty.wait()  # the machines kill what does not end
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """Let go of the engines without touching them: the next agent adopts them."""
-        for seat in self._seats.values():
+        self._released = True
+        seats = list(self._seats.values())
+        for seat in seats:
             self._cancel(seat)
             if seat.process is not None:
                 asyncio.get_running_loop().remove_reader(seat.process.pidfd)
+        await asyncio.gather(*(seat.errands.settled() for seat in seats))
 
     # Machines and effects.
 
@@ -229,6 +235,7 @@ class Replicas:
         if machine.gone:
             self._cancel(seat)
             self._seats.pop(machine.report().replica_id, None)
+            seat.errands.close()
             if not self._seats:
                 self._empty.set()
         self._wake.set()
@@ -238,7 +245,8 @@ class Replicas:
             case Report():
                 self._changed()
             case Spawn(launch, replica):
-                self._spawn(seat, launch, replica)
+                # Not of the seat's tasks: what it starts must be known, whatever happens meanwhile.
+                self._tasks.create_task(self._spawn(seat, launch, replica))
             case Find(launch, replica):
                 self._begin(seat, self._attendant.find(seat, launch, replica))
             case Drain(launch):
@@ -248,9 +256,9 @@ class Replicas:
             case Dump(_, reason):
                 self._dump(seat, reason)
             case Terminate():
-                self._end(seat, kill=False)
+                self._begin(seat, self._end(seat, kill=False))
             case Kill():
-                self._end(seat, kill=True)
+                self._begin(seat, self._end(seat, kill=True))
 
     def _attend(self, seat: Seat, effect: Probe | Watch | Sleep) -> Coroutine[Any, Any, None]:
         launch, replica = effect.launch, effect.replica
@@ -265,73 +273,53 @@ class Replicas:
                 asleep = effect.asleep
                 return self._attendant.sleep(seat, launch, replica, engine, asleep=asleep)
 
-    def _spawn(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
-        kind = self._kinds.get(replica.engine)
-        problem = unknown(replica.engine) if kind is None else kind.hopeless(replica)
-        if kind is None or problem is not None:
-            seat.fingerprint = self._fingerprint(replica)
-            self._feed(seat, Exited(launch, problem or "", lasting=True))
-            return
+    async def _spawn(self, seat: Seat, launch: int, replica: DesiredReplica) -> None:
+        sharing = self._wanted_count
+        start = partial(self._workshop.start, replica, seat.machine.restarts, sharing)
         try:
-            command = kind.command(replica, self._room(replica))
-            process = self._processes.spawn(replica, command, seat.machine.restarts)
+            started = await seat.errands.begin(start)
         except OSError as error:
             reason = f"The engine cannot be started: {error.strerror}."
             self._feed(seat, Exited(launch, reason))
             return
-        seat.process, seat.caveat = process, None
-        self._watch_exit(seat, process)
-        self._feed(seat, Spawned(launch, process.pid, process.record.started_ns))
-        self._begin(seat, self._attendant.find(seat, launch, replica))
-
-    def _room(self, replica: DesiredReplica) -> Room:
-        """What a launch may use. Raises OSError."""
-        folder, cache = self._processes.room(replica.replica_id)
-        return Room(
-            cores=self._cores,
-            replicas=self._wanted_count,
-            port=host.free_port(LOOPBACK),
-            api_key=secrets.token_urlsafe(24),
-            folder=folder,
-            cache=cache,
-        )
+        if isinstance(started, Hopeless):
+            seat.fingerprint = started.fingerprint
+            self._feed(seat, Exited(launch, started.problem, lasting=True))
+            return
+        if self._released:  # the next agent finds it
+            return
+        seat.process, seat.caveat = started, ""
+        self._watch_exit(seat, started)
+        self._feed(seat, Spawned(launch, started.pid, started.record.started_ns))
+        if seat.machine.phase in {Phase.ENDING, Phase.KILLING}:  # it was told so meanwhile
+            started.end(kill=seat.machine.phase is Phase.KILLING)
+        else:
+            self._begin(seat, self._attendant.find(seat, launch, replica))
 
     def _kind(self, replica: DesiredReplica) -> Kind:
         """Of a replica whose process runs: only known kinds are ever started."""
         return self._kinds[replica.engine]
 
-    def _fingerprint(self, replica: DesiredReplica) -> object:
-        kind = self._kinds.get(replica.engine)
-        return None if kind is None else kind.fingerprint(replica)
-
-    def _end(self, seat: Seat, *, kill: bool) -> None:
-        if seat.process is not None:
-            self._processes.note_shared(seat.process)
-            seat.process.end(kill=kill)
-
-    def _dump(self, seat: Seat, reason: str) -> None:
-        """What is to be ended for `reason` is looked at while it is there."""
+    async def _end(self, seat: Seat, *, kill: bool) -> None:
         process = seat.process
         if process is None:
             return
-        replica_id = process.record.replica.replica_id
-        tail = self._processes.log_tail(replica_id)
-        at_ns = self._clock.wall_ns()
-        dump = dumps.take(replica_id, process.pid, process.family(), reason, tail, at_ns)
-        try:
-            self._processes.keep_dump(dump)
-        except OSError as error:
-            log.warning("dump not kept", extra={"replica_id": replica_id, "why": error.strerror})
-            return
-        log.warning(
-            "engine dumped",
-            extra={"replica_id": replica_id, "pid": process.pid, "reason": reason},
-        )
+        # While it is there; dumps that were asked for come before it.
+        looked = seat.errands.begin(partial(self._processes.note_shared, process))
+        await asyncio.wait([looked], timeout=_KILL_S)
+        process.end(kill=kill)
 
-    def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
+    def _dump(self, seat: Seat, reason: str) -> None:
+        """What is to be ended for `reason` is looked at while it is there."""
+        if seat.process is not None:
+            at_ns = self._clock.wall_ns()
+            seat.errands.begin(partial(self._workshop.dump, seat.process, reason, at_ns))
+
+    def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(work)
         seat.tasks.add(task)
         task.add_done_callback(seat.tasks.discard)
+        return task
 
     def _cancel(self, seat: Seat) -> None:
         for task in seat.tasks:
@@ -344,35 +332,43 @@ class Replicas:
         asyncio.get_running_loop().remove_reader(process.pidfd)
         self._cancel(seat)
         seat.process = None
+        killed = host.oom_kills() > self._oom_kills[0]
+        self._tasks.create_task(self._bury(seat, seat.machine.launch, process, killed=killed))
+
+    async def _bury(self, seat: Seat, launch: int, process: Process, *, killed: bool) -> None:
+        """`killed`: the kernel ended processes for want of memory just now."""
         replica = process.record.replica
         exit_code = process.exit_code()
-        tail: Sequence[str] = ()
-        try:  # whatever the disk says: the engine is gone, and its machine must hear of it
-            self._processes.forget(process)
-            tail = self._processes.log_tail(replica.replica_id)
-        except OSError as error:
-            log.warning("ended engine not tidied up", extra={"why": str(error)})
+        tidied = seat.errands.begin(partial(self._workshop.tidy_up, process))
+        await asyncio.wait([tidied], timeout=_TIDY_S)
+        # Whatever the disk says: the engine is gone, and its machine must hear of it.
+        tail, fingerprint = tidied.result() if tidied.done() else ((), None)
         reason, lasting = self._kind(replica).end_reason(exit_code, tail)
-        killed = exit_code != 0 and host.oom_kills() > self._oom_kills[0]
-        want = shortage(tail, killed=killed)
+        want = shortage(tail, killed=exit_code != 0 and killed)
         if want is not None:  # of memory, which may be free another time
             reason, lasting = want, False
         if lasting:
-            seat.fingerprint = self._fingerprint(replica)
+            seat.fingerprint = fingerprint
         outside = want is None and exit_code in _KILLED
-        self._feed(seat, Exited(seat.machine.launch, reason, lasting=lasting, outside=outside))
+        self._feed(seat, Exited(launch, reason, lasting=lasting, outside=outside))
 
     def _look(self) -> None:
         self._oom_kills = (self._oom_kills[1], host.oom_kills())
         for replica_id, seat in list(self._seats.items()):
-            self._processes.bound_log(replica_id)
-            replica = seat.machine.running
-            if seat.machine.phase is not Phase.FAILED or replica is None:
-                continue
-            fingerprint = self._fingerprint(replica)
-            if fingerprint != seat.fingerprint:
-                seat.fingerprint = fingerprint
-                self._feed(seat, CauseChanged())
+            if seat.look is None or seat.look.done():
+                seat.look = self._begin(seat, self._look_at(replica_id, seat))
+
+    async def _look_at(self, replica_id: str, seat: Seat) -> None:
+        replica = seat.machine.running
+        failed = seat.machine.phase is Phase.FAILED
+        fingerprint = await seat.errands.begin(
+            partial(self._workshop.examine, replica_id, replica if failed else None)
+        )
+        if replica is None or not failed or seat.machine.phase is not Phase.FAILED:
+            return
+        if fingerprint != seat.fingerprint:
+            seat.fingerprint = fingerprint
+            self._feed(seat, CauseChanged())
 
 
 async def _wait(event: asyncio.Event, longest_s: float) -> None:

@@ -7,6 +7,7 @@ from msgspec import structs
 from agent import host
 from agent.engines.kind import Load
 from agent.engines.variables import api_key_of
+from agent.errands import Errands
 from agent.events import Measured, Served
 from agent.phases import Phase
 from agent.processes import Process
@@ -20,8 +21,10 @@ class Seat:
     __slots__ = (
         "caveat",
         "count",
+        "errands",
         "fingerprint",
         "logged",
+        "look",
         "machine",
         "process",
         "switching",
@@ -30,11 +33,13 @@ class Seat:
 
     def __init__(self, machine: Supervisor) -> None:
         self.machine = machine
+        self.errands = Errands(machine.report().replica_id)  # what may wait for a disk
         self.process: Process | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.look: asyncio.Task[None] | None = None  # at its files, under way or done
         self.switching = asyncio.Lock()  # held while it falls asleep or wakes
         self.logged = Phase.PENDING  # the phase the log has
-        self.caveat: str | None = None  # of the process that serves; None: not read yet
+        self.caveat = ""  # of the process that serves
         self.count: EngineCount | None = None  # as the engine told it last
         self.fingerprint: object = None  # of what made a start hopeless
 
@@ -44,7 +49,7 @@ class Seat:
         if self.process is None:
             return report
         command = self.process.record.command
-        reason = report.reason or (self.caveat or "" if report.state == "ready" else "")
+        reason = report.reason or (self.caveat if report.state == "ready" else "")
         return structs.replace(report, command=command, engine_version=version, reason=reason)
 
     def note(self, load: Load) -> None:

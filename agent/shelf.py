@@ -174,7 +174,7 @@ class Shelf:
             stop.set()
             self._copying = None
         log.info("model copied", extra={"digest": model.digest, "bytes": _size(model.files)})
-        self._digests = self._store.digests()
+        self._digests = await asyncio.to_thread(self._store.digests)
         self._copies.pop(model.digest, None)
         self._ready()
         self._changed()

@@ -83,6 +83,12 @@ class Kind(Protocol):
         """POST it, and a sleeping engine serves again."""
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """How the command lines of processes begin without which it serves nothing, where the one
+        in front may live on without noticing. Empty: it notices, or there is only one.
+        """
+
+    @property
     def probe_fields(self) -> Mapping[str, Any]:
         """Fields our own requests carry beside OpenAI's, so that a cache does not flatter them."""
 

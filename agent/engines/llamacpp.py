@@ -43,6 +43,7 @@ class LlamaCpp:
     name: Final = "llamacpp"
     properties_path: Final = "/props"
     load_path: Final = None  # one process: when it hangs, it does not answer at all
+    members: Final = ()
     sleep_path: Final = None
     wake_path: Final = None
     health_path: Final = "/health"

@@ -37,7 +37,7 @@ def ready_caveat(ready_line: bytes) -> str:
 def ended(exit_code: int | None) -> str:
     """Why a process ended whose output tells nothing better."""
     if exit_code is None:
-        return "The engine ended; an earlier agent had started it, so nobody knows how."
+        return "The engine ended. Exit code unknown: adopted, another agent's child."
     if exit_code == -9:
         return "The engine was killed (signal 9), perhaps for want of memory."
     if exit_code < 0:

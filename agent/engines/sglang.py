@@ -46,6 +46,8 @@ class SGLang:
     health_path: Final = "/health"
     properties_path: Final = "/v1/models"
     load_path: Final = None
+    # Their titles, as SGLang sets them (setproctitle in its scheduler and detokenizer).
+    members: Final = ("sglang::scheduler", "sglang::detokenizer")
     sleep_path: Final = None
     wake_path: Final = None
     probe_fields: Final[Mapping[str, Any]] = {}

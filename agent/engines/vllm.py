@@ -57,6 +57,7 @@ class Vllm:
 
     name: Final = "vllm"
     health_path: Final = "/health"
+    members: Final = ()  # the one in front ends when one of those behind it has
     properties_path: Final = "/v1/models"
     load_path: Final = "/load"
     sleep_path: Final = "/sleep?level=1"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import msgspec
 
 from agent import host
 from agent.durable import kept_message, read_message
+from agent.errands import Errands
 from agent.gpu.faults import FAULTS, Condition, FaultTracker, conditions
 from agent.gpu.health import (
     Steady,
@@ -57,7 +59,8 @@ class GpuWatch:
             boot_id, read_message(self._path, Remembered), hardware=nvidia_hardware()
         )
         self._written = self._inventory.remembered()
-        self._write_again_s = 0.0  # where the disk took nothing
+        self._errands = Errands("gpus")
+        self._write_again_s = 0.0  # where the disk took nothing, or has not answered
         self._history_path = state / HISTORY_FILE
         self._history = History(read_message(self._history_path, GpuHistory))
         self._history_due_s = clock.monotonic_s() + _HISTORY_EVERY_S
@@ -123,13 +126,14 @@ class GpuWatch:
             self._remember()
             if self._clock.monotonic_s() >= self._history_due_s:
                 self._history_due_s += _HISTORY_EVERY_S
-                await asyncio.to_thread(self._write_history)
+                self._errands.begin(self._write_history)
 
     async def _write_at_the_end(self) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            self._write_history()
+            self._errands.begin(self._write_history)
+            await self._errands.settled()
 
     def _write_history(self) -> None:
         kept = self._history.tell()
@@ -183,10 +187,14 @@ class GpuWatch:
             now_s = self._clock.monotonic_s()
             if now_s < self._write_again_s:
                 return
-            if kept_message(self._path, remembered):
-                self._written = remembered
-            else:
-                self._write_again_s = now_s + _WRITE_RETRY_S
+            self._write_again_s = now_s + _WRITE_RETRY_S
+            writing = self._errands.begin(partial(kept_message, self._path, remembered))
+
+            def written(done: "asyncio.Future[bool]") -> None:
+                if not done.cancelled() and done.result():
+                    self._written, self._write_again_s = remembered, 0.0
+
+            writing.add_done_callback(written)
 
 
 def _nobody() -> None:

@@ -123,6 +123,14 @@ async def ask(report: ReplicaReport, path: str, body: dict[str, object] | None) 
         return answer.status
 
 
+async def gone(pid: int | None) -> None:
+    """It is looked at before it is killed, which takes a moment."""
+    assert pid is not None
+    async with asyncio.timeout(5):
+        while alive(pid):  # noqa: ASYNC110 - another one's child tells nobody
+            await asyncio.sleep(0.01)
+
+
 def chat(tokens: int) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": SECRET}], "max_tokens": tokens}
 
@@ -138,6 +146,7 @@ async def test_a_hung_engine_with_a_green_health_is_replaced_within_30_s(bench: 
     assert await ask(before, "/health", None) == 200
     ejected = await bench.until(lambda report: report.state != "ready")
     assert "generates nothing" in ejected.reason
+    await gone(before.pid)
     bench.control()
     after = await bench.ready()
     assert time.monotonic() - hung_s < 30
@@ -164,6 +173,7 @@ async def test_a_frozen_process_behind_a_living_front_is_noticed_by_what_the_fro
     request = asyncio.create_task(ask(before, "/v1/chat/completions", chat(5)))
     ejected = await bench.until(lambda report: report.state != "ready")
     assert "generates nothing" in ejected.reason
+    await gone(before.pid)
     bench.control()
     await bench.ready()
     with pytest.raises(aiohttp.ClientError):

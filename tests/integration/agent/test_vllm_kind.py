@@ -198,6 +198,5 @@ async def test_an_argument_on_the_list_of_refusals_is_refused_on_the_node_too(de
 async def test_it_waits_for_a_slow_start(desk: Desk) -> None:
     desk.control(start_s=1.5)
     desk.want()
-    starting = await desk.until(lambda seen: seen.state == "starting")
-    assert starting.pid is not None
+    await desk.until(lambda seen: seen.state == "starting" and seen.pid is not None)
     await desk.ready()

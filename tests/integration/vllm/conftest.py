@@ -104,7 +104,7 @@ class Agent:
 
     async def let_go(self) -> None:
         """The agent ends, its engines stay."""
-        self.replicas.release()
+        await self.replicas.release()
         await self._end()
         _LEFT.append(self.replicas)
 

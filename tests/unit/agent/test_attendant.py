@@ -1,7 +1,10 @@
 """What an engine that is late, or never empty, or woken as it falls asleep, is taken for."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -10,17 +13,18 @@ from aiohttp import web
 from msgspec import structs
 
 from agent import attendant as attendants
+from agent import host
 from agent.attendant import Attendant
 from agent.engines import probe
 from agent.engines.kind import Address, Load
 from agent.engines.kinds import known_kinds
 from agent.engines.probe import Engine
 from agent.errors import EngineUnfit
-from agent.events import Event, GaveToken, Idle, Listening, Slept, Spawned, Wanted
-from agent.processes import Processes
+from agent.events import Event, GaveToken, Idle, Listening, Slept, Spawned, Useless, Wanted
+from agent.processes import Command, Process, Processes
 from agent.seat import Seat
 from agent.supervisor import Supervisor, Times
-from appliance.wire.agent import DesiredReplica
+from appliance.wire.agent import DesiredReplica, EngineKind
 from tests.fakes.clock import ManualClock
 from tests.unit.agent.test_supervisor import MEASURED
 
@@ -32,6 +36,8 @@ REPLICA = DesiredReplica(
     model_name="m",
     model_path="/m",
 )
+
+SGLANG = structs.replace(REPLICA, engine="sglang")
 
 
 class FakeEngine(Engine):
@@ -185,3 +191,79 @@ async def test_properties_that_come_late_cost_no_engine(monkeypatch: pytest.Monk
             assert (await engine.warm_up(0.2)).context_tokens == 64
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Process]:
+    """A front process that does not care for the one behind it, as SGLang's was seen to."""
+    processes = Processes(tmp_path / "engines", host.boot_id())
+    script = (
+        "import subprocess, time\n"
+        "subprocess.Popen(['sglang::scheduler_TP0', '60'], executable='/bin/sleep')\n"
+        "subprocess.Popen(['compiles', '60'], executable='/bin/sleep')\n"
+        "time.sleep(60)\n"
+    )
+    command = Command((sys.executable, "-c", script), {})
+    process = processes.spawn(SGLANG, command, 0)
+    yield process
+    process.end(kill=True)
+    process.exit_code()
+    processes.forget(process)
+
+
+def titled(process: Process, title: str) -> int | None:
+    found = [pid for pid in process.family() if host.process_title(pid).startswith(title)]
+    return found[0] if found else None
+
+
+async def test_a_front_whose_scheduler_has_died_is_found_out(
+    ward: Ward, behind: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and its figures say that nobody waits: they are those of before."""
+    monkeypatch.setattr(attendants, "_WATCH_S", 0.05)
+    ward.engine.loads = [0]
+    ward.seat.process = behind
+    async with asyncio.timeout(10):
+        while None in (titled(behind, "sglang::"), titled(behind, "compiles")):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    watching = asyncio.create_task(ward.attendant.watch(ward.seat, 1, SGLANG, ward.engine))
+    await asyncio.sleep(0.3)
+    compiler, scheduler = titled(behind, "compiles"), titled(behind, "sglang::")
+    assert compiler is not None
+    assert scheduler is not None
+    os.kill(compiler, signal.SIGKILL)  # such come and go
+    await asyncio.sleep(0.3)
+    assert not watching.done()
+    os.kill(scheduler, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        await watching
+    last = ward.fed[-1]
+    assert isinstance(last, Useless)
+    assert last.reason == (
+        f"The engine's process 'sglang::scheduler_TP0' ({scheduler}) has ended, and its front"
+        " lives on."
+    )
+
+
+async def test_a_scheduler_whose_front_has_died_is_ended_with_it(
+    tmp_path: Path, behind: Process
+) -> None:
+    async with asyncio.timeout(10):
+        while titled(behind, "sglang::") is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    scheduler = titled(behind, "sglang::")
+    assert scheduler is not None
+    os.kill(behind.pid, signal.SIGKILL)
+    behind.exit_code()
+    assert host.process_stat(scheduler) is not None  # an orphan that keeps its GPU memory
+    Processes(tmp_path / "engines", host.boot_id()).forget(behind)
+    async with asyncio.timeout(5):
+        while (stat := host.process_stat(scheduler)) is not None and stat.state != "Z":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "vllm", "sglang"])
+def test_how_an_adopted_engine_ended_is_not_made_up(name: EngineKind) -> None:
+    reason, lasting = known_kinds({})[name].end_reason(None, ())
+    assert "Exit code unknown: adopted" in reason
+    assert not lasting

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from agent.durable import kept_message, read_message
+from agent.durable import kept_message, read_message, write_message
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -22,3 +23,15 @@ def test_a_disk_that_takes_nothing_is_told_and_the_old_file_stays(tmp_path: Path
     (tmp_path / "note.json.new").mkdir()  # opening it for writing fails, as on a broken disk
     assert not kept_message(path, Note("two"))
     assert read_message(path, Note) == Note("one")
+
+
+def test_what_is_of_this_boot_alone_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("os.fsync", asked.append)
+    write_message(tmp_path / "door.json", Note("one"), lasting=False)
+    assert read_message(tmp_path / "door.json", Note) == Note("one")
+    assert asked == []
+    write_message(tmp_path / "door.json", Note("two"))
+    assert len(asked) == 2  # the file, and the folder that names it

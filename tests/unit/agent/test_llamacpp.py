@@ -114,7 +114,7 @@ def test_the_reason_of_a_model_that_does_not_load_is_the_first_error_of_the_last
         (-11, "crashed (signal 11)", False),
         (1, "exit code 1", False),
         (4, "cannot be loaded", True),
-        (None, "nobody knows how", False),
+        (None, "Exit code unknown: adopted", False),
     ],
 )
 def test_what_an_exit_code_means(exit_code: int | None, words: str, *, lasting: bool) -> None:

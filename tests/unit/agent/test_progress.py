@@ -93,3 +93,9 @@ def test_an_engine_that_waits_for_a_core_is_late_and_not_stuck() -> None:
     # escape for ever.
     assert LOOK_S * first(20, 30) <= STILL_S + 2 * LOOK_S
     assert LOOK_S * first(0, 200) <= BUSY_S + 2 * LOOK_S
+
+
+def test_two_looks_at_once_are_no_harm() -> None:
+    progress = Progress(0.0, STILL_S)
+    assert progress.look(None, 0, 0.0) is None
+    assert progress.look(None, 0, 0.0, waited_ticks=0) is None

@@ -6,6 +6,7 @@ and asks again, at ever longer intervals.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -73,6 +74,7 @@ class Link:
         self._way = way
         self._hello = hello
         self.door_port: Callable[[], int | None] = lambda: None
+        self.wall_ns: Callable[[], int] = time.time_ns
         self.notice: Notice = lambda: None  # whether this machine will be taken away
         self.gpus: GpuFacts | None = None
         self.questions: AnswersQuestions | None = None
@@ -146,6 +148,7 @@ class Link:
                 health=gpus.health if gpus else None,
                 answers=self.questions.answers() if self.questions else (),
                 models=self.models.digests() if self.models else (),
+                sent_ns=self.wall_ns(),
             )
             desired = await self._post(session, "heartbeat", heartbeat, Desired)
             async with self._told:

@@ -34,6 +34,9 @@ _HOST_OVERHEAD_BYTES: Final = {
 # Engines that take a share of a GPU for themselves take this when they are not told another.
 # Sources: vLLM's --gpu-memory-utilization; SGLang's --mem-fraction-static is near it.
 SHARE_DEFAULT: Final = 0.9
+# A measurement further from what was computed is not believed: one node told it, and every node's
+# place for that model hangs on it.
+_BELIEVED: Final = 2
 SHARING: Final = frozenset({Engine.VLLM, Engine.SGLANG})
 
 _BITS_DEFAULT: Final = 16
@@ -112,7 +115,8 @@ def estimate(
     """What one replica needs of each of its GPUs, or of a node's memory when it has none.
 
     `measured_gpu_bytes` is what such a replica was seen to hold, over all its GPUs. Engines that
-    take a share hold as much as they are given, so that says nothing of them.
+    take a share hold as much as they are given, so that says nothing of them. Where the files tell
+    enough to compute it well, no more than twice that and no less than half is believed.
     """
     cache = kv_bytes(shape, context_tokens, parallel, settings.kv_cache_dtype)
     held = shape.weights_bytes + (cache or 0)
@@ -128,6 +132,9 @@ def estimate(
     per_gpu = -(-on_gpus // gpus) + overhead
     known = measured_gpu_bytes is not None and share is None
     if measured_gpu_bytes is not None and known:
-        per_gpu = -(-measured_gpu_bytes // gpus)
+        seen = -(-measured_gpu_bytes // gpus)
+        if cache is not None:
+            seen = min(max(seen, per_gpu // _BELIEVED), per_gpu * _BELIEVED)
+        per_gpu = seen
     host = held - on_gpus + _HOST_OVERHEAD_BYTES.get(engine, 0)
     return Need(shape.weights_bytes, cache, gpus, per_gpu, host, share, measured=known)

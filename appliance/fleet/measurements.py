@@ -4,12 +4,12 @@ A profile is kept of each model with its settings on each kind of hardware, and 
 start: for its place, and for what clients are told while they wait for it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.fleet.estimate import Need, estimate
-from appliance.fleet.node_facts import NodeFacts, units
+from appliance.fleet.node_facts import NodeFacts, Unit, units
 from appliance.fleet.reconcile import GenerationKey, Wanted
 from appliance.fleet.shapes import Shapes
 from appliance.fleet.statuses import DeploymentStatus, ReplicaStatus
@@ -107,15 +107,18 @@ class Measurements:
 
 def hardware_of(row: ReplicaRow, nodes: Mapping[NodeId, NodeFacts]) -> str:
     """The GPUs it runs on, as `2 × NVIDIA A100-SXM4-80GB`, or the processor."""
-    names: list[str] = []
-    for seat in row.seats:
-        node = nodes.get(seat.node_id)
-        known = {unit.uuid: unit for unit in units(node)} if node is not None else {}
-        found = (known[uuid] for uuid in seat.gpu_uuids if uuid in known)
-        names += [f"{unit.gpu.name} {unit.profile}".strip() for unit in found]
+    names = [f"{unit.gpu.name} {unit.profile}".strip() for unit in _held(row, nodes)]
     if not names:
         return PROCESSOR
     return ", ".join(f"{names.count(name)} × {name}" for name in sorted(set(names)))
+
+
+def _held(row: ReplicaRow, nodes: Mapping[NodeId, NodeFacts]) -> Iterator[Unit]:
+    """The GPUs and slices it was given, as far as their nodes tell of them."""
+    for seat in row.seats:
+        node = nodes.get(seat.node_id)
+        known = {unit.uuid: unit for unit in units(node)} if node is not None else {}
+        yield from (known[uuid] for uuid in seat.gpu_uuids if uuid in known)
 
 
 def _profile(
@@ -134,12 +137,23 @@ def _profile(
         shape=shape_of(engines[row.deployment_id].value, generation),
         hardware=hardware_of(row, nodes),
         engine_version=report.engine_version or "",
-        gpu_memory_bytes=report.gpu_memory_bytes,
+        gpu_memory_bytes=_gpu_memory(report, row, nodes),
         loaded_ms=None if report.loaded_s is None else int(report.loaded_s * _MS),
         tokens_per_s=_whole(report.tokens_per_s),
         prefill_tokens_per_s=_whole(report.prefill_tokens_per_s),
         measured_at_ns=now_ns,
     )
+
+
+def _gpu_memory(
+    report: ReplicaReport, row: ReplicaRow, nodes: Mapping[NodeId, NodeFacts]
+) -> int | None:
+    """What it holds; None where that is more than its GPUs have, which cannot be."""
+    held = report.gpu_memory_bytes
+    totals = [unit.total_bytes for unit in _held(row, nodes)]
+    if held is None or not totals or None in totals:
+        return None
+    return held if 0 < held <= sum(total or 0 for total in totals) else None
 
 
 def _measured(report: ReplicaReport) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import NodeId
-from appliance.fleet.notices import Phase, phase, sooner
+from appliance.fleet.notices import Phase, by_our_clock, phase, sooner
 from appliance.registry.notices import NodeNotices
 from appliance.wire.agent import PreemptionNotice
 
@@ -18,11 +18,12 @@ ACTOR: Final = "appliance:fleet"
 class NoticeBoard:
     """What agents tell is heard at once and written into the audit by `record`."""
 
-    __slots__ = ("_given", "_heard", "_recorded", "_registry")
+    __slots__ = ("_given", "_heard", "_recorded", "_registry", "_told")
 
     def __init__(self, registry: NodeNotices) -> None:
         self._registry = registry
         self._given: Mapping[NodeId, PreemptionNotice] = {}
+        self._told: dict[NodeId, PreemptionNotice] = {}  # as it came, in the node's time
         self._heard: dict[NodeId, PreemptionNotice] = {}
         self._recorded: dict[NodeId, PreemptionNotice] = {}
 
@@ -30,17 +31,28 @@ class NoticeBoard:
         """Read those that people gave."""
         self._given = await self._registry.list()
 
-    def hear(self, node_id: NodeId, notice: PreemptionNotice | None) -> bool:
-        """What the agent of a node tells; True when that is news."""
-        if self._heard.get(node_id) == notice:
+    def hear(
+        self,
+        node_id: NodeId,
+        notice: PreemptionNotice | None,
+        sent_ns: int | None,
+        now_ns: int,
+    ) -> bool:
+        """What the agent of a node tells; True when that is news.
+
+        It is put into our time once, when it is news: clocks that run apart are no news.
+        """
+        if self._told.get(node_id) == notice:
             return False
         if notice is None:
-            del self._heard[node_id]
+            del self._told[node_id], self._heard[node_id]
         else:
-            self._heard[node_id] = notice
+            self._told[node_id] = notice
+            self._heard[node_id] = by_our_clock(notice, sent_ns, now_ns)
         return True
 
     def forget(self, node_id: NodeId) -> None:
+        self._told.pop(node_id, None)
         self._heard.pop(node_id, None)
         self._recorded.pop(node_id, None)
 

@@ -14,6 +14,8 @@ from collections.abc import Collection, Sequence
 from enum import IntEnum
 from typing import Final
 
+import msgspec
+
 from appliance.registry.nodes import Wish
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.wire.agent import PreemptionNotice
@@ -25,6 +27,7 @@ _LAST_SHARE: Final = 3  # of a short notice, the last third
 _DRAIN_S_MIN: Final = 1.0
 _ENDING_S: Final = 3.0  # for processes to end, and for that to be told
 _SECOND_NS: Final = 1_000_000_000
+_SKEW_NS_MIN: Final = 2 * _SECOND_NS  # less is the way of a message, no other time
 
 
 class Phase(IntEnum):
@@ -35,6 +38,19 @@ class Phase(IntEnum):
     EMPTYING = 2  # takes no new replicas; successors start elsewhere
     HANDING_OVER = 3  # new requests go elsewhere, where there is a replica
     LAST = 4  # nothing runs there but what began before
+
+
+def by_our_clock(notice: PreemptionNotice, sent_ns: int | None, heard_ns: int) -> PreemptionNotice:
+    """A node's notice in the appliance's time: its message was sent and heard at one moment.
+
+    `sent_ns` None: the node does not tell its time, which is then taken to be ours.
+    """
+    skew_ns = 0 if sent_ns is None else heard_ns - sent_ns
+    if abs(skew_ns) < _SKEW_NS_MIN:
+        return notice
+    return msgspec.structs.replace(
+        notice, at_ns=notice.at_ns + skew_ns, seen_ns=notice.seen_ns + skew_ns
+    )
 
 
 def phase(notice: PreemptionNotice | None, now_ns: int) -> Phase:

@@ -155,7 +155,7 @@ class Fleet:
         node_id, now_ns = NodeId(heartbeat.node_id), self._clock.wall_ns()
         now_s = self._clock.monotonic_s()
         news = self._sessions.heartbeat(heartbeat, now_s, now_ns, origin)
-        if self._notices.hear(node_id, heartbeat.notice):
+        if self._notices.hear(node_id, heartbeat.notice, heartbeat.sent_ns, now_ns):
             self._look_again()
             news = True
         if news:
@@ -252,10 +252,12 @@ class Fleet:
         await self._reload()
         self._unload()
         self._replan()
-        await self._learn()
-        await self._notices.record()
-        await self._faults.record()
         await self._carry_out(self._plan)
+        for keep in (self._learn, self._notices.record, self._faults.record):
+            try:
+                await keep()
+            except Exception:  # supervision: what cannot be kept of one node must stop no other
+                log.exception("fleet's records could not be brought up to date")
 
     def _unload(self) -> None:
         """Let go of what nobody asks for, and load what somebody asked for again."""

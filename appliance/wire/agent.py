@@ -186,6 +186,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()  # digests in the node's store, whole and verified
     door_port: Int64 | None = None  # where the engines of this node answer over mutual TLS
     answers: tuple[Answer, ...] = ()
+    sent_ns: Int64 | None = None  # the node's wall clock: its other times are read by it
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The conversation with the appliance, over a real socket with an appliance of the test's own."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -115,7 +116,9 @@ async def test_it_introduces_itself_reports_and_hears_also_when_the_appliance_co
     await appliance.start()
     await appliance.until(lambda: bool(appliance.heartbeats))
     assert appliance.hellos == [HELLO]
-    assert appliance.heartbeats == [Heartbeat(node_id="nod_1", replicas=(REPORT,))]
+    (first,) = appliance.heartbeats
+    assert first == Heartbeat(node_id="nod_1", replicas=(REPORT,), sent_ns=first.sent_ns)
+    assert abs(time.time_ns() - (first.sent_ns or 0)) < 60 * 1_000_000_000
     await appliance.until(lambda: True)
     async with asyncio.timeout(WAIT_S):
         await talk.link.told()

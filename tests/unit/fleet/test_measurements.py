@@ -73,6 +73,22 @@ async def test_the_estimate_gives_way_to_what_was_measured_and_outlasts_a_restar
     assert again.load_s(Engine.LLAMACPP, GENERATION) == 12.5
 
 
+async def test_what_one_node_tells_moves_nobodys_place_far(registry: Registry) -> None:
+    site = measurements(registry, Shape(4 * GIB, 32, 8, 128, 128))
+    computed = (await site.needs(WANTED.deployments, [GENERATION]))[D1, 1].per_gpu_bytes
+    for number, (told, believed) in enumerate(
+        [
+            (10**15, computed),  # more than the GPU has
+            (-1, computed),
+            (24 * GIB, 2 * computed),  # it has that, and the model needs a fifth of it
+            (1, computed // 2),
+        ]
+    ):
+        await learn(site, number * 2 * MINUTE_NS, gpu_memory_bytes=told, loaded_s=1.0 + number)
+        need = (await site.needs(WANTED.deployments, [GENERATION]))[D1, 1]
+        assert need.per_gpu_bytes == believed, told
+
+
 async def test_only_news_is_written_and_not_all_the_time(registry: Registry) -> None:
     site = measurements(registry)
     assert await learn(site, 1, loaded_s=10.0)

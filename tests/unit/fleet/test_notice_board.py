@@ -73,20 +73,20 @@ async def test_what_a_cloud_says_is_written_down_when_it_comes_and_when_it_goes(
         seen_ns=clock.wall_ns(),
         detail="preempt",
     )
-    assert not board.hear(node.id, None)
-    assert board.hear(node.id, told)
-    assert not board.hear(node.id, told)
+    assert not board.hear(node.id, None, None, 0)
+    assert board.hear(node.id, told, None, 0)
+    assert not board.hear(node.id, told, None, 0)
     assert board.phase(node.id, clock.wall_ns()) is Phase.HANDING_OVER
     await board.record()
     await board.record()
-    assert board.hear(node.id, None)
+    assert board.hear(node.id, None, None, 0)
     assert board.phase(node.id, clock.wall_ns()) is Phase.NONE
     await board.record()
     assert await actions(registry) == [
         ("appliance:fleet", "notice"),
         ("appliance:fleet", "notice withdrawn"),
     ]
-    assert board.hear(NodeId("nod_gone"), told)
+    assert board.hear(NodeId("nod_gone"), told, None, 0)
     await board.record()  # the node was removed: there is nothing to write about
     assert len(await actions(registry)) == 2
 
@@ -100,5 +100,29 @@ async def test_the_sooner_of_a_cloud_and_a_person(registry: Registry, clock: Sys
     soon = PreemptionNotice(
         source="gcp", at_ns=clock.wall_ns() + 30 * SECOND_NS, seen_ns=clock.wall_ns()
     )
-    board.hear(node.id, soon)
+    board.hear(node.id, soon, None, 0)
     assert board.standing(node.id) == soon
+
+
+@pytest.mark.parametrize("skew_s", [-3_600, 0, 3_600])
+async def test_a_notice_is_read_by_the_clock_of_its_node(
+    registry: Registry, clock: SystemClock, skew_s: int
+) -> None:
+    node = await registry.nodes.create("root", "n1")
+    board = NoticeBoard(registry.notices)
+    now_ns = clock.wall_ns()
+    theirs_ns = now_ns + skew_s * SECOND_NS
+    told = PreemptionNotice(source="aws", at_ns=theirs_ns + 120 * SECOND_NS, seen_ns=theirs_ns)
+    assert board.hear(node.id, told, theirs_ns, now_ns)
+    assert board.phase(node.id, now_ns) is Phase.EMPTYING
+    assert board.phase(node.id, now_ns + 115 * SECOND_NS) is Phase.LAST
+    standing = board.standing(node.id)
+    assert standing is not None
+    assert (standing.at_ns, standing.seen_ns) == (now_ns + 120 * SECOND_NS, now_ns)
+    for late in range(1, 9):  # each message takes another time; that is no news
+        sent_ns = theirs_ns + late * SECOND_NS
+        assert not board.hear(node.id, told, sent_ns, now_ns + late * 1_300_000_000)
+    assert board.standing(node.id) == standing
+    await board.record()
+    await board.record()
+    assert await actions(registry) == [("appliance:fleet", "notice")]

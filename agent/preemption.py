@@ -36,6 +36,7 @@ _AWAY_RETRY_S: Final = 10.0
 # An announcement that a cloud made stands for so long after its hour: the machine that is still
 # there was restarted, or not taken.
 _STALE_S: Final = 300
+_WRITE_S: Final = 0.5
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -103,17 +104,18 @@ class Watch:
                 await asyncio.sleep(_AWAY_RETRY_S if self._notice is None else 1.0)
                 continue
             self._note(answers=True, why="")
-            self._hear(endings)
+            await self._hear(endings)
             await asyncio.sleep(self._metadata.poll_s)
 
-    def _hear(self, endings: Sequence[Ending]) -> None:
+    async def _hear(self, endings: Sequence[Ending]) -> None:
         now_ns = self._clock.wall_ns()
         self._seen = {e.key: self._seen.get(e.key, self._first_seen_ns(e, now_ns)) for e in endings}
         notice = soonest(endings, self._seen, self._metadata.cloud)
         if notice == self._notice:
             return
+        writing = self._errands.begin(partial(self._remember, notice))
+        await asyncio.wait([writing], timeout=_WRITE_S)  # the appliance is told all the same
         self._notice = notice
-        self._errands.begin(partial(self._remember, notice))
         if notice is None:
             log.warning("the end of this machine was taken back")
         else:

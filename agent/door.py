@@ -46,7 +46,11 @@ _CLOSE_S: Final = 5.0  # for what was written, and the other side's farewell
 _BACKLOG: Final = 512
 _CONNECTIONS_MAX: Final = 8_192
 _HANDSHAKES_MAX: Final = 1_024
-_HANDSHAKES_PER_PEER_MAX: Final = 512
+_HANDSHAKES_PER_PEER_MAX: Final = 512  # of an address that has been the appliance's
+# Of all other addresses, each and together: whoever knocks there leaves room for the appliance.
+_HANDSHAKES_PER_STRANGER_MAX: Final = 64
+_HANDSHAKES_OF_STRANGERS_MAX: Final = 256
+_HOSTS_MAX: Final = 16  # addresses of the appliance that are remembered
 _ACCEPT_RETRY_S: Final = 0.2
 _TOUCH_S: Final = 3.0
 _REFUSED_LOGGED_S: Final = 10.0  # between two lines about those turned away
@@ -153,6 +157,7 @@ class Door:
         self._left = asyncio.Event()
         self._open = 0
         self._handshakes: Counter[str] = Counter()
+        self._hosts: dict[str, None] = {}  # where the appliance has spoken from, newest last
         self._refused = 0
         self._refused_logged_s = 0.0
         self._listener: socket.socket | None = None
@@ -198,17 +203,30 @@ class Door:
                 await asyncio.sleep(_ACCEPT_RETRY_S)
                 continue
             peer = str(address[0])
-            if (
-                self._open >= _CONNECTIONS_MAX
-                or self._handshakes.total() >= _HANDSHAKES_MAX
-                or self._handshakes[peer] >= _HANDSHAKES_PER_PEER_MAX
-            ):
+            if not self._room(peer):
                 guest.close()
                 self._refuse("too many connections", peer)
                 continue
             self._open += 1
             self._handshakes[peer] += 1
             tasks.create_task(self._welcome(guest, peer))
+
+    def _room(self, peer: str) -> bool:
+        if self._open >= _CONNECTIONS_MAX or self._handshakes.total() >= _HANDSHAKES_MAX:
+            return False
+        if peer in self._hosts:
+            return self._handshakes[peer] < _HANDSHAKES_PER_PEER_MAX
+        strangers = self._handshakes.total() - sum(self._handshakes[host] for host in self._hosts)
+        return (
+            self._handshakes[peer] < _HANDSHAKES_PER_STRANGER_MAX
+            and strangers < _HANDSHAKES_OF_STRANGERS_MAX
+        )
+
+    def _remember(self, peer: str) -> None:
+        self._hosts.pop(peer, None)
+        self._hosts[peer] = None
+        while len(self._hosts) > _HOSTS_MAX:
+            del self._hosts[next(iter(self._hosts))]
 
     async def _welcome(self, guest: socket.socket, peer: str) -> None:
         leg: Leg | None = None
@@ -263,6 +281,7 @@ class Door:
         if not _is_appliance(handshake.getpeercert()):
             self._refuse("not the appliance", peer)
             return None
+        self._remember(peer)
         route = self._papers.plan.routes.get(handshake.name or "")
         if route is None:
             self._refuse("no such engine", peer)

@@ -22,6 +22,10 @@ _ANONYMOUS_S: Final = 30.0  # from the handshake to the end of the connection
 _CONNECTIONS_MAX: Final = 4_096
 _ANONYMOUS_MAX: Final = 256  # those in their handshake included
 _ANONYMOUS_PER_PEER_MAX: Final = 32
+# Of addresses that no node has spoken from, each and together: nodes find room beside them.
+_STRANGER_MAX: Final = 16
+_STRANGERS_MAX: Final = 192
+_KNOWN_MAX: Final = 4_096  # addresses of nodes that are remembered
 _PER_PEER_MAX: Final = 128  # a node needs a handful; none crowds out the others
 _BACKLOG: Final = 128
 _SWEEP_S: Final = 1.0
@@ -54,6 +58,7 @@ class NodeGuests:
         self._protocol = protocol
         self._context = context
         self._guests: set[_Guest] = set()
+        self._known: dict[str, None] = {}  # where nodes have spoken from, newest last
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -92,8 +97,13 @@ class NodeGuests:
             self._start(self._welcome(guest, connection))
 
     def _room(self, peer: str) -> bool:
+        self._forget_gone()
         anonymous = [guest for guest in self._guests if guest.until_s is not None]
         of_peer = Counter(guest.peer for guest in anonymous)[peer]
+        if peer not in self._known:
+            strangers = sum(guest.peer not in self._known for guest in anonymous)
+            if of_peer >= _STRANGER_MAX or strangers >= _STRANGERS_MAX:
+                return False
         return (
             len(self._guests) < _CONNECTIONS_MAX
             and len(anonymous) < _ANONYMOUS_MAX
@@ -102,6 +112,7 @@ class NodeGuests:
         )
 
     async def _welcome(self, guest: _Guest, connection: socket.socket) -> None:
+        transport: asyncio.Transport | None
         try:
             transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol,
@@ -110,12 +121,24 @@ class NodeGuests:
                 ssl_handshake_timeout=_HANDSHAKE_S,
             )
         except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+            transport = None
+        except Exception:  # supervision: what goes wrong with one guest must not keep its place
+            log.exception("node API failed a guest", extra={"peer": guest.peer})
+            transport = None
+        if transport is None:
             connection.close()
             self._guests.discard(guest)
             return
         guest.transport = transport
         if transport.get_extra_info("peercert"):
             guest.until_s = None
+            self._remember(guest.peer)
+
+    def _remember(self, peer: str) -> None:
+        self._known.pop(peer, None)
+        self._known[peer] = None
+        while len(self._known) > _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
 
     async def _sweep(self) -> None:
         """Forget who has gone, and show out who has been here too long without a certificate."""
@@ -123,13 +146,14 @@ class NodeGuests:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now_s = loop.time()
-            for guest in list(self._guests):
-                if guest.transport is None:
-                    continue
+            for guest in self._guests:
                 if guest.until_s is not None and now_s >= guest.until_s:
                     guest.leave()
-                if guest.transport.is_closing():
-                    self._guests.discard(guest)
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        gone = {g for g in self._guests if g.transport is not None and g.transport.is_closing()}
+        self._guests -= gone
 
 
 def listening_socket(host: str, port: int, *, or_any: bool = False) -> socket.socket:

@@ -361,8 +361,30 @@ async def test_silent_guests_are_not_waited_for(house, monkeypatch):
     await _end(writer)
 
 
+async def test_strangers_leave_room_for_the_appliance(house, monkeypatch):
+    monkeypatch.setattr("agent.door._HANDSHAKES_PER_STRANGER_MAX", 2)
+    monkeypatch.setattr("agent.door._HANDSHAKES_OF_STRANGERS_MAX", 4)
+    _, writer = await house.call()  # the appliance speaks from 127.0.0.1
+    _, engine_writer = await house.engine.guest()
+    await _end(writer, engine_writer)
+    await _within(lambda: house.door._handshakes.total() == 0)
+    silent = []
+    for number in range(12):
+        _, stranger = await asyncio.open_connection(
+            "127.0.0.1", house.opened.port, local_addr=(f"127.0.0.{2 + number % 4}", 0)
+        )
+        silent.append(stranger)
+    await _within(lambda: house.door._refused >= 7)
+    assert house.door._handshakes.total() == 4
+    _, writer = await house.call()
+    _, engine_writer = await house.engine.guest()
+    await _end(writer, engine_writer)
+    for stranger in silent:
+        stranger.transport.abort()
+
+
 async def test_one_peer_cannot_hold_all_handshakes(house, monkeypatch):
-    monkeypatch.setattr("agent.door._HANDSHAKES_PER_PEER_MAX", 2)
+    monkeypatch.setattr("agent.door._HANDSHAKES_PER_STRANGER_MAX", 2)
     silent = [await asyncio.open_connection("127.0.0.1", house.opened.port) for _ in range(2)]
     assert await house.turned_away()
     await _end(*(writer for _, writer in silent))

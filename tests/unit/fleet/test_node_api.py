@@ -393,6 +393,40 @@ async def test_one_address_takes_no_more_than_its_share(site, monkeypatch):
     assert (await site.ask("GET", "ca"))[0] == 200
 
 
+async def test_strangers_leave_room_for_nodes(site, monkeypatch):
+    monkeypatch.setattr(node_guests, "_STRANGER_MAX", 2)
+    monkeypatch.setattr(node_guests, "_STRANGERS_MAX", 4)
+    identity = await site.joined()
+    assert (await site.ask("POST", "hello", encoded(HELLO), node_context(identity)))[0] == 200
+    await forgotten(site)
+    held = []
+    try:
+        for number in range(12):
+            stranger = (f"127.0.0.{2 + number % 4}", 0)
+            held.append(socket.create_connection(("127.0.0.1", site.api.port), 5, stranger))
+        await asyncio.sleep(0.2)
+        assert len(site.api._guests._guests) == 4
+        assert (await site.ask("POST", "hello", encoded(HELLO), node_context(identity)))[0] == 200
+    finally:
+        for one in held:
+            one.close()
+
+
+async def test_a_guest_that_breaks_the_reception_keeps_no_place(site, monkeypatch):
+    identity = await site.joined()
+    await forgotten(site)
+
+    def broken():
+        raise RuntimeError("no context today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.api._guests, "_context", broken)
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await site.ask("GET", "ca")
+        await forgotten(site)
+    assert (await site.ask("POST", "hello", encoded(HELLO), node_context(identity)))[0] == 200
+
+
 async def forgotten(site):
     """Those who have gone are noticed within a moment."""
     async with asyncio.timeout(10):

@@ -20,6 +20,7 @@ INDEX_BYTES_MAX: Final = 16 * 1024 * 1024
 LICENCE_BYTES_MAX: Final = 1024 * 1024
 TEXT_CHARS_MAX: Final = 200
 GOLDEN_CHARS_MAX: Final = 4_096
+FIGURE_MAX: Final = 2**53  # what every reader of JSON takes for the same number
 
 AGAIN: Final = "Get the pack again from who made it; nothing of this copy was kept."
 
@@ -105,7 +106,8 @@ def check_index(index: PackIndex) -> None:
         raise BadPack("The pack does not have the file it says to open.", next_step=AGAIN)
     if digest_of(index.files, index.entry) != index.digest:
         raise BadPack("The pack's digest is not that of its files.", next_step=AGAIN)
-    texts = [index.version, index.family, index.architecture, index.minimum_driver]
+    texts = [index.name, index.version, index.family, index.architecture, index.minimum_driver]
+    texts.append(index.created_at)
     if index.licence is not None:
         texts.append(index.licence.name)
         if not 0 <= index.licence.size_bytes <= LICENCE_BYTES_MAX:
@@ -117,5 +119,6 @@ def check_index(index: PackIndex) -> None:
         0 < len(golden.prompt) <= GOLDEN_CHARS_MAX and len(golden.answer) <= GOLDEN_CHARS_MAX
     ):
         raise BadPack("The pack's golden prompt is empty or too long.", next_step=AGAIN)
-    if index.context_tokens is not None and index.context_tokens < 1:
-        raise BadPack("The pack's context is not acceptable.", next_step=AGAIN)
+    for figure in (index.context_tokens, index.gpu_memory_bytes):
+        if figure is not None and not 0 < figure <= FIGURE_MAX:
+            raise BadPack("A figure in the pack's index cannot be.", next_step=AGAIN)

@@ -177,15 +177,17 @@ class PreemptionNotice(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     version: Int64 = VERSION
     node_id: str
-    replicas: tuple[ReplicaReport, ...]
-    counts: tuple[EngineCount, ...] = ()  # of the engines that tell
+    replicas: Annotated[tuple[ReplicaReport, ...], msgspec.Meta(max_length=1_024)]
+    # Of the engines that tell.
+    counts: Annotated[tuple[EngineCount, ...], msgspec.Meta(max_length=4_096)] = ()
     gpus: Annotated[tuple[Gpu, ...], msgspec.Meta(max_length=64)] = ()
     driver: Driver | None = None
     health: NodeHealth | None = None
     notice: PreemptionNotice | None = None
-    models: tuple[str, ...] = ()  # digests in the node's store, whole and verified
+    # Digests in the node's store, whole and verified.
+    models: Annotated[tuple[str, ...], msgspec.Meta(max_length=4_096)] = ()
     door_port: Int64 | None = None  # where the engines of this node answer over mutual TLS
-    answers: tuple[Answer, ...] = ()
+    answers: Annotated[tuple[Answer, ...], msgspec.Meta(max_length=256)] = ()
     sent_ns: Int64 | None = None  # the node's wall clock: its other times are read by it
 
 

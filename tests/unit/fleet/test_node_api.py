@@ -326,6 +326,13 @@ async def test_what_is_no_message_is_refused(site, body):
         assert (status, answer["code"]) == (400, "bad_report")
 
 
+async def test_no_node_tells_without_end(site):
+    context = node_context(await site.joined())
+    told = Heartbeat(node_id="nod_1", replicas=(), models=("sha256:0",) * 5_000)
+    status, answer = await site.ask("POST", "heartbeat", encoded(told), context)
+    assert (status, answer["code"]) == (400, "bad_report")
+
+
 async def test_a_compressed_body_is_not_unpacked(site):
     for encoding in ("gzip", "deflate", "br", "identity"):
         status, answer = await site.ask(

@@ -188,6 +188,11 @@ SIGNED: dict[str, dict[str, object]] = {
     "negative licence": {"licence": Licence("x", "0" * 64, -512)},
     "golden prompt without a prompt": {"golden": Golden("")},
     "context of nothing": {"context_tokens": 0},
+    "context beyond reason": {"context_tokens": 2**70},
+    "memory beyond reason": {"gpu_memory_bytes": 2**70},
+    "memory of less than nothing": {"gpu_memory_bytes": -1},
+    "control characters in its name": {"name": "llama\x1b]0;x\x07"},
+    "control characters in its time": {"created_at": "2026\r\n"},
 }
 
 

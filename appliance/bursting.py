@@ -38,7 +38,7 @@ _STATES: Final[dict[FleetState, NodeState]] = {
     "draining": "draining",
     "maintenance": "empty",
     "unreachable": "silent",
-    "failed": "joining",  # its agent speaks, and nothing can run there: it is not ready
+    "failed": "failed",
 }
 
 Token = Callable[[str, NodeTokenCreate], Awaitable[NodeTokenCreated]]
@@ -87,6 +87,7 @@ class BurstNodes:
             return
 
     async def dismiss(self, node_name: str) -> None:
+        await self.registry.node_tokens.revoke_of(ACTOR, node_name)
         try:
             await self.registry.nodes.delete(ACTOR, node_name)
         except NotFound:

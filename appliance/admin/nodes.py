@@ -140,7 +140,9 @@ async def give_notice(services: Services, call: Call[NoQuery, NodeNoticeGive]) -
 
 
 async def delete_node(services: Services, call: Call[NoQuery, None]) -> None:
-    await services.registry.nodes.delete(call.actor, call.ref)
+    row = await services.registry.nodes.get(call.ref)
+    await services.registry.node_tokens.revoke_of(call.actor, row.name)
+    await services.registry.nodes.delete(call.actor, row.id)
 
 
 async def list_regions(services: Services, _call: Call[NoQuery, None]) -> list[Region]:

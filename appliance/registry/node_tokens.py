@@ -7,7 +7,7 @@ makes a node that was not known before. What is kept of the secret is its SHA-25
 import hmac
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
@@ -105,18 +105,23 @@ class NodeTokens:
                     f"There is no token {identifier!r}.",
                     next_step="List them with `cic node token list`.",
                 )
-            if before.revoked_at_ns is not None:
-                return before
-            change.connection.execute(
-                "UPDATE node_tokens SET revoked_at_ns = ? WHERE id = ?",
-                [change.now_ns, identifier],
-            )
-            after = _find(change.connection, identifier)
-            assert after is not None  # it was there a moment ago
-            change.record("revoke", KIND, identifier, before.node_name or "", before, after)
-            return after
+            return before if before.revoked_at_ns is not None else _revoke(change, before)
 
         return await self._store.change(actor, run)
+
+    async def revoke_of(self, actor: str, node_name: str) -> None:
+        """Nobody becomes that node any more with a token that was not used."""
+
+        def run(change: Change) -> None:
+            rows = change.connection.execute(
+                "SELECT * FROM node_tokens WHERE node_name = ? AND used_at_ns IS NULL"
+                " AND revoked_at_ns IS NULL AND expires_at_ns > ?",
+                [node_name, change.now_ns],
+            ).fetchall()
+            for row in rows:
+                _revoke(change, _row(row))
+
+        await self._store.change(actor, run)
 
     async def redeem(
         self,
@@ -188,6 +193,15 @@ def _free(connection: sqlite3.Connection, name: str) -> str:
         number += 1
         free = f"{name[: NAME_CHARS_MAX - 8]}-{number}"
     return free
+
+
+def _revoke(change: Change, before: TokenRow) -> TokenRow:
+    change.connection.execute(
+        "UPDATE node_tokens SET revoked_at_ns = ? WHERE id = ?", [change.now_ns, before.id]
+    )
+    after = replace(before, revoked_at_ns=change.now_ns)
+    change.record("revoke", KIND, before.id, before.node_name or "", before, after)
+    return after
 
 
 def _digest(secret: str) -> bytes:

@@ -15,7 +15,7 @@ from appliance.registry.bursts import MemberRow, MemberState, Wish
 
 RequestState = Literal["running", "done", "failed", "unknown"]
 ClusterState = Literal["unknown", "none", "init", "up", "stopped"]
-NodeState = Literal["absent", "joining", "ready", "draining", "empty", "silent"]
+NodeState = Literal["absent", "joining", "ready", "draining", "empty", "silent", "failed"]
 
 LAUNCH_S: Final = 2_700  # SkyPilot tries every candidate in this time
 JOIN_S: Final = 1_200  # from the machine's start to its agent's first word
@@ -85,7 +85,10 @@ def next_step(member: MemberRow, facts: Facts, now_ns: int) -> Step:
         case "running":
             return _running(facts)
         case "leaving":
-            done = facts.node in {"empty", "absent"} or facts.cluster in {"none", "stopped"}
+            done = facts.node in {"empty", "absent", "failed"} or facts.cluster in {
+                "none",
+                "stopped",
+            }
             late = waited_s > LEAVE_S and not facts.notice
             if done or late or facts.node == "silent":
                 return Down(member.reason)
@@ -131,6 +134,8 @@ def _running(facts: Facts) -> Step:
         return Become("leaving", "its cloud takes it away")
     if facts.wish == "down":
         return Empty("not needed any more")
+    if facts.node == "failed":
+        return Empty("its agent says that nothing can run there")
     if facts.node in {"silent", "absent"} and facts.silent_s > SILENT_S:
         return Down(f"its agent said nothing for {SILENT_S} s")
     return None

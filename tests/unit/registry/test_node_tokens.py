@@ -262,3 +262,17 @@ async def test_a_node_with_revoked_certificates_alone_is_known_as_that(registry,
     assert await registry.node_certificates.denied() == set()
     await registry.node_certificates.revoke(ACTOR, "out")
     assert await registry.node_certificates.denied() == {nodes["out"]}
+
+
+async def test_tokens_of_a_node_that_is_given_up_let_nobody_in(registry, redeem):
+    _, bound = await made(registry, node_name="burst-1")
+    _, used = await made(registry, node_name="burst-1")
+    await redeem(used)
+    _, other = await made(registry, node_name="n2")
+    _, free = await made(registry)
+    await registry.node_tokens.revoke_of(ACTOR, "burst-1")
+    with pytest.raises(TokenRefused, match="revoked"):
+        await redeem(bound)
+    for token in (other, free):
+        await redeem(token)
+    assert sum(e.action == "revoke" for e in await registry.audit.list()) == 1

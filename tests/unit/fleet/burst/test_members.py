@@ -73,6 +73,9 @@ def test_one_that_runs_leaves_on_notice_when_not_wanted_and_when_it_is_lost() ->
     assert step(row, notice=True) == Become("leaving", "its cloud takes it away")
     assert step(row, wish="down") == Empty("not needed any more")
     assert step(row, cluster="none") == Down("taken away")
+    assert step(row, node="failed") == Empty("its agent says that nothing can run there")
+    assert step(member("leaving"), node="failed") == Down("why")
+    assert step(member("joining"), node="failed") is None, "it may mend itself in its time"
     assert step(row, node="silent") is None
     # However long it has run: what counts is for how long nothing was heard.
     assert step(row, SILENT_S + 1, node="silent", silent_s=20.0) is None

@@ -16,7 +16,7 @@ from agent.engines.readings import ended, file_print, positive
 from agent.engines.variables import API_KEY_VARIABLE, PORT_VARIABLE
 from agent.processes import Command
 from appliance.wire.agent import DesiredReplica
-from appliance.wire.engine_arguments import Place, engine_arguments
+from appliance.wire.engine_arguments import EMBEDDED, Place, embedded_arguments, engine_arguments
 from appliance.wire.engine_refusals import unfit_settings
 
 _GGUF_MAGIC: Final = b"GGUF"
@@ -62,9 +62,9 @@ class LlamaCpp:
         if not self._installed():
             return None
         try:
-            return importlib.metadata.version("xllamacpp")
+            return f"{EMBEDDED} {importlib.metadata.version('xllamacpp')}"
         except importlib.metadata.PackageNotFoundError:
-            return "unknown"
+            return f"{EMBEDDED} unknown"
 
     def hopeless(self, replica: DesiredReplica) -> str | None:
         server = self._server()
@@ -147,21 +147,8 @@ def _unfit_file(replica: DesiredReplica) -> str | None:
 
 def _embedded(replica: DesiredReplica, thread_count: int) -> tuple[str, ...]:
     """The engine chooses a free port of the loopback address and tells it."""
-    settings = replica.settings
-    arguments = [
-        *(sys.executable, "-m", "agent.engines.llamacpp_server"),
-        *("--model", replica.model_path),
-        *("--alias", replica.model_name),
-        *("--parallel", str(replica.parallel)),
-        *("--context", str(replica.context_tokens)),
-        *("--threads", str(thread_count)),
-    ]
-    layers = settings.gpu_layers if settings.gpu_layers is not None else -1
-    if settings.gpus:
-        arguments += ["--gpu-layers", str(layers)]
-    if replica.embedding:
-        arguments.append("--embedding")
-    return tuple(arguments)
+    words = embedded_arguments(replica, thread_count)
+    return (sys.executable, "-m", "agent.engines.llamacpp_server", *words)
 
 
 def threads(replica: DesiredReplica, cores: int, replicas: int) -> int:

@@ -16,6 +16,7 @@ from appliance.wire.engine import EngineSettings
 
 GIB: Final = 1024**3
 MIB: Final = 1024**2
+KIB: Final = 1024
 
 # Of each GPU. Sources: a CUDA context is 0.3 to 0.6 GiB by the driver's version and the GPU; the
 # compute buffers of llama.cpp are 0.2 to 0.5 GiB at its batch of 512; vLLM's and SGLang's

@@ -7,13 +7,13 @@ from appliance.domain.clock import iso
 from appliance.domain.ids import NodeId
 from appliance.fleet.estimate import Need
 from appliance.fleet.node_facts import NodeFacts
-from appliance.fleet.placing import choose, gib
+from appliance.fleet.placing import choose, gib, only_embedded
 from appliance.fleet.reconcile import Wanted, ask_of, desired_replica, room_of
 from appliance.fleet.statuses import DeploymentStatus
 from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.generations import Generation
 from appliance.registry.profiles import ProfileRow
-from appliance.wire.engine_arguments import Place, engine_arguments
+from appliance.wire.engine_arguments import Place, embedded_arguments, engine_arguments
 from appliance.wire.placement import Explanation, MemoryNeed, NodeVerdict, Profile
 
 _MS: Final = 1_000
@@ -36,6 +36,7 @@ def explain(
     room = room_of(wanted).without(*(row.id for row in own))
     choice = choose(ask_of(deployment, wanted.generations[key], need), nodes, room)
     chosen = {seat.node_id for seat in choice.seats}
+    best = next((nodes[v.node_id] for v in choice.verdicts if v.score is not None), None)
     verdicts = [
         NodeVerdict(
             node=verdict.node_name,
@@ -55,16 +56,24 @@ def explain(
         need=None if need is None else need_view(need),
         nodes=verdicts,
         reason=choice.reason,
-        arguments=_arguments(deployment, wanted.generations[key]),
+        arguments=_arguments(deployment, wanted.generations[key], best),
         commands=[list(report.command) for report in reports if report.command],
         profiles=[_profile(row) for row in profiles],
     )
 
 
-def _arguments(deployment: DeploymentRow, generation: Generation) -> list[str]:
-    """What its newest generation is started with, by the newest release of the engine."""
+def _arguments(
+    deployment: DeploymentRow, generation: Generation, node: NodeFacts | None
+) -> list[str]:
+    """What its newest generation is started with by the engine of the best node.
+
+    Where there is none, or it does not tell its version: by the newest release of the engine.
+    """
     replica = desired_replica(deployment, generation, "")
-    words = engine_arguments(replica, None, Place())
+    if node is not None and only_embedded(deployment.engine, node):
+        return ["(embedded llama.cpp)", *embedded_arguments(replica, replica.threads)]
+    version = None if node is None else node.engine_versions.get(str(deployment.engine))
+    words = engine_arguments(replica, version, Place())
     program = ["vllm", "serve", generation.model_path] if replica.engine == "vllm" else []
     return [*program, *words]
 

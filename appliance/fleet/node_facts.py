@@ -37,6 +37,7 @@ class NodeFacts:
     memory_bytes: int | None = None
     score: int = 100  # of its health
     models: frozenset[str] = frozenset()  # digests in its own store
+    engine_versions: Mapping[str, str] = field(default_factory=dict)  # as probed
     driver: str | None = None  # version of the GPUs' driver, "550.54.15"
     heard: bool = True  # since this appliance started, and not revoked since
 

@@ -15,12 +15,13 @@ from itertools import combinations, islice
 from typing import Final
 
 from appliance.domain.ids import DeploymentId, NodeId
-from appliance.fleet.estimate import GIB, MIB, Need
+from appliance.fleet.estimate import GIB, KIB, MIB, Need
 from appliance.fleet.node_facts import NodeFacts, Unit, units
 from appliance.fleet.room import Room
 from appliance.registry.engines import Engine
 from appliance.registry.replicas import Seat
 from appliance.wire.engine import EngineSettings
+from appliance.wire.engine_arguments import EMBEDDED
 
 _SETS_MAX: Final = 2_000  # of GPUs that are compared on one node; 8 GPUs have 70 sets of 4
 _MEMORY_BYTES_MIN: Final = 64 * MIB  # no machine has less: its agent does not tell
@@ -117,7 +118,9 @@ def why_nowhere(ask: Ask, nodes: Mapping[NodeId, NodeFacts], verdicts: Sequence[
 
 
 def gib(count: int) -> str:
-    """Bytes as people compare them: `11 GiB`, `0.4 GiB`, `12 MiB`."""
+    """Bytes as people compare them: `11 GiB`, `0.4 GiB`, `12 MiB`, `300 KiB`."""
+    if 0 < count < MIB:
+        return f"{-(-count // KIB)} KiB"
     size = count / GIB
     if size < 0.1:
         return f"{count / MIB:.0f} MiB"
@@ -131,6 +134,12 @@ def older(version: str, least: str) -> bool:
         return [int(part) for part in text.split(".") if part.isdecimal()]
 
     return parts(version) < parts(least)
+
+
+def only_embedded(engine: Engine, node: NodeFacts) -> bool:
+    """Whether a replica would run on the llama.cpp that is part of the node's agent."""
+    version = node.engine_versions.get(str(engine), "")
+    return engine is Engine.LLAMACPP and version.startswith(EMBEDDED)
 
 
 def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
@@ -152,6 +161,9 @@ def _unfit(ask: Ask, node: NodeFacts) -> list[str]:
         against.append("the deployment is pinned to other nodes")
     if str(ask.engine) not in node.engines and (node.engines or not node.lost):
         against.append(f"it has no engine {ask.engine}")
+    own_words = ask.settings.arguments or ask.settings.chat_template
+    if own_words and only_embedded(ask.engine, node):
+        against.append("its llama.cpp is the embedded one: no arguments or template of your own")
     if ask.settings.gpus and node.driver and older(node.driver, ask.minimum_driver):
         against.append(f"its driver {node.driver} is older than {ask.minimum_driver}")
     if ask.settings.nodes > 1 and node.door is None and not node.lost:

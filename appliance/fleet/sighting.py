@@ -24,6 +24,7 @@ def facts_of(row: NodeRow, session: Session | None, *, lost: bool, silent_s: flo
         memory_bytes=session.hello.memory_bytes,
         score=100 if session.health is None else session.health.score,
         models=frozenset(session.models),
+        engine_versions={str(kind): v for kind, v in session.hello.engine_versions.items()},
         driver=None if session.driver is None else session.driver.version,
     )
 

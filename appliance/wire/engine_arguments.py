@@ -15,6 +15,8 @@ from typing import Final
 from appliance.wire.agent import DesiredReplica, EngineKind
 from appliance.wire.engine import EngineSettings
 
+# A version of llamacpp that begins so: the one that is part of the agent, no llama-server.
+EMBEDDED: Final = "embedded"
 Version = tuple[int, ...]
 Word = tuple[str, *tuple[str, ...]]  # a flag and its values
 
@@ -78,6 +80,21 @@ def engine_arguments(replica: DesiredReplica, version: str | None, place: Place)
     since, installed = _SINCE[replica.engine], version_of(version)
     known = [word for word in _words(replica, place) if since.get(word[0], ()) <= installed]
     return (*(part for word in known for part in word), *replica.settings.arguments)
+
+
+def embedded_arguments(replica: DesiredReplica, threads: int | None) -> tuple[str, ...]:
+    """Those of the llama.cpp that is part of the agent: words of its own, no others pass."""
+    settings = replica.settings
+    layers = settings.gpu_layers if settings.gpu_layers is not None else -1
+    return (
+        *("--model", replica.model_path),
+        *("--alias", replica.model_name),
+        *("--parallel", str(replica.parallel)),
+        *("--context", str(replica.context_tokens)),
+        *(() if threads is None else ("--threads", str(threads))),
+        *(("--gpu-layers", str(layers)) if settings.gpus else ()),
+        *(("--embedding",) if replica.embedding else ()),
+    )
 
 
 def _words(replica: DesiredReplica, place: Place) -> Iterator[Word]:

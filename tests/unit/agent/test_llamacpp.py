@@ -83,6 +83,12 @@ def test_a_start_is_hopeless_without_a_readable_gguf(tmp_path: Path) -> None:
     assert LlamaCpp({}).fingerprint(replica(str(tmp_path / "none.gguf"))) == (None, None)
 
 
+def test_the_embedded_engine_is_told_from_a_llama_server() -> None:
+    version = LlamaCpp({"PATH": ""}, installed=lambda: True).version()
+    assert version is not None
+    assert version.startswith("embedded ")
+
+
 def test_a_start_is_hopeless_without_the_engine() -> None:
     absent = LlamaCpp({}, installed=lambda: False)
     assert absent.version() is None

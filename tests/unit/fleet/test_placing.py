@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.domain.ids import DeploymentId, NodeId, ReplicaId
+from appliance.fleet import placing
 from appliance.fleet.estimate import Need, Shape, estimate
 from appliance.fleet.node_facts import units
 from appliance.fleet.placing import Ask, Choice, choose, linked
@@ -297,3 +298,23 @@ def test_no_gpu_is_promised_more_than_it_has(wanted: list[tuple[int, int]]) -> N
         for unit in units(facts):
             promised = sum(gib for row, gib in rows if unit.uuid in row.gpu_uuids)
             assert promised * GIB <= (unit.total_bytes or 0)
+
+
+@pytest.mark.parametrize("own", [{"arguments": ("--mlock",)}, {"chat_template": "chatml"}])
+def test_the_embedded_llama_cpp_gets_no_words_of_somebodys_own(own: dict[str, object]) -> None:
+    embedded = replace(node("a"), engine_versions={"llamacpp": "embedded 0.2.1"})
+    server = replace(node("b"), engine_versions={"llamacpp": "7012"})
+    asked = ask(None, EngineSettings(**own), Engine.LLAMACPP)  # type: ignore[arg-type]  # a test's shorthand
+    both = choose(asked, {embedded.row.id: embedded, server.row.id: server}, NO_ROOM)
+    assert chosen(both) == ["b"]
+    assert "embedded" in why(both, "a")
+    alone = choose(asked, {embedded.row.id: embedded}, NO_ROOM)
+    assert chosen(alone) == []
+    assert "embedded" in alone.reason
+    plain = ask(None, EngineSettings(), Engine.LLAMACPP)
+    assert chosen(choose(plain, {embedded.row.id: embedded}, NO_ROOM)) == ["a"]
+
+
+def test_small_sizes_are_in_kib() -> None:
+    sizes = (0, 1, 300 * 1024, 1024**2)
+    assert [placing.gib(size) for size in sizes] == ["0 MiB", "1 KiB", "300 KiB", "1 MiB"]

@@ -19,7 +19,8 @@ RISE_S: Final = 10.0
 OK_SCORE: Final = 80
 FAILED_BELOW: Final = 20
 _WARM_K: Final = 10  # so far under the slow-down the score begins to fall
-_ENGINE_SCORE: Final = 60
+_NO_ENGINE_SCORE: Final = 60
+_SOME_ENGINES_SCORE: Final = 90  # in good health still: the others show that engines can run here
 _GONE: Final = frozenset({"GPU_LOST", "GPU_MISSING"})
 _PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
@@ -90,13 +91,14 @@ def warmest(gpus: Sequence[Gpu]) -> Reading:
 
 
 def engines(reports: Sequence[ReplicaReport]) -> Reading:
-    """Engines of this node that do not come up."""
+    """Engines of this node that do not come up. Where others run, it is hardly the node's doing."""
     ailing = [r for r in reports if r.state in {"failed", "backoff"}]
     if not ailing:
         return _WELL
     first = ailing[0]
+    others = any(report.state == "ready" for report in reports)
     return Reading(
-        _ENGINE_SCORE,
+        _SOME_ENGINES_SCORE if others else _NO_ENGINE_SCORE,
         f"{len(ailing)} of {len(reports)} engines cannot run: {first.replica_id}:"
         f" {first.reason or first.state}",
     )

@@ -177,6 +177,18 @@ def test_engines_that_do_not_come_up_lower_their_part(state: ReplicaState, score
         assert "rep_1: No such model." in next(p.reason for p in health.parts if p.name == "engine")
 
 
+def test_an_engine_that_fails_beside_one_that_runs_says_little_of_the_node() -> None:
+    def report(replica_id: str, state: ReplicaState) -> ReplicaReport:
+        return ReplicaReport(
+            replica_id=replica_id, deployment_id="d", generation=1, state=state, reason="Why."
+        )
+
+    health = judged(seen(), [report("rep_1", "ready"), report("rep_2", "backoff")])
+    assert (scores(health)["engine"], health.state) == (90, "ok")
+    reason = next(part.reason for part in health.parts if part.name == "engine")
+    assert reason == "1 of 2 engines cannot run: rep_2: Why."
+
+
 # Time.
 
 

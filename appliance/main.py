@@ -21,6 +21,7 @@ import uvloop
 from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
+from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.bursting import BurstNodes, Bursts, burst_desk
 from appliance.domain.clock import Clock, SystemClock
@@ -172,6 +173,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         packs=PackDesk(registry, home.models, home.pack_key_file),
         joining=joining,
         bursts=Bursts(bursts),
+        roles=Roles(settings.access, clock, audited_refusals(registry)),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

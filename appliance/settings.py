@@ -6,7 +6,7 @@ The tables below are the reference: docs/SETTINGS.md is checked against them by 
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Final, Literal, TypeVar, get_args
+from typing import Annotated, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -29,6 +29,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Site(Section, frozen=True):
     name: str = "site"
     region: str = "local"  # the region of this appliance; environments are pinned to one
+
+
+class Access(Section, frozen=True):
+    """Unix groups of the host by role. None named at all: who may open the socket is an admin."""
+
+    viewers: tuple[str, ...] = ()  # may read
+    operators: tuple[str, ...] = ()  # and suspend, resume, drain, scale, acknowledge, exchange
+    admins: tuple[str, ...] = ()  # and everything else; root and the serving account always
 
 
 class Gateway(Section, frozen=True):
@@ -124,6 +132,7 @@ class Settings(Section, frozen=True):
     """Everything a site can be told."""
 
     site: Site = Site()
+    access: Access = Access()
     gateway: Gateway = Gateway()
     timeouts: Timeouts = Timeouts()
     limits: Limiting = Limiting()
@@ -195,6 +204,15 @@ def _split(whole: type[Section], rest: str) -> tuple[str | None, str]:
     return None, rest
 
 
+def _from_text(text: str, kind: object) -> object:
+    """A variable's text: where a list is wanted, its words with commas between them."""
+    if get_origin(kind) is not tuple:
+        return text
+    if text == "none":
+        return []
+    return [word for part in text.split(",") if (word := part.strip())]
+
+
 def _convert(
     whole: type[S],
     tables: dict[str, object],
@@ -226,8 +244,9 @@ def _convert(
             if source is not None and value == "none" and NoneType in get_args(kind):
                 converted[name] = None
                 continue
+            given = value if source is None else _from_text(str(value), kind)
             try:
-                converted[name] = msgspec.convert(value, kind, strict=source is None)
+                converted[name] = msgspec.convert(given, kind, strict=source is None)
             except msgspec.ValidationError as error:
                 raise SettingsError(
                     f"{where} = {value!r} is not valid: {error}.",

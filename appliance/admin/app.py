@@ -12,7 +12,6 @@ from appliance.admin.calls import Call, Lines, Route, Services
 from appliance.admin.errors import BadRequest, NoSuchRoute, body_of, status_of
 from appliance.admin.metrics import CONTENT_TYPE, Exposition
 from appliance.admin.openapi import describe
-from appliance.admin.peer import actor
 from appliance.admin.routes import ROUTES
 from appliance.domain.errors import CrossLogicError
 from appliance.wire.admin import ErrorBody
@@ -36,11 +35,16 @@ def admin_app(services: Services, exposition: Exposition) -> web.Application:
         app.router.add_route(route.method, route.path, _endpoint(route, services))
     document = msgspec.json.encode(describe(ROUTES, services.site.version))
 
-    async def openapi(_request: web.Request) -> web.Response:
+    async def openapi(request: web.Request) -> web.Response:
+        await _demand_viewer(request, services)
         return web.Response(body=document, content_type=_JSON)
 
+    async def metrics(request: web.Request) -> web.Response:
+        await _demand_viewer(request, services)
+        return _metrics(exposition)
+
     app.router.add_get("/openapi.json", openapi)
-    _add_metrics(app, exposition)
+    app.router.add_get("/metrics", metrics)
     _add_health(app, services)
     return app
 
@@ -48,15 +52,21 @@ def admin_app(services: Services, exposition: Exposition) -> web.Application:
 def metrics_app(exposition: Exposition) -> web.Application:
     """What is served over TCP when the settings ask for it: figures, and nothing else."""
     app = web.Application(middlewares=[_errors])
-    _add_metrics(app, exposition)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return _metrics(exposition)
+
+    app.router.add_get("/metrics", metrics)
     return app
 
 
-def _add_metrics(app: web.Application, exposition: Exposition) -> None:
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
+def _metrics(exposition: Exposition) -> web.Response:
+    return web.Response(body=exposition.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    app.router.add_get("/metrics", metrics)
+
+async def _demand_viewer(request: web.Request, services: Services) -> None:
+    roles = services.roles
+    await roles.demand(await roles.caller(request.transport), "viewer", f"GET {request.path}")
 
 
 def _add_health(app: web.Application, services: Services) -> None:
@@ -74,15 +84,22 @@ def _add_health(app: web.Application, services: Services) -> None:
 
 def _endpoint(route: Route, services: Services) -> _Endpoint:
     async def endpoint(request: web.Request) -> web.StreamResponse:
+        roles, doing = services.roles, f"{route.method} {route.path}"
+        caller = await roles.caller(request.transport)
+        # Before anything of the body is read: who may not do this learns nothing by trying.
+        await roles.demand(caller, route.least_role, doing)
         if route.grows:
             services.sync.check_changes()
         if route.body_bytes_max is not None:
             request = request.clone(client_max_size=route.body_bytes_max)
+        body = None if route.body is None else _body(await request.read(), route.body, request)
+        await roles.demand(caller, route.role_for(body), doing)
         call = Call(
-            actor=actor(request.transport),
+            actor=caller.actor,
             ref=request.match_info.get("ref", ""),
             query=_query(request, route.query),
-            body=None if route.body is None else _body(await request.read(), route.body, request),
+            body=body,
+            caller=caller,
         )
         answer = await route.handler(services, call)
         if isinstance(answer, Lines):

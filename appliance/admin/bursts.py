@@ -31,6 +31,7 @@ ROUTES: Final = (
         *("POST", "/v1/bursts/plan", "What a burst would take and cost", plan_burst),
         answer=BurstPlanned,
         body=BurstPlan,
+        role="operator",
     ),
     Route("GET", "/v1/bursts", "List bursts", list_bursts, list[Burst]),
     Route(

@@ -15,9 +15,11 @@ from appliance.admin.ports import (
     SyncPort,
     UsageSource,
 )
+from appliance.admin.roles import Caller, Roles
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
+from appliance.wire.access import AccessRole
 from appliance.wire.admin import SEQ_MAX
 
 
@@ -46,6 +48,7 @@ class Services:
     packs: PackDesk
     bursts: BurstSource
     joining: JoinSource
+    roles: Roles
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +114,7 @@ class Call(Generic[Q, B]):
     ref: str
     query: Q
     body: B
+    caller: Caller | None = None  # None: a handler asks another in its own name
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,10 @@ Handler = Callable[[Services, Call[Any, Any]], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: registered with the server and described in OpenAPI from this same row."""
+    """One operation: registered with the server and described in OpenAPI from this same row.
+
+    Without a `role` of its own, to read takes a viewer and to change anything takes an admin.
+    """
 
     method: str
     path: str
@@ -138,3 +145,19 @@ class Route:
     lines: bool = False  # NDJSON of `answer`
     body_bytes_max: int | None = None  # None: the API's own limit
     grows: bool = False  # makes something new or larger: refused while the entitlement is frozen
+    role: AccessRole | None = None
+    operator_fields: frozenset[str] = frozenset()  # who sets another field of the body is an admin
+
+    @property
+    def least_role(self) -> AccessRole:
+        """What a caller is at least, whatever the body."""
+        return self.role or ("viewer" if self.method == "GET" else "admin")
+
+    def role_for(self, body: msgspec.Struct | None) -> AccessRole:
+        """What it takes to send this body."""
+        if self.operator_fields and body is not None:
+            for field in msgspec.structs.fields(body):
+                given = getattr(body, field.name)
+                if field.name not in self.operator_fields and given != field.default:
+                    return "admin"
+        return self.least_role

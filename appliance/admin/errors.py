@@ -3,6 +3,7 @@
 AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
+├── NotPermittedRole  the caller's role does not reach
 ├── BadNodeAnswer   what a node answered cannot be read
 ├── SocketInUse     another process answers on the admin socket
 └── ListenFailed    an address cannot be listened on
@@ -27,6 +28,10 @@ class NoSuchRoute(AdminError):
     code = "no_such_route"
 
 
+class NotPermittedRole(AdminError):
+    code = "not_permitted_role"
+
+
 class BadNodeAnswer(AdminError):
     code = "bad_node_answer"
 
@@ -44,6 +49,7 @@ STATUSES: Final = {
     "bad_request": HTTPStatus.BAD_REQUEST,
     "invalid_value": HTTPStatus.BAD_REQUEST,
     "ambiguous_name": HTTPStatus.BAD_REQUEST,
+    "not_permitted_role": HTTPStatus.FORBIDDEN,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,
     "already_exists": HTTPStatus.CONFLICT,

@@ -5,9 +5,16 @@ from typing import Annotated, Final
 
 import msgspec
 
-from appliance.admin.calls import Call, Lines, NoQuery, Services
+from appliance.admin.calls import Call, Lines, NoQuery, Route, Services
 from appliance.wire.admin import SEQ_MAX
-from appliance.wire.manifests import Manifest, ManifestKey, ManifestShown, Sealing, UsageProof
+from appliance.wire.manifests import (
+    Manifest,
+    ManifestKey,
+    ManifestShown,
+    ManifestVerification,
+    Sealing,
+    UsageProof,
+)
 
 _PAGE_ROWS: Final = 500
 
@@ -66,3 +73,41 @@ async def show_key(services: Services, call: Call[OfManifest, None]) -> Manifest
 
 async def rotate_key(services: Services, _call: Call[NoQuery, None]) -> ManifestKey:
     return await services.manifests.rotate_key()
+
+
+ROUTES: Final = (
+    Route(
+        *("GET", "/v1/manifests", "Sealed manifests, one a line", list_manifests),
+        answer=Manifest,
+        query=AfterManifest,
+        lines=True,
+    ),
+    Route(
+        *("POST", "/v1/manifests/seal", "Seal what is new", seal),
+        answer=Sealing,
+        role="operator",
+    ),
+    Route(
+        *("GET", "/v1/manifests/verify", "Verify every manifest and the records under it"),
+        *(verify_manifests, ManifestVerification),
+        lines=True,
+    ),
+    Route(
+        *("GET", "/v1/usage/{ref}/proof", "The proof of a request's record", prove),
+        answer=UsageProof,
+    ),
+    Route(
+        *("GET", "/v1/manifests/key", "The key that signs manifests", show_key),
+        answer=ManifestKey,
+        query=OfManifest,
+    ),
+    Route(
+        *("POST", "/v1/manifests/key/rotate", "Sign with a new key from the next manifest on"),
+        *(rotate_key, ManifestKey),
+    ),
+    Route(
+        *("GET", "/v1/manifests/{ref}", "Show a manifest", show_manifest),
+        answer=ManifestShown,
+        query=ForTenant,
+    ),
+)

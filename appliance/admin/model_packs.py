@@ -105,6 +105,7 @@ ROUTES: Final = (
         *("POST", "/v1/models/packs/look", "What a model pack says of itself, verified"),
         *(look_at_pack, PackSeen),
         body=PackLookAt,
+        role="operator",
     ),
     Route(
         *("POST", "/v1/models/packs", "Import a model pack; answers when it is in the store"),
@@ -135,9 +136,11 @@ ROUTES: Final = (
     Route(
         *("POST", "/v1/models/{ref}/suspend", "Suspend a model"),
         *(deployments.suspend_model, Model),
+        role="operator",
     ),
     Route(
         *("POST", "/v1/models/{ref}/resume", "Resume a model"),
         *(deployments.resume_model, Model),
+        role="operator",
     ),
 )

@@ -52,6 +52,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         "operationId": operation_id(route),
         "summary": route.summary,
         "tags": [route.path.split("/")[2]],
+        "x-role": route.least_role,
         "responses": {
             str(route.status if route.answer is not None else 204): answer,
             "default": {

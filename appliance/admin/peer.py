@@ -4,22 +4,24 @@ import pwd
 import socket
 import struct
 from asyncio import BaseTransport
-from typing import Final
+from typing import Final, NamedTuple
 
-_UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
+_UCRED: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 
 
-def actor(transport: BaseTransport | None) -> str:
-    """`uid:name` of the peer, as the audit records it; "unknown" where there is no unix socket.
+class Peer(NamedTuple):
+    uid: int
+    gid: int
 
-    A uid that has no account on this host gives `uid:`.
-    """
+
+def peer_of(transport: BaseTransport | None) -> Peer | None:
+    """None where there is no unix socket."""
     peer = None if transport is None else transport.get_extra_info("socket")
     if peer is None or peer.family != socket.AF_UNIX:
-        return "unknown"
+        return None
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _pid, uid, _gid = _UCRED.unpack(credentials)
-    return account(uid)
+    _pid, uid, gid = _UCRED.unpack(credentials)
+    return Peer(uid, gid)
 
 
 def account(uid: int) -> str:

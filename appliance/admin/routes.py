@@ -35,8 +35,8 @@ from appliance.admin.calls import (
 )
 from appliance.wire import admin as wire
 from appliance.wire import fleet
-from appliance.wire import manifests as sealed
 from appliance.wire import sync as sync_wire
+from appliance.wire.access import Me
 from appliance.wire.gpu import GpuHistory, NodeGpu
 from appliance.wire.node_tokens import (
     NodeCertificate,
@@ -54,8 +54,13 @@ def _states(
     path: str, noun: str, answer: Any, suspend: Handler, resume: Handler, query: type = NoQuery
 ) -> tuple[Route, Route]:
     return (
-        Route("POST", f"{path}/suspend", f"Suspend {noun}", suspend, answer, query),
-        Route("POST", f"{path}/resume", f"Resume {noun}", resume, answer, query),
+        Route(
+            *("POST", f"{path}/suspend", f"Suspend {noun}", suspend, answer, query),
+            role="operator",
+        ),
+        Route(
+            *("POST", f"{path}/resume", f"Resume {noun}", resume, answer, query), role="operator"
+        ),
     )
 
 
@@ -177,6 +182,8 @@ _DEPLOYMENTS: Final = (
         *(deployments.update_deployment, fleet.Deployment),
         body=fleet.DeploymentUpdate,
         grows=True,
+        role="operator",
+        operator_fields=frozenset({"replicas"}),
     ),
     Route(
         *("DELETE", "/v1/deployments/{ref}", "Delete a deployment"),
@@ -212,16 +219,19 @@ _NODES: Final = (
         *("POST", "/v1/nodes/{ref}/drain", "Empty a node, its replicas elsewhere first"),
         *(nodes.drain_node, fleet.Node),
         body=fleet.NodeWishSet,
+        role="operator",
     ),
     Route(
         *("POST", "/v1/nodes/{ref}/maintenance", "Stop what runs on a node"),
         *(nodes.maintain_node, fleet.Node),
         body=fleet.NodeWishSet,
+        role="operator",
     ),
     Route(
         *("POST", "/v1/nodes/{ref}/notice", "Say when a node will be gone: it is emptied by then"),
         *(nodes.give_notice, fleet.Node),
         body=fleet.NodeNoticeGive,
+        role="operator",
     ),
     Route(
         *("GET", "/v1/node-tokens", "List tokens with which machines become nodes"),
@@ -270,6 +280,7 @@ _NODES: Final = (
 )
 
 _SITE: Final = (
+    Route("GET", "/v1/me", "Who asks, and what it may do", site.show_me, Me),
     Route("GET", "/v1/status", "The site as it is now", site.status, wire.SiteStatus),
     Route(
         *("GET", "/v1/limits", "Limits in force and what is used of them", site.show_limits),
@@ -314,6 +325,7 @@ _SYNC: Final = (
     Route(
         *("POST", "/v1/sync/now", "Exchange with the control plane now", sync.sync_now),
         answer=sync_wire.SyncReport,
+        role="operator",
     ),
     Route(
         *("POST", "/v1/sync/enrol", "Enrol with a control plane", sync.enrol),
@@ -330,6 +342,8 @@ _SYNC: Final = (
         answer=sync_wire.SyncReport,
         body=sync_wire.DocumentsBring,
         body_bytes_max=_DOCUMENTS_BYTES_MAX,
+        role="operator",
+        operator_fields=frozenset({"envelopes"}),
     ),
     Route(
         *("GET", "/v1/entitlement", "The entitlement and its countdown", sync.show_entitlement),
@@ -342,45 +356,9 @@ _SYNC: Final = (
     ),
 )
 
-_MANIFESTS: Final = (
-    Route(
-        *("GET", "/v1/manifests", "Sealed manifests, one a line", manifests.list_manifests),
-        answer=sealed.Manifest,
-        query=manifests.AfterManifest,
-        lines=True,
-    ),
-    Route(
-        *("POST", "/v1/manifests/seal", "Seal what is new", manifests.seal),
-        answer=sealed.Sealing,
-    ),
-    Route(
-        *("GET", "/v1/manifests/verify", "Verify every manifest and the records under it"),
-        *(manifests.verify_manifests, sealed.ManifestVerification),
-        lines=True,
-    ),
-    Route(
-        *("GET", "/v1/usage/{ref}/proof", "The proof of a request's record", manifests.prove),
-        answer=sealed.UsageProof,
-    ),
-    Route(
-        *("GET", "/v1/manifests/key", "The key that signs manifests", manifests.show_key),
-        answer=sealed.ManifestKey,
-        query=manifests.OfManifest,
-    ),
-    Route(
-        *("POST", "/v1/manifests/key/rotate", "Sign with a new key from the next manifest on"),
-        *(manifests.rotate_key, sealed.ManifestKey),
-    ),
-    Route(
-        *("GET", "/v1/manifests/{ref}", "Show a manifest", manifests.show_manifest),
-        answer=sealed.ManifestShown,
-        query=manifests.ForTenant,
-    ),
-)
-
 ROUTES: Final = (
     *_SITE,
-    *_MANIFESTS,
+    *manifests.ROUTES,
     *_SYNC,
     *_TENANTS,
     *_ENVIRONMENTS,

@@ -16,6 +16,7 @@ from appliance.domain.clock import iso
 from appliance.domain.limits import UNLIMITED, Layer
 from appliance.registry.audit import AuditRow, AuditVerdict
 from appliance.registry.limits import LayerRow, LimitName
+from appliance.wire.access import Me
 from appliance.wire.admin import (
     AuditEntry,
     AuditVerification,
@@ -56,6 +57,21 @@ async def status(services: Services, _call: Call[NoQuery, None]) -> SiteStatus:
         entitlement=await services.sync.entitlement(),
         deployments=await list_deployments(services, nothing),
         nodes=await list_nodes(services, nothing),
+    )
+
+
+async def show_me(services: Services, call: Call[NoQuery, None]) -> Me:
+    caller = call.caller
+    assert caller is not None  # this answers the one at the other end
+    assert caller.role is not None  # who may call this route at all
+    reason = "" if caller.role != "viewer" else f"{caller.actor} has the role viewer: it may read."
+    return Me(
+        account=caller.actor,
+        role=caller.role,
+        groups=list(caller.groups),
+        site=services.site.name,
+        mapped=services.roles.mapped,
+        read_only_reason=reason,
     )
 
 

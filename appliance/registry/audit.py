@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.registry.chain import GENESIS, Entry, link
-from appliance.registry.store import Store
+from appliance.registry.store import Change, Store
 from appliance.storage.database import connect
 
 PROBLEMS_MAX: Final = 100
@@ -55,6 +55,19 @@ class Audit:
                 connection.execute("SELECT audit_head FROM state").fetchone()[0]
             ).hex()
         )
+
+    async def note(
+        self, actor: str, action: str, kind: str, object_id: str, name: str, what: object
+    ) -> None:
+        """Enter what was done, or refused, where no object of the registry changed.
+
+        `what` becomes the entry's `after`; it holds no secrets and no content of requests.
+        """
+
+        def run(change: Change) -> None:
+            change.record(action, kind, object_id, name, None, what)
+
+        await self._store.change(actor, run)
 
     async def verify(self) -> AuditVerdict:
         """Recompute the whole chain, and compare its end with what the site remembers."""

@@ -22,7 +22,7 @@ PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 
 def _shown(default: object) -> str:
     """A default as the settings page writes it."""
-    if default is None:
+    if default is None or default == ():
         return "none"
     if isinstance(default, float) and default.is_integer():
         return f"{int(default):,}"

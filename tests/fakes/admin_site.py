@@ -6,7 +6,7 @@ against it from a test.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,15 @@ import uvloop
 
 from appliance.admin.calls import Services, Site
 from appliance.admin.ports import DeploymentLive, Figures, NodeLive
+from appliance.admin.roles import GroupsOf, Roles, audited_refusals
 from appliance.admin.server import AdminServer
-from appliance.domain.clock import SystemClock
+from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import UNLIMITED, Layer, Limits
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry, initialise, open_database
 from appliance.security.seal import Seal
+from appliance.settings import Access
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
 from appliance.wire.placement import Explanation
@@ -37,6 +39,7 @@ from tests.fakes.sync_port import FixedSync
 
 T = TypeVar("T")
 WAIT_S = 20.0
+EVERYBODY = Access()  # who may open the socket is an admin
 
 
 @dataclass
@@ -190,16 +193,31 @@ def make_home(folder: Path) -> Home:
 
 @contextmanager
 def served(
-    folder: Path, *, global_limits: Limits = UNLIMITED, metrics_listen: str | None = None
+    folder: Path,
+    *,
+    global_limits: Limits = UNLIMITED,
+    metrics_listen: str | None = None,
+    access: Access = EVERYBODY,
+    own_uid: int | None = None,
+    groups_of: GroupsOf | None = None,
 ) -> Iterator[AdminSite]:
-    """Serve a fresh registry in `folder` until the block ends."""
+    """Serve a fresh registry in `folder` until the block ends.
+
+    `own_uid` is who counts as the account that serves; `groups_of` says who is in which groups.
+    """
     home = make_home(folder)
     initialise(home.registry_file, actor="0:test", region="local", clock=SystemClock())
     started: list[AdminSite] = []
     begun = threading.Event()
     failures: list[BaseException] = []
     thread = threading.Thread(
-        target=_serve, args=(home, global_limits, metrics_listen, started, begun, failures)
+        target=_serve,
+        args=(
+            *(home, global_limits, metrics_listen, started, begun, failures),
+            lambda registry, clock: Roles(
+                *(access, clock, audited_refusals(registry)), own_uid=own_uid, groups_of=groups_of
+            ),
+        ),
     )
     thread.start()
     assert begun.wait(WAIT_S)
@@ -223,6 +241,7 @@ def _serve(
     started: list[AdminSite],
     begun: threading.Event,
     failures: list[BaseException],
+    roles: Callable[[Registry, Clock], Roles],
 ) -> None:
     loop = uvloop.new_event_loop()
     database = open_database(home.registry_file)
@@ -248,6 +267,7 @@ def _serve(
         packs=PackDesk(registry, home.models, home.pack_key_file),
         bursts=FixedBursts(),
         joining=FixedJoining(registry),
+        roles=roles(registry, clock),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

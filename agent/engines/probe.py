@@ -86,7 +86,9 @@ class Engine:
         prefill = speed if self._replica.embedding else await self._prefill(prompt_tokens_per_byte)
         path = self._kind.properties_path
         said = self._kind.properties(_decode(await self._ask("GET", path, None, _PROPERTIES_S)))
-        return Measured(said.slots, said.context_tokens, speed, prompt_tokens_per_byte, prefill)
+        # What does not say was told it with its arguments, and queues what goes beyond.
+        slots = said.slots or self._replica.parallel
+        return Measured(slots, said.context_tokens, speed, prompt_tokens_per_byte, prefill)
 
     async def load(self) -> Load:
         """Requests and counters. Raises EngineUnfit when it does not tell in time.

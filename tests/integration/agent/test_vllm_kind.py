@@ -138,6 +138,7 @@ def command_line(pid: int) -> str:
 async def test_it_is_ready_after_a_token_and_guarded_from_the_node(desk: Desk) -> None:
     desk.want("--seed", "7")
     report = await desk.ready()
+    assert report.slots == 2, "as many as it was told to take at once"
     assert report.host == "127.0.0.1"
     assert report.context_tokens == 1024
     assert report.prompt_tokens_per_byte is not None

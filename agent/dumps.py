@@ -10,11 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from agent.host import PROC
+from appliance.wire.engine_traces import LOG_LINES_MAX, Dump, ProcessDump, ThreadDump
 
-LINES_MAX: Final = 200
 _LINE_CHARS_MAX: Final = 400
 _PROCESSES_MAX: Final = 32
 _THREADS_MAX: Final = 64
@@ -26,35 +24,6 @@ _QUOTES: Final = re.compile(
     re.IGNORECASE,
 )
 _SECRETS: Final = re.compile(r"(?i)(bearer\s+|api[-_ ]?key\W{1,3})\S+")
-
-
-class ThreadDump(msgspec.Struct, frozen=True, kw_only=True):
-    """One thread: where it stands in the kernel. `stack` needs rights the agent may not have."""
-
-    tid: int
-    name: str
-    state: str  # one letter, proc(5): D waits without heeding signals
-    waits_in: str  # the kernel's function; "" or "0": it runs
-    stack: str = ""
-
-
-class ProcessDump(msgspec.Struct, frozen=True, kw_only=True):
-    pid: int
-    name: str
-    memory_bytes: int | None  # resident
-    thread_count: int
-    threads: tuple[ThreadDump, ...]
-
-
-class Dump(msgspec.Struct, frozen=True, kw_only=True):
-    """Kept beside the engine's log, the latest for each replica."""
-
-    replica_id: str
-    pid: int
-    at_ns: int  # wall clock
-    reason: str
-    processes: tuple[ProcessDump, ...]
-    log: tuple[str, ...]
 
 
 def take(
@@ -81,7 +50,7 @@ def harmless(lines: Sequence[str]) -> tuple[str, ...]:
     """The last lines of a log without what may quote a request or a key."""
     kept = (line for line in lines if not _QUOTES.search(line))
     cut = [_SECRETS.sub(r"\1[removed]", line)[:_LINE_CHARS_MAX] for line in kept]
-    return tuple(cut[-LINES_MAX:])
+    return tuple(cut[-LOG_LINES_MAX:])
 
 
 def _process(pid: int) -> ProcessDump | None:

@@ -25,9 +25,9 @@ from typing import BinaryIO, Final
 import msgspec
 
 from agent import host, shared_memory
-from agent.dumps import Dump
 from agent.durable import read_message, write_message
 from appliance.wire.agent import DesiredReplica
+from appliance.wire.engine_traces import Dump
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
 ├── NotPermittedRole  the caller's role does not reach
+├── NodeAway        a node that is not heard of, and cannot be asked
 ├── BadNodeAnswer   what a node answered cannot be read
 ├── SocketInUse     another process answers on the admin socket
 └── ListenFailed    an address cannot be listened on
@@ -30,6 +31,10 @@ class NoSuchRoute(AdminError):
 
 class NotPermittedRole(AdminError):
     code = "not_permitted_role"
+
+
+class NodeAway(AdminError):
+    code = "node_away"
 
 
 class BadNodeAnswer(AdminError):
@@ -68,6 +73,7 @@ STATUSES: Final = {
     "signature_invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
     "unknown_signing_key": HTTPStatus.UNPROCESSABLE_ENTITY,
     "node_silent": HTTPStatus.BAD_GATEWAY,
+    "node_away": HTTPStatus.BAD_GATEWAY,
     "bad_node_answer": HTTPStatus.BAD_GATEWAY,
     "control_plane_away": HTTPStatus.BAD_GATEWAY,
     "control_plane_refused": HTTPStatus.BAD_GATEWAY,

@@ -10,6 +10,7 @@ from typing import Any, Final
 from appliance.admin import (
     bursts,
     deployments,
+    engine_traces,
     gpus,
     joining,
     keys,
@@ -365,6 +366,7 @@ ROUTES: Final = (
     *_KEYS,
     *model_packs.ROUTES,
     *_DEPLOYMENTS,
+    *engine_traces.ROUTES,
     *_NODES,
     *bursts.ROUTES,
 )

@@ -17,6 +17,7 @@ from appliance.commands.engine_options import (
     new_settings,
     placement_options,
 )
+from appliance.commands.engine_traces import show_dumps, show_logs
 from appliance.commands.noun import Noun, add_common
 from appliance.commands.output import (
     Column,
@@ -316,3 +317,5 @@ def wait_ready(client: AdminClient, item: Deployment, timeout_s: float) -> Deplo
 
 
 add_common(deployment, DEPLOYMENT)
+deployment.add_command(show_logs)
+deployment.add_command(show_dumps)

@@ -129,6 +129,11 @@ def readable_time(written: str) -> str:
     return written
 
 
+def plain_text(said: str) -> str:
+    """A line that comes from another machine: nothing in it commands this terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
+
+
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[str], None]]:
     """A spinner on standard error while something takes long; the callable changes its text.
@@ -156,7 +161,6 @@ def _print_table(table: "Table") -> None:
 def _cell(title: str, value: object) -> "Text":
     from rich.text import Text  # noqa: PLC0415 (see the top)
 
-    # Names come from other machines: none of them commands this terminal.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text(value))
+    shown = plain_text(text(value))
     style = _STATE_STYLES.get(shown, "") if title in _STATE_FIELDS else ""
     return Text(shown, style=style)

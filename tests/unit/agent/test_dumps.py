@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.dumps import LINES_MAX, harmless, take
+from agent.dumps import harmless, take
 from agent.processes import Command, Processes
+from appliance.wire.engine_traces import LOG_LINES_MAX
 from tests.unit.agent.test_processes import REPLICA
 from tests.unit.agent.test_shared_memory import FIT
 
@@ -51,7 +52,7 @@ def test_lines_that_may_quote_a_request_or_a_key_are_left_out() -> None:
         *["x" * 10_000] * 300,
     ]
     kept = harmless(lines)
-    assert len(kept) == LINES_MAX
+    assert len(kept) == LOG_LINES_MAX
     assert all(len(line) <= 400 for line in kept)
     kept = harmless(lines[:5])
     assert kept[0] == "INFO serving"

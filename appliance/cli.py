@@ -34,6 +34,8 @@ _EXIT_CODES: Final = {
     "bad_settings": ExitCode.CONFIGURATION,
     "address_unusable": ExitCode.CONFIGURATION,
     "listen_failed": ExitCode.CONFIGURATION,
+    "no_address": ExitCode.CONFIGURATION,
+    "node_api_closed": ExitCode.CONFIGURATION,
     "secret_missing": ExitCode.CONFIGURATION,
     "secret_exposed": ExitCode.CONFIGURATION,
     "secret_damaged": ExitCode.CONFIGURATION,

@@ -52,6 +52,9 @@ class Live:
         seen = self.fleet.node(node_id)
         return None if seen is None else _node(seen)
 
+    async def caught_up(self) -> None:
+        await self.fleet.caught_up()
+
     async def ask_node(self, node_id: NodeId, kind: QuestionKind, subject: str) -> bytes:
         return bytes(await self.fleet.questions.ask(node_id, kind, subject))
 

@@ -7,6 +7,8 @@ first is gone, or there would be more of them every minute.
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
@@ -116,7 +118,7 @@ class Sampler:
                 raw = await process.stdout.readline()
             except ValueError:  # longer than any line of ours
                 log.warning("GPU reader writes nonsense")
-                process.kill()  # it may wait for somebody to read it
+                _kill(process)  # it may wait for somebody to read it
                 return last
             if not raw:
                 return last
@@ -127,10 +129,22 @@ class Sampler:
             self._hear(last)
 
 
+def _kill(process: Process) -> None:
+    """Not by `Process.kill`: it looks for the process's end before, and where it finds one it takes
+    the exit code from asyncio's own wait, which then makes up 255.
+    """
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
 async def _end(process: Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    _kill(process)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
             await process.wait()

@@ -71,37 +71,66 @@ def region_view(row: RegionRow) -> Region:
     return Region(name=row.name, multiplier_bp=row.multiplier_bp, created_at=iso(row.created_at_ns))
 
 
-def _with_live(services: Services, row: NodeRow, denied: Collection[NodeId] = ()) -> Node:
-    live = services.live.node(row.id)
-    if live is None and row.id in denied:
-        reason = (
-            "Its certificates were revoked. It comes back with a new token:"
-            f" `cic node token create --node {row.name}`."
-        )
-        live = NodeLive("joining", reason=reason)
+def _with_live(
+    services: Services, row: NodeRow, denied: Collection[NodeId], holders: Collection[NodeId]
+) -> Node:
+    live = services.live.node(row.id) or NodeLive(
+        "joining", reason=_unheard(row.name, denied=row.id in denied, joined=row.id in holders)
+    )
     return node_view(row, live)
 
 
+def _unheard(name: str, *, denied: bool, joined: bool) -> str:
+    """Why a node is only expected, with what to do."""
+    if denied:
+        return (
+            "Its certificates were revoked. It comes back with a new token:"
+            f" `cic node token create --node {name}`."
+        )
+    if joined:
+        return (
+            "It has joined, and was not heard since this appliance started. See whether the machine"
+            " is on, its cable, the firewall before the node API's port here, and whether its"
+            " agent runs: `cic agent`."
+        )
+    return (
+        "Its agent has never spoken. Make a token and type what it says on the machine:"
+        f" `cic node token create --node {name}`."
+    )
+
+
+async def _after(services: Services, row: NodeRow) -> Node:
+    """The node as it is after a change."""
+    await services.live.caught_up()
+    return await _seen(services, row)
+
+
+async def _seen(services: Services, row: NodeRow) -> Node:
+    certificates = services.registry.node_certificates
+    return _with_live(services, row, await certificates.denied(), await certificates.holders())
+
+
 async def list_nodes(services: Services, _call: Call[NoQuery, None]) -> list[Node]:
-    denied = await services.registry.node_certificates.denied()
-    return [_with_live(services, row, denied) for row in await services.registry.nodes.list()]
+    certificates = services.registry.node_certificates
+    denied, holders = await certificates.denied(), await certificates.holders()
+    rows = await services.registry.nodes.list()
+    return [_with_live(services, row, denied, holders) for row in rows]
 
 
 async def create_node(services: Services, call: Call[NoQuery, NodeCreate]) -> Node:
     row = await services.registry.nodes.create(call.actor, call.body.name, region=call.body.region)
-    return _with_live(services, row)
+    return await _seen(services, row)
 
 
 async def show_node(services: Services, call: Call[NoQuery, None]) -> Node:
-    row = await services.registry.nodes.get(call.ref)
-    return _with_live(services, row, await services.registry.node_certificates.denied())
+    return await _seen(services, await services.registry.nodes.get(call.ref))
 
 
 async def update_node(services: Services, call: Call[NoQuery, NodeUpdate]) -> Node:
     row = await services.registry.nodes.update(
         call.actor, call.ref, name=call.body.name, region=call.body.region
     )
-    return _with_live(services, row)
+    return await _seen(services, row)
 
 
 async def drain_node(services: Services, call: Call[NoQuery, NodeWishSet]) -> Node:
@@ -125,7 +154,7 @@ async def resume_node(services: Services, call: Call[NoQuery, None]) -> Node:
 
 async def _wish(services: Services, call: Call[Any, Any], wish: Wish, reason: str) -> Node:
     row = await services.registry.nodes.wish(call.actor, call.ref, wish, reason=reason)
-    return _with_live(services, row)
+    return await _after(services, row)
 
 
 async def give_notice(services: Services, call: Call[NoQuery, NodeNoticeGive]) -> Node:
@@ -133,8 +162,8 @@ async def give_notice(services: Services, call: Call[NoQuery, NodeNoticeGive]) -
     at_ns = services.clock.wall_ns() + call.body.in_s * 1_000_000_000
     given = await services.registry.notices.give(call.actor, call.ref, at_ns, call.body.reason)
     node_id, notice = given
-    view = _with_live(services, await services.registry.nodes.get(node_id))
-    if view.notice is None:  # given a moment ago: the fleet has not heard of it
+    view = await _after(services, await services.registry.nodes.get(node_id))
+    if view.notice is None:  # its agent has not said hello: no fleet tells of it
         view = msgspec.structs.replace(view, notice=_notice_view(notice))
     return view
 

@@ -71,6 +71,10 @@ class LiveState(Protocol):
         """Why its replicas run where they do; None: the fleet has not heard of it yet."""
         ...
 
+    async def caught_up(self) -> None:
+        """Returns when the fleet knows every change of the registry that was made before."""
+        ...
+
     async def ask_node(self, node_id: NodeId, kind: QuestionKind, subject: str) -> bytes:
         """What the agent of a node answers, as JSON. Raises when it does not answer in time."""
         ...

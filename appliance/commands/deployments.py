@@ -217,11 +217,24 @@ def update_deployment(
         pins=None if pins is None else words(pins),
         idle_s=options["idle_unload"],
     )
+    if body == DeploymentUpdate() and not wait:
+        raise _nothing_to_change()
     with AdminClient(invocation.home, timeout_s=HASH_TIMEOUT_S) as client:
         item = client.send("PATCH", object_path("deployments", ref), Deployment, body)
         if wait:
             item = wait_ready(client, item, wait_timeout)
     DEPLOYMENT.print(invocation, item)
+
+
+def _nothing_to_change() -> Refused:
+    known = click.get_current_context().command.params
+    names = [option.opts[0] for option in known if isinstance(option, click.Option)]
+    return Refused(
+        "usage",
+        "Nothing to change was named.",
+        next_step=f"Options: {', '.join(name for name in names if not name.startswith('--wait'))}.",
+        exit_code=ExitCode.USAGE,
+    )
 
 
 @deployment.command("explain")

@@ -61,7 +61,7 @@ def placement_options(command: C) -> C:
         "--idle-unload",
         type=click.IntRange(min=0),
         metavar="SECONDS",
-        help="Unload the engines after so long without a request; 0: never.",
+        help="Unload the engines after 10 to 2592000 s (30 days) without a request; 0: never.",
     )(command)
     command = click.option(
         "--pin", metavar="NODE,NODE", help='The only nodes it may run on; "": any.'

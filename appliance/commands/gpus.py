@@ -72,13 +72,15 @@ def gpu() -> None:
 def list_gpus(invocation: Invocation, node: str | None) -> None:
     """List GPUs with their figures. A figure the driver does not tell is left out."""
     with AdminClient(invocation.home) as client:
+        only = None if node is None else client.get(object_path("nodes", node), Node)
         rows = client.get("/v1/gpus", list[NodeGpu])
-    if node is not None:
-        rows = [row for row in rows if node in {row.node, row.node_id}]
+    if only is not None:
+        rows = [row for row in rows if row.node_id == only.id]
     if invocation.json:
         print_json(rows)
     else:
-        print_rows(rows, COLUMNS, "No GPUs: no node has told of any.")
+        nobody = "no node has" if only is None else f"the node {only.name} has not"
+        print_rows(rows, COLUMNS, f"No GPUs: {nobody} told of any.")
 
 
 @gpu.command("history")
@@ -89,6 +91,7 @@ def show_history(invocation: Invocation, node: str, uuid: str) -> None:
     """The last hour and the last day of the GPUs of NODE, as it remembers them."""
     with AdminClient(invocation.home) as client:
         path = object_path("nodes", node, "gpu-history")
+        found = client.get(object_path("nodes", node), Node)
         history = client.get(path, GpuHistory, {"gpu": uuid})
     if invocation.json:
         print_json(history)
@@ -99,7 +102,12 @@ def show_history(invocation: Invocation, node: str, uuid: str) -> None:
         for ring in series.rings
         for point in ring.points
     ]
-    print_rows(rows, MOMENTS, "No history yet: a point takes ten seconds.")
+    nothing = "No history yet: a point takes ten seconds."
+    if not found.gpus:
+        nothing = f"No history: the node {found.name} has no GPUs."
+    elif uuid and not history.gpus:
+        nothing = f"No history: the node {found.name} tells of no GPU {uuid}."
+    print_rows(rows, MOMENTS, nothing)
 
 
 def show_node(row: Node) -> None:

@@ -72,6 +72,12 @@ def create(invocation: Invocation, ttl: int, node: str | None, address: str | No
             ("CA SHA-256", made.ca_sha256),
         )
     )
+    if made.listener.opened:
+        click.echo(
+            f"\nThis opened the node API of this host at {made.listener.address}, and it stays"
+            " open: set nodes.listen for another address or port.",
+            err=True,
+        )
 
 
 @token.command("list")

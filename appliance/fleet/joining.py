@@ -25,7 +25,7 @@ from appliance.wire.join import (
     RenewRequest,
     rejoin_text,
 )
-from appliance.wire.node_tokens import NodeTokenCreate, NodeTokenCreated
+from appliance.wire.node_tokens import NodeListener, NodeTokenCreate, NodeTokenCreated
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,12 @@ class JoinDesk:
         Raises NoAddress, InvalidValue, NodeApiClosed.
         """
         host, port = self._advertised(asked.address)
-        opened = await self._open()
+        at_port, opened = await self._open()
         row, secret = await self._registry.node_tokens.create(
             actor, ttl_s=asked.ttl_s, node_name=asked.node
         )
         token = f"{TOKEN_PREFIX}{secret}.{self._authority.fingerprint}"
-        server = f"https://{joined(host, port or opened)}"
+        server = f"https://{joined(host, port or at_port)}"
         return NodeTokenCreated(
             id=row.id,
             token=token,
@@ -97,6 +97,7 @@ class JoinDesk:
             ca_sha256=self._authority.fingerprint,
             node=row.node_name,
             expires_at=iso(row.expires_at_ns),
+            listener=NodeListener(address=joined(self._listens_on(), at_port), opened=opened),
         )
 
     # What machines ask.
@@ -149,14 +150,21 @@ class JoinDesk:
 
     # Parts.
 
-    async def _open(self) -> int:
-        """The port where the node API listens; it is kept, because nodes remember it."""
+    async def _open(self) -> tuple[int, bool]:
+        """The port where the node API listens, and whether it does only since now.
+
+        It is kept, because nodes remember it.
+        """
         async with self._opening:
             if self._api.port is not None:
-                return self._api.port
+                return self._api.port, False
             port = await self._api.listen(_EVERYWHERE, PORT, or_any=True)
             await self._registry.settings.set(ACTOR, _PORT_SETTING, str(port))
-            return port
+            return port, True
+
+    def _listens_on(self) -> str:
+        setting = self._settings.listen
+        return _EVERYWHERE if setting is None else self._listen_setting(setting)[0]
 
     def _advertised(self, asked: str | None) -> tuple[str, int | None]:
         """Raises NoAddress."""

@@ -110,7 +110,7 @@ class Fleet:
         """
         self._registry.on_change(self._registry_changed)
         await self._faults.read()
-        await self._reload()
+        await self.caught_up()
         await self._server.start()
 
     async def run(self) -> None:
@@ -139,7 +139,7 @@ class Fleet:
             row = await self._registry.nodes.get(origin.node_id)
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         self._sessions.hello(row.id, hello, now_s, now_ns, origin)
-        await self._reload()  # so that the first heartbeat is answered with all it shall run
+        await self.caught_up()  # so that the first heartbeat is answered with all it shall run
         self._look_again()
         log.info(
             "node says hello",
@@ -249,7 +249,7 @@ class Fleet:
             async with asyncio.timeout(self._settings.heartbeat_s):
                 await self._wake.wait()
         self._wake.clear()
-        await self._reload()
+        await self.caught_up()
         self._unload()
         self._replan()
         await self._carry_out(self._plan)
@@ -294,8 +294,8 @@ class Fleet:
         for deployment_id, ordinal in made.successions:
             await replicas.succeed(ACTOR, deployment_id, ordinal)
 
-    async def _reload(self) -> None:
-        """Read what is wanted, if that changed since. Returns when what is known is up to date."""
+    async def caught_up(self) -> None:
+        """Read what is wanted, if that changed since. Returns when all of it is known here."""
         async with self._reloading:
             if self._stale:
                 await self._read_registry()

@@ -81,14 +81,7 @@ def replica_status(
     report = node.reports.get(replica.id)
     name = node.row.name
     if node.lost:
-        since = f"was not heard for {node.silent_s:.0f} s"
-        if not node.heard:
-            since = "has not spoken since this appliance started, or was revoked"
-        reason = (
-            f"The agent of the node {name!r} {since}. Look at its network, and start it there:"
-            " `cic agent`, or `cic serve --with-agent` on the appliance's host."
-            f" `cic node show {name}` tells more."
-        )
+        reason = _lost(node)
         return ReplicaStatus(replica, name, "unreachable", reason, report=report)
     if report is None:
         return ReplicaStatus(replica, name, "pending", "The node has not begun with it yet.")
@@ -106,6 +99,23 @@ def replica_status(
         reason = _lost_gpu(replica, node) or reason
     return ReplicaStatus(
         replica, name, state, reason, address, report, report.started_ns, node.door
+    )
+
+
+def _lost(node: NodeFacts) -> str:
+    """That nothing is heard of a node. Its engines may be well: only a local agent is dead."""
+    name = node.row.name
+    if not node.heard:
+        return (
+            f"The agent of the node {name!r} has not spoken since this appliance started, or was"
+            f" revoked. `cic node show {name}` tells which, and what to do."
+        )
+    since = f"The agent of the node {name!r} was not heard for {node.silent_s:.0f} s."
+    if node.door is None:
+        return f"{since} Start it on this host: `cic agent`, or `cic serve --with-agent`."
+    return (
+        f"{since} The connection to it is lost, or the machine. `cic node show {name}` tells where"
+        " to look."
     )
 
 

@@ -77,12 +77,27 @@ def node_view(
         seen_s=session.seen_s,
         notice=notice,
         reason=_ending(notice)
+        or (_silence(session) if lost else "")
         or (held if state == "draining" else "")
         or (worst_part(session.health) if state in {"ready", "failed"} else ""),
         gpu_figures=session.gpus,
         driver=session.driver,
         health=session.health,
         engine_versions={str(kind): said for kind, said in session.hello.engine_versions.items()},
+    )
+
+
+def _silence(session: Session) -> str:
+    """When a lost node was heard last, and where to look."""
+    since = f"It was heard last at {iso(session.seen_ns)}."
+    if session.origin.host is None:
+        return (
+            f"{since} Its agent is this host's: see whether it runs, and start it with `cic agent`"
+            " or `cic serve --with-agent`."
+        )
+    return (
+        f"{since} It spoke from {session.origin.host}: see whether the machine is on, its cable,"
+        " the firewall before the node API's port here, and whether its agent runs: `cic agent`."
     )
 
 

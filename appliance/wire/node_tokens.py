@@ -11,6 +11,13 @@ class NodeTokenCreate(Message, frozen=True):
     address: str | None = None
 
 
+class NodeListener(Message, frozen=True):
+    """Where the node API listens on this host. `opened`: it does since this token."""
+
+    address: str  # HOST:PORT; 0.0.0.0 is every address of the host
+    opened: bool
+
+
 class NodeTokenCreated(Message, frozen=True):
     """`token` cannot be shown again. `command` is what to type on the node."""
 
@@ -21,6 +28,8 @@ class NodeTokenCreated(Message, frozen=True):
     ca_sha256: str
     node: str | None
     expires_at: str
+    listener: NodeListener
+    secret_shown: bool = False  # this answer is given again, `token` and `command` are ""
 
 
 class NodeToken(Message, frozen=True):

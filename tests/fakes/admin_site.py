@@ -52,6 +52,7 @@ class Live:
     explanations: dict[DeploymentId, Explanation] = field(default_factory=dict)
     is_ready: bool = True
     answer: bytes = b"null"  # of every node, to every question
+    caught_up_after: int = 0  # changes
     questions: list[tuple[NodeId, str, str]] = field(default_factory=list)
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
@@ -62,6 +63,9 @@ class Live:
 
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         return self.explanations.get(deployment_id)
+
+    async def caught_up(self) -> None:
+        self.caught_up_after += 1
 
     async def ask_node(self, node_id: NodeId, kind: str, subject: str) -> bytes:
         self.questions.append((node_id, kind, subject))

@@ -3,7 +3,7 @@
 from appliance.domain.clock import iso
 from appliance.registry.registry import Registry
 from appliance.wire.join import TOKEN_PREFIX
-from appliance.wire.node_tokens import NodeTokenCreate, NodeTokenCreated
+from appliance.wire.node_tokens import NodeListener, NodeTokenCreate, NodeTokenCreated
 
 SERVER = "https://192.0.2.1:8444"
 CA_SHA256 = "ca" * 32
@@ -28,4 +28,5 @@ class FixedJoining:
             ca_sha256=CA_SHA256,
             node=row.node_name,
             expires_at=iso(row.expires_at_ns),
+            listener=NodeListener(address="0.0.0.0:8444", opened=True),
         )

@@ -73,6 +73,18 @@ def test_a_port_that_is_in_use(tmp_path: Path) -> None:
     assert site.stop() == 0
 
 
+def test_a_node_api_that_cannot_listen_is_a_matter_of_configuration(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        site = Site(tmp_path, settings={"CIC_NODES_LISTEN": listen})
+        site.init()
+        code, error = refusal(site, "serve", "--listen", "127.0.0.1:0")
+    assert (code, error["code"]) == (7, "node_api_closed")
+    site = Site(tmp_path, settings={"CIC_NODES_LISTEN": "127.0.0.1:many"})
+    code, error = refusal(site, "serve", "--listen", "127.0.0.1:0")
+    assert (code, error["code"]) == (7, "no_address")
+
+
 @pytest.mark.parametrize("listen", ["8080", "127.0.0.1:http", "127.0.0.1:65536", ":8080"])
 def test_an_address_that_is_none(tmp_path: Path, listen: str) -> None:
     site = Site(tmp_path)

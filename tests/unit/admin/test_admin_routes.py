@@ -292,11 +292,15 @@ def test_a_deployment_that_cannot_be_is_refused(site: AdminSite, change: dict[st
 def test_a_node_is_joining_until_its_agent_says_hello(site: AdminSite) -> None:
     made = ask(site, "POST", "/v1/nodes", status=201, json={"name": "gpu1"})
     assert (made["state"], made["cores"]) == ("joining", None)
+    assert "`cic node token create --node gpu1`" in made["reason"]
+    assert [row["reason"] for row in ask(site, "GET", "/v1/nodes")] == [made["reason"]]
     site.live.nodes[NodeId(made["id"])] = NodeLive("ready", "0.1.0", 8, 2**33, ("A100",))
     shown = ask(site, "GET", "/v1/nodes/gpu1")
     assert (shown["state"], shown["cores"], shown["gpus"]) == ("ready", 8, ["A100"])
     assert ask(site, "PATCH", "/v1/nodes/gpu1", json={"region": "eu"})["region"] == "eu"
+    before = site.live.caught_up_after
     drained = ask(site, "POST", "/v1/nodes/gpu1/drain", json={"reason": "new fans"})
+    assert site.live.caught_up_after == before + 1  # what is answered is what came of it
     assert (drained["state"], drained["wish"]) == ("draining", "draining"), "not heard of yet"
     assert (drained["wish_reason"], drained["wished_at"] is None) == ("new fans", False)
     assert ask(site, "POST", "/v1/nodes/gpu1/suspend")["wish"] == "maintenance"

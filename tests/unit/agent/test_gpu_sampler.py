@@ -1,13 +1,17 @@
 """The process that reads is given up when a driver holds it, and never doubled."""
 
 import asyncio
+import signal
+import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent import host
+from agent.gpu import sampler as sampler_module
 from agent.gpu.messages import DriverRead, Line
 from agent.gpu.sampler import PATIENCE_S, Sampler
 from tests.fakes.clock import ManualClock
@@ -100,3 +104,18 @@ async def test_what_a_library_prints_by_itself_is_passed_over(tmp_path: Path) ->
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_nobody_but_asyncio_takes_the_exit_code_of_a_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`Popen.poll` beside asyncio's wait is a race: who comes second makes an exit code up."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=PIPE)
+
+    def poll(_self: object) -> None:
+        pytest.fail("its end was looked for beside asyncio")
+
+    monkeypatch.setattr(subprocess.Popen, "poll", poll)
+    await sampler_module._end(process)
+    assert process.returncode == -signal.SIGKILL
+    await sampler_module._end(process)  # also when it is gone

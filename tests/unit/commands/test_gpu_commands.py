@@ -10,6 +10,7 @@ import pytest
 
 from appliance.admin.ports import NodeLive
 from appliance.domain.ids import NodeId
+from appliance.wire.command import ExitCode
 from appliance.wire.gpu import (
     Driver,
     GpuFault,
@@ -78,7 +79,11 @@ def test_gpus_are_listed_with_their_node(site: AdminSite, node: NodeId) -> None:
     assert ("312" in first, "80.0" in first, "87" in first) == (True, True, True)
     assert "79" in second
     assert run(site, "--json", "gpu", "list", "--node", node).json == rows
+    assert run(site, "--json", "node", "create", "n2").code == 0
     assert run(site, "--json", "gpu", "list", "--node", "n2").json == []
+    assert "the node n2 has not told of any" in run(site, "gpu", "list", "--node", "n2").err
+    nobody = run(site, "--json", "gpu", "list", "--node", "n3")
+    assert (nobody.code, nobody.error["code"]) == (ExitCode.NOT_FOUND, "not_found")
 
 
 def test_gpus_of_a_silent_node_are_marked_as_old(site: AdminSite, node: NodeId) -> None:
@@ -91,6 +96,17 @@ def test_no_gpus_is_said_in_words(site: AdminSite) -> None:
     done = run(site, "gpu", "list")
     assert (done.code, done.out) == (0, "")
     assert "No GPUs" in done.err
+
+
+def test_who_has_no_gpus_is_not_told_to_wait_for_their_history(site: AdminSite) -> None:
+    made: dict[str, Any] = run(site, "--json", "node", "create", "vm").json
+    site.live.nodes[NodeId(made["id"])] = NodeLive("ready")
+    site.live.answer = b'{"gpus": []}'
+    assert "the node vm has no GPUs" in run(site, "gpu", "history", "vm").err
+    site.live.nodes[NodeId(made["id"])] = NodeLive("ready", gpus=("H100",))
+    assert "a point takes ten seconds" in run(site, "gpu", "history", "vm").err
+    other = run(site, "gpu", "history", "vm", "--gpu", "GPU-9")
+    assert "tells of no GPU GPU-9" in other.err
 
 
 def test_a_node_shows_its_health_part_by_part(site: AdminSite, node: NodeId) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.admin.ports import DeploymentLive
+from appliance.registry.deployment_rows import IDLE_S_MAX, IDLE_S_MIN
 from appliance.wire.command import ExitCode
 from tests.fakes.admin_site import AdminSite, served
 from tests.fakes.command_line import Done, cic
@@ -297,3 +298,25 @@ def test_the_status_in_both_forms(run: Line) -> None:
     assert status["ready"] is True
     assert status["endpoint"] == "http://127.0.0.1:8080/v1"
     assert "endpoint          http://127.0.0.1:8080/v1" in run("status").out
+
+
+def test_an_update_that_names_nothing_lists_what_it_could_name(run: Line) -> None:
+    run.json(
+        *("deployment", "create", "--name", "idle", "--engine", "external"),
+        *("--url", "http://127.0.0.1:9/v1"),
+    )
+    done = run("--json", "deployment", "update", "idle")
+    assert (done.code, done.error["code"]) == (ExitCode.USAGE, "usage")
+    assert "--replicas" in done.error["next_step"]
+    assert "--wait" not in done.error["next_step"]
+
+
+def test_the_help_gives_the_bounds_that_are_checked(run: Line) -> None:
+    text = " ".join(run("deployment", "update", "--help").out.split())
+    assert f"{IDLE_S_MIN} to {IDLE_S_MAX} s" in text
+
+
+def test_a_token_that_opens_the_node_api_says_so(run: Line) -> None:
+    made = run.json("node", "token", "create")
+    assert made["listener"] == {"address": "0.0.0.0:8444", "opened": True}
+    assert "opened the node API of this host at 0.0.0.0:8444" in run("node", "token", "create").err

@@ -11,8 +11,10 @@ import pytest
 from aiohttp import web
 
 from appliance.domain.clock import SystemClock
-from appliance.domain.ids import TenantId
+from appliance.domain.ids import NodeId, TenantId
 from appliance.fleet.service import Fleet
+from appliance.fleet.sessions import Origin, Session
+from appliance.fleet.view import node_view
 from appliance.registry.registry import Registry
 from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import Effect, Placed, Shed, ShedReason, Ticket
@@ -200,3 +202,51 @@ async def test_what_is_refused_on_the_socket(site: Site) -> None:
         message = Heartbeat(node_id=welcome.node_id, replicas=(report,))
         status, body = await site.post("/agent/v1/heartbeat", message)
         assert (status, msgspec.json.decode(body, type=Refusal).code) == (400, "bad_report")
+
+
+async def test_what_is_answered_to_a_change_of_a_node_is_what_came_of_it(site: Site) -> None:
+    """Without a pause: the fleet has heard of the change when `caught_up` returns."""
+    welcome = await site.hello()
+    await site.heartbeat(welcome.node_id)
+    node_id = NodeId(welcome.node_id)
+    at_ns = site.clock.wall_ns() + 600 * 10**9
+
+    await site.registry.notices.give("0:test", "n1", at_ns, "new fans")
+    await site.fleet.caught_up()
+    seen = site.fleet.node(node_id)
+    assert seen is not None
+    assert (seen.state, "ends at" in seen.reason) == ("maintenance", True)  # and nothing runs there
+
+    await site.registry.notices.withdraw("0:test", "n1")
+    await site.fleet.caught_up()
+    seen = site.fleet.node(node_id)
+    assert seen is not None
+    assert (seen.state, seen.notice) == ("ready", None)
+
+
+async def test_a_silent_node_says_when_it_was_heard_and_where_to_look(site: Site) -> None:
+    node_id = NodeId((await site.hello()).node_id)
+
+    def reason() -> str:
+        seen = site.fleet.node(node_id)
+        return seen.reason if seen is not None and seen.state == "unreachable" else ""
+
+    await until(lambda: bool(reason()))
+    assert "heard last at 20" in reason()
+    assert "`cic agent` or `cic serve --with-agent`" in reason()
+
+
+def test_of_a_silent_node_of_another_host_the_way_to_it_is_named() -> None:
+    hello = Hello(
+        node_name="far",
+        agent_version="0",
+        boot_id="b",
+        cores=2,
+        memory_bytes=1,
+        engines=("llamacpp",),
+    )
+    node_id = NodeId("nod_1")
+    session = Session(node_id, hello, 0.0, 10**18, Origin(node_id, "192.0.2.7"))
+    seen = node_view(session, "serving", lost=True)
+    assert seen.reason.startswith("It was heard last at 2001-09-09T01:46:40.000Z. It spoke from")
+    assert "192.0.2.7: see whether the machine is on, its cable, the firewall" in seen.reason

@@ -466,6 +466,8 @@ async def test_two_first_tokens_at_once_open_one_port(tmp_path, registry, monkey
     try:
         made = await asyncio.gather(*(site.token() for _ in range(4)))
         assert len({one.server for one in made}) == 1
+        assert {one.listener.address for one in made} == {f"127.0.0.1:{site.api.port}"}
+        assert [one.listener.opened for one in made].count(True) == 1  # and who did it says so
         assert await registry.settings.get("nodes.port") == str(site.api.port)
         site.base = made[0].server
         assert (await site.ask("GET", "ca"))[0] == 200

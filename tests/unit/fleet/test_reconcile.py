@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from appliance.domain.ids import DeploymentId, ModelId, NodeId, ReplicaId
 from appliance.domain.usage import Operation
 from appliance.fleet.external import Endpoint, Health
-from appliance.fleet.node_facts import NodeFacts
+from appliance.fleet.node_facts import Door, NodeFacts
 from appliance.fleet.reconcile import Plan, Wanted, plan
 from appliance.fleet.statuses import DeploymentStatus, ExternalFacts
 from appliance.registry.deployment_rows import DeploymentRow
@@ -138,9 +138,17 @@ def test_a_lost_node_serves_nobody_but_its_engines_stay_wanted() -> None:
     assert where(made) == {"a": ["rep_0"]}
     assert status.targets == ()
     assert status.state == "failed"
-    assert (
-        "not heard for 11 s. Look at its network, and start it there: `cic agent`" in status.reason
-    )
+    assert "not heard for 11 s. Start it on this host: `cic agent`" in status.reason
+
+
+def test_a_lost_connection_is_no_dead_agent() -> None:
+    """Of another host only the connection is known to be lost: nobody is told to start an agent."""
+    door = Door(NodeId("a"), "192.0.2.7", 4443)
+    lost = replace(node("a", report("rep_0"), silent_s=11), door=door)
+    _made, status = planned(replicas(1, on="a"), lost)
+    assert "not heard for 11 s. The connection to it is lost, or the machine." in status.reason
+    assert "cic agent" not in status.reason
+    assert "cic node show a" in status.reason
 
 
 def test_a_node_lost_for_long_gives_its_replicas_to_another_if_there_is_one() -> None:

@@ -8,6 +8,7 @@ still finds what it needs.
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -21,6 +22,7 @@ import uvloop
 from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
+from appliance.admin.replays import Replays
 from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.bursting import BurstNodes, Bursts, burst_desk
@@ -119,9 +121,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     identity = await asyncio.to_thread(establish, home.secrets, home.ledger_file)
     ledger = _ledger(stack, home, clock)
     engines = EngineTally()
-    sealer = await make_sealer(
-        *(home, settings, registry, ledger, identity, clock), engines=engines
-    )
+    sealer = await make_sealer(home, settings, registry, ledger, identity, clock, engines=engines)
     reader = LedgerReader(home.ledger_file)
     limits = _limits(reader, clock)
     scheduler = Scheduler(settings.scheduler)
@@ -174,6 +174,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         joining=joining,
         bursts=Bursts(bursts),
         roles=Roles(settings.access, clock, audited_refusals(registry)),
+        replays=Replays(clock, os.urandom),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

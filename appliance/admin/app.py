@@ -8,11 +8,14 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from appliance.admin.calls import Call, Lines, Route, Services
+from appliance.admin.calls import Call, Events, Lines, Route, Services
 from appliance.admin.errors import BadRequest, NoSuchRoute, body_of, status_of
 from appliance.admin.metrics import CONTENT_TYPE, Exposition
 from appliance.admin.openapi import describe
+from appliance.admin.replays import Answered, blanked
+from appliance.admin.roles import Caller
 from appliance.admin.routes import ROUTES
+from appliance.admin.sending import send_events, send_lines
 from appliance.domain.errors import CrossLogicError
 from appliance.wire.admin import ErrorBody
 
@@ -21,9 +24,6 @@ log = logging.getLogger(__name__)
 # The largest body of this API is an object with a few names in it.
 BODY_BYTES_MAX: Final = 1024 * 1024
 _JSON: Final = "application/json"
-_LINES: Final = "application/x-ndjson"
-# Lines are written in pieces of about this size.
-_PIECE_BYTES: Final = 64 * 1024
 
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,34 +83,67 @@ def _add_health(app: web.Application, services: Services) -> None:
 
 
 def _endpoint(route: Route, services: Services) -> _Endpoint:
+    doing = f"{route.method} {route.path}"
+
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        roles, doing = services.roles, f"{route.method} {route.path}"
+        roles = services.roles
         caller = await roles.caller(request.transport)
         # Before anything of the body is read: who may not do this learns nothing by trying.
         await roles.demand(caller, route.least_role, doing)
-        if route.grows:
-            services.sync.check_changes()
         if route.body_bytes_max is not None:
             request = request.clone(client_max_size=route.body_bytes_max)
-        body = None if route.body is None else _body(await request.read(), route.body, request)
-        await roles.demand(caller, route.role_for(body), doing)
-        call = Call(
-            actor=caller.actor,
-            ref=request.match_info.get("ref", ""),
-            query=_query(request, route.query),
-            body=body,
-            caller=caller,
-        )
-        answer = await route.handler(services, call)
-        if isinstance(answer, Lines):
-            return await _send_lines(request, answer)
-        if route.answer is None:
-            return web.Response(status=204)
-        return web.Response(
-            body=msgspec.json.encode(answer), status=route.status, content_type=_JSON
-        )
+        raw = b"" if route.body is None else await request.read()
+        key = request.headers.get("Idempotency-Key")
+        if key is None or route.method == "GET" or route.streams:
+            answer = await _handle(route, services, request, caller, raw)
+            if isinstance(answer, Lines):
+                return await send_lines(request, answer)
+            if isinstance(answer, Events):
+                return await send_events(request, answer)
+            return _response(_answered(route, answer))
+
+        async def run() -> Answered:
+            return _answered(route, await _handle(route, services, request, caller, raw))
+
+        whole = b"\0".join((request.method.encode(), request.raw_path.encode(), raw))
+        answered, again = await services.replays.once(caller.actor, key, whole, run)
+        response = _response(answered)
+        if again:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
 
     return endpoint
+
+
+async def _handle(
+    route: Route, services: Services, request: web.Request, caller: Caller, raw: bytes
+) -> object:
+    if route.grows:
+        services.sync.check_changes()
+    body = None if route.body is None else _body(raw, route.body, request)
+    doing = f"{route.method} {route.path}"
+    await services.roles.demand(caller, route.role_for(body), doing)
+    call = Call(
+        actor=caller.actor,
+        ref=request.match_info.get("ref", ""),
+        query=_query(request, route.query),
+        body=body,
+        caller=caller,
+    )
+    return await route.handler(services, call)
+
+
+def _answered(route: Route, answer: object) -> Answered:
+    if route.answer is None:
+        return Answered(HTTPStatus.NO_CONTENT, b"")
+    body = msgspec.json.encode(answer)
+    return Answered(route.status, body, blanked(body, route.secrets) if route.secrets else None)
+
+
+def _response(answered: Answered) -> web.Response:
+    if answered.status == HTTPStatus.NO_CONTENT:
+        return web.Response(status=answered.status)
+    return web.Response(body=answered.body, status=answered.status, content_type=_JSON)
 
 
 def _query(request: web.Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
@@ -135,30 +168,6 @@ def _body(raw: bytes, kind: type[msgspec.Struct], request: web.Request) -> msgsp
         raise BadRequest(
             f"The body is not understood: {error}.", next_step="/openapi.json describes it."
         ) from error
-
-
-async def _send_lines(request: web.Request, lines: Lines) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": _LINES})
-    piece = bytearray()
-    try:
-        async for item in lines.objects:
-            piece += msgspec.json.encode(item) + b"\n"
-            if len(piece) >= _PIECE_BYTES:
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write(bytes(piece))
-                piece.clear()
-    except CrossLogicError as error:
-        if not response.prepared or request.transport is None:
-            raise
-        # The head is out: only a connection that breaks tells the reader that lines are missing.
-        log.warning("admin answer broken off", extra={"path": request.path, "code": error.code})
-        request.transport.abort()
-        return response
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write_eof(bytes(piece))
-    return response
 
 
 @web.middleware

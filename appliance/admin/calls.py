@@ -15,6 +15,7 @@ from appliance.admin.ports import (
     SyncPort,
     UsageSource,
 )
+from appliance.admin.replays import Replays
 from appliance.admin.roles import Caller, Roles
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
@@ -49,6 +50,7 @@ class Services:
     bursts: BurstSource
     joining: JoinSource
     roles: Roles
+    replays: Replays
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +126,14 @@ class Lines:
     objects: AsyncIterator[msgspec.Struct]
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """An answer that goes on: pieces as they happen, framed as their type says."""
+
+    pieces: AsyncIterator[bytes]
+    content_type: str = "text/event-stream"
+
+
 Handler = Callable[[Services, Call[Any, Any]], Awaitable[object]]
 
 
@@ -145,6 +155,8 @@ class Route:
     lines: bool = False  # NDJSON of `answer`
     body_bytes_max: int | None = None  # None: the API's own limit
     grows: bool = False  # makes something new or larger: refused while the entitlement is frozen
+    secrets: frozenset[str] = frozenset()  # fields of the answer that are shown once
+    streams: bool = False  # answers Events, which are never given again
     role: AccessRole | None = None
     operator_fields: frozenset[str] = frozenset()  # who sets another field of the body is an admin
 

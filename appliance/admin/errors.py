@@ -4,6 +4,7 @@ AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
 ├── NotPermittedRole  the caller's role does not reach
+├── KeyOfAnotherRequest  an Idempotency-Key that stands for something else
 ├── NodeAway        a node that is not heard of, and cannot be asked
 ├── BadNodeAnswer   what a node answered cannot be read
 ├── SocketInUse     another process answers on the admin socket
@@ -33,6 +34,10 @@ class NotPermittedRole(AdminError):
     code = "not_permitted_role"
 
 
+class KeyOfAnotherRequest(AdminError):
+    code = "idempotency_key_reused"
+
+
 class NodeAway(AdminError):
     code = "node_away"
 
@@ -55,6 +60,7 @@ STATUSES: Final = {
     "invalid_value": HTTPStatus.BAD_REQUEST,
     "ambiguous_name": HTTPStatus.BAD_REQUEST,
     "not_permitted_role": HTTPStatus.FORBIDDEN,
+    "idempotency_key_reused": HTTPStatus.CONFLICT,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,
     "already_exists": HTTPStatus.CONFLICT,

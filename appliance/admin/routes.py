@@ -133,6 +133,7 @@ _KEYS: Final = (
         *("POST", "/v1/keys", "Create an API key; the secret is shown once", keys.create_key),
         answer=wire.KeyCreated,
         body=wire.KeyCreate,
+        secrets=frozenset({"key"}),
         status=201,
         grows=True,
     ),
@@ -159,6 +160,7 @@ _KEYS: Final = (
         answer=wire.KeyCreated,
         query=InEnvironment,
         body=wire.KeyRotate,
+        secrets=frozenset({"key"}),
     ),
 )
 
@@ -242,6 +244,7 @@ _NODES: Final = (
         *("POST", "/v1/node-tokens", "Make a token; opens the node API"),
         *(joining.create_token, NodeTokenCreated),
         body=NodeTokenCreate,
+        secrets=frozenset({"token", "command"}),
         status=201,
         grows=True,
     ),

@@ -140,7 +140,8 @@ class KeyRotate(Message, frozen=True):
 
 
 class KeyCreated(Key, frozen=True):
-    key: str  # the secret, shown this once
+    key: str  # the secret, shown this once; "" when this answer is given again
+    secret_shown: bool | msgspec.UnsetType = msgspec.UNSET  # true: given again, kept nowhere
 
 
 class LimitsSet(Message, frozen=True):

@@ -1,5 +1,7 @@
 """Tokens and certificates of nodes in the admin API."""
 
+import msgspec
+
 from appliance.wire.admin_message import Message
 
 
@@ -29,7 +31,7 @@ class NodeTokenCreated(Message, frozen=True):
     node: str | None
     expires_at: str
     listener: NodeListener
-    secret_shown: bool = False  # this answer is given again, `token` and `command` are ""
+    secret_shown: bool | msgspec.UnsetType = msgspec.UNSET  # true: given again, both are ""
 
 
 class NodeToken(Message, frozen=True):

@@ -5,6 +5,7 @@ against it from a test.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import uvloop
 
 from appliance.admin.calls import Services, Site
 from appliance.admin.ports import DeploymentLive, Figures, NodeLive
+from appliance.admin.replays import Replays
 from appliance.admin.roles import GroupsOf, Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.domain.clock import Clock, SystemClock
@@ -272,6 +274,7 @@ def _serve(
         bursts=FixedBursts(),
         joining=FixedJoining(registry),
         roles=roles(registry, clock),
+        replays=Replays(clock, os.urandom),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

@@ -5,6 +5,7 @@ AdminError
 ├── NoSuchRoute     no such path, or not with this method
 ├── NotPermittedRole  the caller's role does not reach
 ├── KeyOfAnotherRequest  an Idempotency-Key that stands for something else
+├── AnswerNotKept   the request under this key was carried out; its answer was too large to keep
 ├── NodeAway        a node that is not heard of, and cannot be asked
 ├── BadNodeAnswer   what a node answered cannot be read
 ├── SocketInUse     another process answers on the admin socket
@@ -38,6 +39,10 @@ class KeyOfAnotherRequest(AdminError):
     code = "idempotency_key_reused"
 
 
+class AnswerNotKept(AdminError):
+    code = "answer_not_kept"
+
+
 class NodeAway(AdminError):
     code = "node_away"
 
@@ -61,6 +66,7 @@ STATUSES: Final = {
     "ambiguous_name": HTTPStatus.BAD_REQUEST,
     "not_permitted_role": HTTPStatus.FORBIDDEN,
     "idempotency_key_reused": HTTPStatus.CONFLICT,
+    "answer_not_kept": HTTPStatus.CONFLICT,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,
     "already_exists": HTTPStatus.CONFLICT,

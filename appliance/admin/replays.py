@@ -14,7 +14,13 @@ from typing import Final
 
 import msgspec
 
-from appliance.admin.errors import BadRequest, KeyOfAnotherRequest
+from appliance.admin.errors import (
+    AnswerNotKept,
+    BadRequest,
+    KeyOfAnotherRequest,
+    body_of,
+    status_of,
+)
 from appliance.domain.clock import Clock
 
 KEPT_S: Final = 24 * 3_600
@@ -121,12 +127,11 @@ def _without_secret(answer: Answered) -> Answered:
     """What may stay in memory: the answer as it is given again."""
     body = answer.body if answer.again is None else answer.again
     if len(body) > ANSWER_BYTES_MAX:
-        told = {
-            "code": "answer_not_kept",
-            "message": "This request was carried out; its answer was too large to be kept.",
-            "next_step": "Read what it made.",
-        }
-        return Answered(HTTPStatus.CONFLICT, msgspec.json.encode(told))
+        told = AnswerNotKept(
+            "This request was carried out; its answer was too large to be kept.",
+            next_step="Read what it made.",
+        )
+        return Answered(status_of(told), msgspec.json.encode(body_of(told)))
     return Answered(answer.status, body)
 
 

@@ -35,7 +35,7 @@ class Access(Section, frozen=True):
     """Unix groups of the host by role. None named at all: who may open the socket is an admin."""
 
     viewers: tuple[str, ...] = ()  # may read
-    operators: tuple[str, ...] = ()  # and suspend, resume, drain, scale, acknowledge, exchange
+    operators: tuple[str, ...] = ()  # and suspend, resume, drain, scale, exchange
     admins: tuple[str, ...] = ()  # and everything else; root and the serving account always
 
 

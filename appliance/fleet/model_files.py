@@ -5,7 +5,9 @@ long as a registered model has it. All copies together stay beneath the site's c
 """
 
 import asyncio
+import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -158,10 +160,15 @@ class ModelFiles:
 
 
 def _opened(path: Path) -> BinaryIO:
+    """A file that is one: a pipe in its place would hold the event loop until somebody writes."""
     try:
-        return path.open("rb", buffering=0)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:  # it was registered where it lay, and was taken away since
         raise web.HTTPNotFound from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise web.HTTPNotFound
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _offset(request: web.Request) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -76,3 +77,17 @@ async def test_a_node_has_a_few_copies_at_once_and_its_place_back_when_it_goes(u
                     if again.status == 200:
                         break
                 await asyncio.sleep(0.1)
+
+
+async def test_what_took_the_place_of_a_file_is_not_read(url: str, tmp_path: Path) -> None:
+    (tmp_path / "weights").unlink()
+    for make in (os.mkfifo, Path.mkdir):
+        make(tmp_path / "weights")
+        async with (
+            asyncio.timeout(10),
+            aiohttp.ClientSession() as session,
+            session.get(url, headers={"X-Node": "n"}) as answer,
+        ):
+            assert answer.status == 404
+        if make is os.mkfifo:
+            (tmp_path / "weights").unlink()

@@ -31,7 +31,7 @@ from agent.events import (
 )
 from agent.members import Members
 from agent.phases import Phase
-from agent.processes import Fitness, Process, Processes
+from agent.processes import LAUNCH_VARIABLE, Fitness, Process, Processes
 from agent.progress import Progress, patience_s
 from agent.seat import Seat
 from appliance.domain.clock import Clock
@@ -89,7 +89,7 @@ class Attendant:
         process = seat.process
         if process is None:
             return
-        environ = host.process_environ(process.pid)
+        environ = await self._environ(process)
         api_key, port = api_key_of(environ), port_of(environ)
         if port is not None:
             address = Address(LOOPBACK, port)
@@ -107,6 +107,15 @@ class Attendant:
             await seat.errands.begin(partial(self._processes.note_shared, process))
             await asyncio.sleep(delay_s)
         self._feed(seat, Listening(launch, address.host, address.port, api_key))
+
+    async def _environ(self, process: Process) -> dict[str, str]:
+        """What it was started with. A process that is just executing its program shows nothing."""
+        for delay_s in _delays():
+            environ = host.process_environ(process.pid)
+            if LAUNCH_VARIABLE in environ:
+                return environ
+            await asyncio.sleep(delay_s)
+        raise AssertionError  # the delays never end
 
     async def _ready_line(self, seat: Seat, replica_id: str) -> bytes:
         for delay_s in _delays():

@@ -89,7 +89,7 @@ class Examination:
         try:
             begun = [(part, self._ask(part, known)) for part in _parts(batch, self._processes)]
         except BrokenExecutor:
-            self._drop()
+            self._drop(broken=True)
             return lambda: self._here(batch, known)
         return lambda: [one for part, told in begun for one in self._told(part, told, known)]
 
@@ -121,7 +121,7 @@ class Examination:
         try:
             results = told.result()
         except BrokenExecutor:  # one of them was killed: this process can do the same
-            self._drop()
+            self._drop(broken=True)
             return self._here(part, known)
         return [_whole(one, carried) for one, carried in zip(results, part, strict=True)]
 
@@ -140,11 +140,17 @@ class Examination:
                 self._loaded = self._pool.submit(os.getpid)
             return self._loaded is not None and self._loaded.done()
 
-    def _drop(self) -> None:
+    def _drop(self, *, broken: bool = False) -> None:
         with self._guard:
             pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+        if pool is None:
+            return
+        if broken:
+            # A pool that breaks ends its processes; one that was begun meanwhile it only waits
+            # for, and for ever (seen in CPython 3.11.7).
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _parts(batch: Sequence[Carried], count: int) -> list[Sequence[Carried]]:

@@ -19,6 +19,7 @@ from agent.engines import probe
 from agent.engines.kind import Address, Load
 from agent.engines.kinds import known_kinds
 from agent.engines.probe import Engine
+from agent.engines.variables import PORT_VARIABLE
 from agent.errors import EngineUnfit
 from agent.events import Event, GaveToken, Idle, Listening, Slept, Spawned, Useless, Wanted
 from agent.processes import Command, Process, Processes
@@ -111,6 +112,35 @@ async def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(attendants, "_DRAIN_POLL_S", 0.001)
     async with aiohttp.ClientSession() as session:
         yield Ward(tmp_path, session)
+
+
+async def test_an_engine_is_found_though_its_environment_shows_only_in_a_moment(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes(tmp_path / "engines", host.boot_id())
+    script = "import time; time.sleep(60)"
+    command = Command((sys.executable, "-c", script), {PORT_VARIABLE: "4711"})
+    process = processes.spawn(REPLICA, command, 0)
+    try:
+        shown, real = [{}, {}, None], host.process_environ
+
+        def environ(pid: int) -> dict[str, str]:
+            told = shown.pop(0) if shown else None
+            return real(pid) if told is None else told
+
+        async def healthy() -> bool:
+            return True
+
+        monkeypatch.setattr(host, "process_environ", environ)
+        monkeypatch.setattr(ward.engine, "healthy", healthy)
+        ward.seat.process = process
+        async with asyncio.timeout(10):
+            await ward.attendant.find(ward.seat, 1, REPLICA)
+        assert isinstance(ward.fed[-1], Listening)
+        assert ward.fed[-1].port == 4711
+    finally:
+        process.end(kill=True)
+        process.exit_code()
 
 
 async def test_a_look_without_an_answer_ends_no_draining(ward: Ward) -> None:

@@ -1,0 +1,31 @@
+"""What a table shows: columns with a rank, and cells of text with a tone instead of a colour."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# A theme gives each tone its colour; what a tone says is always said by the text too.
+Tone = Literal["plain", "dim", "good", "warn", "bad", "accent", "title"]
+
+# A row of the admin API as it came: the fields of its message by name.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`width` in cells, the least it needs. One column of a table may grow into what is left.
+
+    Priority 1 stays whatever the terminal; of the others the highest goes first.
+    """
+
+    key: str
+    title: str
+    width: int
+    right: bool = False
+    grow: bool = False
+    priority: int = 1

@@ -1,0 +1,96 @@
+"""What fills the room between the mode bar and the footer. A mode is a stack of views."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.containers import Vertical
+
+from console.actions import Action
+from console.store import Changes, Store
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.widget import Widget
+
+    from appliance.wire.access import AccessRole
+    from appliance.wire.stream import Topic
+    from console.app import ConsoleApp
+    from console.client import Admin
+
+
+class View(Vertical):
+    """Enter opens one on top (`self.console.open(view)`), Esc closes it again.
+
+    A view is told of the site only while it is looked at: `update` with everything changed when it
+    comes to the top, then with what each Tick changed. It reads anything else with `load`.
+    """
+
+    DEFAULT_CSS: ClassVar[str] = "View { height: 1fr; }"
+    title: str = ""  # its part of the breadcrumb; "" for the root of a mode
+
+    def topics(self) -> frozenset[Topic]:
+        """Of the live stream, what it needs while it is on top."""
+        return frozenset()
+
+    def update(self, store: Store, changes: Changes) -> None:
+        """Show what is different. Called on the event loop; must not wait."""
+
+    def shown(self) -> None:
+        """It came to the top: the place to `load` what the stream does not bring."""
+
+    def actions(self) -> Sequence[Action]:
+        """What can be done to what is selected now, most useful first."""
+        return ()
+
+    def subject(self) -> Any:
+        """What `y` copies and `w` writes: JSON of what is selected, or of the whole view."""
+        return None
+
+    def home(self) -> Widget | None:
+        """What gets the keyboard when the view comes to the top."""
+        for widget in self.query("*"):
+            if widget.focusable:
+                return widget
+        return None
+
+    # What views use.
+
+    @property
+    def console(self) -> ConsoleApp:
+        from console.app import ConsoleApp  # noqa: PLC0415 (it imports this module)
+
+        app = self.app
+        assert isinstance(app, ConsoleApp)
+        return app
+
+    @property
+    def store(self) -> Store:
+        return self.console.store
+
+    @property
+    def admin(self) -> Admin:
+        return self.console.admin
+
+    @property
+    def role(self) -> AccessRole:
+        """Of who sits here; "viewer" until the appliance said so."""
+        return self.console.role
+
+    def load(self, reading: Coroutine[Any, Any, None], *, name: str = "load") -> None:
+        """Run it beside the screen. A second one of the same name replaces the first; all end when
+        the view goes. An AdminError is shown as a notice."""
+        self.run_worker(
+            self.console.guarded(reading), name=name, group=name, exclusive=True, exit_on_error=True
+        )
+
+    def selection_changed(self) -> None:
+        """The footer may have other actions now."""
+        self.console.refresh_footer()
+
+    def on_key(self, event: events.Key) -> None:
+        """A capital letter that nothing below wanted: an action."""
+        if event.character and event.character.isupper() and self.console.begin(event.character):
+            event.stop()
+            event.prevent_default()

@@ -48,6 +48,9 @@ class View(Vertical):
         """What `y` copies and `w` writes: JSON of what is selected, or of the whole view."""
         return None
 
+    def reveal(self, part: str) -> None:
+        """Show a part of the view by its name; a name it does not know changes nothing."""
+
     def home(self) -> Widget | None:
         """What gets the keyboard when the view comes to the top."""
         for widget in self.query("*"):

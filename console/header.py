@@ -1,0 +1,90 @@
+"""The words of the frame's first line. Pure."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from console.cells import Cell, Row, Tone
+from console.store import Store
+from console.words import ago, duration, plural
+
+# Nothing heard for so many intervals, and at least so long: what is shown is old.
+_STALE_INTERVALS: Final = 2.5
+_STALE_S: Final = 3.0
+
+
+def stale_s(age_s: float | None, every_s: float) -> float | None:
+    """How old the figures are, when they are too old to be called live."""
+    if age_s is None or age_s < max(_STALE_S, _STALE_INTERVALS * every_s):
+        return None
+    return age_s
+
+
+def header(store: Store, now: datetime) -> list[Cell]:
+    """Site, version, time, cloud, what is not synced, alerts."""
+    site = store.site
+    if site is None:
+        return [Cell(" CrossLogic", "title"), Cell("  waiting for the appliance…", "dim")]
+    cells = [
+        Cell(f" {site.get('name', '')}", "title"),
+        Cell(f" v{site.get('version', '')} {now.astimezone(UTC):%H:%M}Z "),
+    ]
+    sync = store.row("sync", "sync")
+    if sync is not None:
+        cells += _cloud(sync, now)
+    cells += _alerts(store.table("alerts").values())
+    return cells
+
+
+def _cloud(sync: Row, now: datetime) -> list[Cell]:
+    word, tone = str(sync.get("state", "")), _CLOUD_TONES.get(str(sync.get("state", "")), "warn")
+    since = ""
+    if word in ("offline", "frozen") and sync.get("last_contact"):
+        since = " " + ago(sync["last_contact"], now)
+    cells = [
+        Cell(" cloud "),
+        Cell((word.upper() if word in ("offline", "frozen") else word) + since, tone),
+    ]
+    if lag := sync.get("lag_manifests"):
+        cells.append(Cell(f"  unsynced {lag}", "warn" if tone != "good" else "plain"))
+    return cells
+
+
+_CLOUD_TONES: Final[dict[str, Tone]] = {
+    "connected": "good",
+    "offline": "warn",
+    "frozen": "bad",
+    "never enrolled": "dim",
+}
+
+
+def _alerts(alerts: Iterable[Row]) -> list[Cell]:
+    open_alerts = [row for row in alerts if not row.get("acknowledged_at")]
+    if not open_alerts:
+        return []
+    worst = any(row.get("severity") in ("error", "fatal") for row in open_alerts)
+    return [Cell(f"  ALERTS {len(open_alerts)}", "bad" if worst else "warn")]
+
+
+def standing(age_s: float | None, every_s: float, trouble: str, *, paused: bool) -> Cell:
+    """The footer's last word: whether what is shown is now."""
+    if paused:
+        return Cell(" PAUSED ", "warn")
+    stale = stale_s(age_s, every_s)
+    if stale is not None:
+        return Cell(f" STALE {duration(stale)} ", "bad")
+    if trouble and age_s is None:
+        return Cell(f" {trouble} ", "bad")
+    if age_s is None:
+        return Cell(" connecting… ", "accent")
+    return Cell(f" live {every_s:g}s ", "good")
+
+
+def account(actor: str, role: str, *, read_only: bool) -> list[Cell]:
+    """Who sits here: `0:root` is what the audit has; the name is enough for a person."""
+    name = actor.partition(":")[2] or actor
+    return [Cell(f"  {name} "), Cell(f"{'read-only' if read_only else role} ", "accent")]
+
+
+def running(tasks: int) -> list[Cell]:
+    return [Cell(f" {plural(tasks, 'task')} at work ", "accent")] if tasks else []

@@ -1,0 +1,125 @@
+"""`cic console`."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from typing import Final
+
+import click
+
+from appliance.wire.command import CommandError, ExitCode, Invocation
+from appliance.wire.home import Home
+from appliance.wire.unix import socket_address
+from console.children import command
+from console.profile import Profile, profile_of
+
+_COLOUR_SYSTEMS: Final = {"16": "standard", "256": "256", "truecolor": "truecolor"}
+_CONNECT_S: Final = 5.0
+
+
+@click.command()
+@click.option("--ascii", "ascii_only", is_flag=True, help="Nothing beyond ASCII on the screen.")
+@click.option("--read-only", is_flag=True, help="Offer nothing that changes the site.")
+@click.option("--theme", metavar="NAME", help="dark, light, contrast, colour-blind or terminal.")
+@click.option(
+    "--refresh",
+    "refresh_s",
+    type=click.FloatRange(0.5, 60.0),
+    metavar="S",
+    help="Seconds between pictures. Default 1; 2 on slow lines.",
+)
+@click.pass_obj
+def console(
+    invocation: Invocation,
+    *,
+    ascii_only: bool,
+    read_only: bool,
+    theme: str | None,
+    refresh_s: float | None,
+) -> None:
+    """Run the site from this terminal: nodes, models, tenants, usage, logs, chat, operations."""
+    profile = _profile(ascii_only=ascii_only, refresh_s=refresh_s)
+    if profile.dumb:
+        sys.exit(_print_status(invocation))
+    _require_running(invocation.home)
+    _prepare(profile)
+    # Not before: Textual takes 0.25 s to load, and reads its settings when it is loaded.
+    from console.app import ConsoleApp  # noqa: PLC0415
+    from console.themes import DEFAULT, LOOKS  # noqa: PLC0415
+
+    if theme is not None and theme not in LOOKS:
+        raise CommandError(
+            f"There is no theme '{theme}'.",
+            next_step=f"Use one of {', '.join(LOOKS)}.",
+            exit_code=ExitCode.USAGE,
+        )
+    look = theme or (DEFAULT if profile.colours in ("256", "truecolor") else "terminal")
+    app = ConsoleApp(invocation.home, profile, read_only=read_only, look=look)
+    code = app.run(mouse=profile.mouse)
+    sys.exit(code or 0)
+
+
+def _profile(*, ascii_only: bool, refresh_s: float | None) -> Profile:
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    device = os.ttyname(sys.stdin.fileno()) if is_terminal else ""
+    return profile_of(
+        os.environ,
+        is_terminal=is_terminal,
+        device=device,
+        ascii_only=ascii_only,
+        refresh_s=refresh_s,
+    )
+
+
+def _prepare(profile: Profile) -> None:
+    """Textual takes these from the environment, once."""
+    os.environ["TEXTUAL_ANIMATIONS"] = "none"
+    if profile.colours in _COLOUR_SYSTEMS:
+        os.environ["TEXTUAL_COLOR_SYSTEM"] = _COLOUR_SYSTEMS[profile.colours]
+    if profile.line_speed_low:
+        os.environ["TEXTUAL_FPS"] = "10"
+
+
+class NothingThere(CommandError):
+    """Nothing to look at. Its code is that of the commands in the same case."""
+
+    def __init__(self, wire_code: str, message: str, next_step: str, exit_code: ExitCode) -> None:
+        super().__init__(message, next_step=next_step, exit_code=exit_code)
+        self.wire_code = wire_code
+
+
+def _require_running(home: Home) -> None:
+    """Refuse as the other commands do: a screen full of dashes would explain less."""
+    cic = shlex.join(("cic", *home.arguments))
+    try:
+        if not home.config_file.exists():
+            raise NothingThere(
+                "unknown_home",
+                f"There is no site in {home.config}.",
+                f"Make one with `{cic} init`.",
+                ExitCode.CONFIGURATION,
+            )
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.settimeout(_CONNECT_S)
+            trial.connect(socket_address(home.admin_socket))
+    except PermissionError as error:
+        raise NothingThere(
+            "permission_denied",
+            f"You may not use {error.filename or home.admin_socket}.",
+            "Run it as the owner of that file, or as a member of its group.",
+            ExitCode.UNREACHABLE,
+        ) from error
+    except OSError as error:
+        raise NothingThere(
+            "not_running",
+            f"The appliance of {home.state} does not run.",
+            f"Start it with `{cic} serve`.",
+            ExitCode.UNREACHABLE,
+        ) from error
+
+
+def _print_status(invocation: Invocation) -> int:
+    """Where nothing can be painted: what `cic status` prints."""
+    return subprocess.call(command(invocation.home, ("status",)))

@@ -1,0 +1,419 @@
+"""Dialogs: what will be done is stated, Cancel has the keyboard, and nothing typed is lost."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from console.actions import Action, Field, Values, answered
+from console.children import Outcome
+
+_CHOICES_IN_A_LINE = 7
+
+
+class Press(Widget):
+    """A button of one line: Enter or Space presses it."""
+
+    can_focus = True
+    DEFAULT_CSS: ClassVar[str] = """
+    Press { width: auto; height: 1; margin: 0 2 0 0; }
+    Press:focus { text-style: bold reverse; }
+    Press.-off { text-style: dim; }
+    """
+
+    class Pressed(Message):
+        def __init__(self, press: "Press") -> None:
+            super().__init__()
+            self.press = press
+
+    def __init__(self, label: str, *, name: str) -> None:
+        super().__init__(name=name)
+        self.label = label
+
+    def render(self) -> Text:
+        return Text(f"[ {self.label} ]")
+
+    def relabel(self, label: str) -> None:
+        self.label = label
+        self.refresh(layout=True)
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in ("enter", "space"):
+            event.stop()
+            self.post_message(self.Pressed(self))
+
+    def on_click(self) -> None:
+        self.post_message(self.Pressed(self))
+
+
+class Choice(Widget):
+    """One of a few, in one line: left, right and Space move on."""
+
+    can_focus = True
+    DEFAULT_CSS: ClassVar[str] = """
+    Choice { width: 1fr; height: 1; }
+    Choice:focus { text-style: reverse; }
+    """
+
+    class Changed(Message):
+        pass
+
+    def __init__(self, choices: Sequence[str], value: str, *, name: str) -> None:
+        super().__init__(name=name)
+        self._choices = tuple(choices)
+        self._at = self._choices.index(value) if value in self._choices else 0
+
+    @property
+    def value(self) -> str:
+        return self._choices[self._at] if self._choices else ""
+
+    def render(self) -> Text:
+        return Text(f"◂ {self.value or '(none)'} ▸  {self._at + 1} of {len(self._choices)}")
+
+    def on_key(self, event: events.Key) -> None:
+        step = {"left": -1, "right": 1, "space": 1}.get(event.key)
+        if step is not None and self._choices:
+            event.stop()
+            self._move(step)
+
+    def on_click(self) -> None:
+        self._move(1)
+
+    def _move(self, step: int) -> None:
+        self._at = (self._at + step) % len(self._choices)
+        self.refresh()
+        self.post_message(self.Changed())
+
+
+class Toggle(Widget):
+    """Yes or no: Space changes it."""
+
+    can_focus = True
+    DEFAULT_CSS: ClassVar[str] = """
+    Toggle { width: 1fr; height: 1; }
+    Toggle:focus { text-style: reverse; }
+    """
+
+    def __init__(self, value: str, *, name: str) -> None:
+        super().__init__(name=name)
+        self._on = bool(value)
+
+    @property
+    def value(self) -> str:
+        return "yes" if self._on else ""
+
+    def render(self) -> Text:
+        return Text("[x] yes" if self._on else "[ ] no")
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in ("space", "left", "right"):
+            event.stop()
+            self._turn()
+
+    def on_click(self) -> None:
+        self._turn()
+
+    def _turn(self) -> None:
+        self._on = not self._on
+        self.refresh()
+        self.post_message(Choice.Changed())
+
+
+class Dialog(ModalScreen[Any]):
+    """A box over the screen that closes once, whatever arrives how often."""
+
+    DEFAULT_CSS: ClassVar[str] = """
+    Dialog { align: center middle; }
+    Dialog > Vertical {
+        width: 76; max-width: 100%; height: auto; max-height: 100%;
+        border: solid $primary; padding: 0 1; background: $surface;
+    }
+    Dialog .title { text-style: bold; }
+    Dialog .gap { height: 1; }
+    Dialog .field { height: auto; }
+    Dialog .label { width: 22; height: 1; }
+    Dialog Input { border: none; height: 1; padding: 0; width: 1fr; background: $panel; }
+    Dialog Input:focus { border: none; }
+    Dialog .twin { text-style: dim; }
+    Dialog .problem { color: $error; text-style: bold; }
+    Dialog .buttons { height: 1; margin: 1 0 0 0; }
+    Dialog VerticalScroll { height: auto; max-height: 14; }
+    """
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("escape", "cancel", "Cancel"),
+        Binding("down", "app.focus_next", show=False),
+        Binding("up", "app.focus_previous", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._closed = False
+
+    def close(self, result: Any = None) -> None:
+        if not self._closed:
+            self._closed = True
+            self.dismiss(result)
+
+    def action_cancel(self) -> None:
+        self.close()
+
+
+class ActionDialog(Dialog):
+    """A form, a confirmation, or both. `carry_out` runs the command; it stays open until that
+    succeeded, so an error is read beside what was typed. Its result is the Outcome, None if not."""
+
+    def __init__(
+        self,
+        action: Action,
+        twin: Callable[[Sequence[str]], str],
+        carry_out: Callable[[Values], Awaitable[Outcome]],
+        problem: str = "",
+    ) -> None:
+        super().__init__()
+        self.action = action
+        self._problem = problem
+        self._twin = twin
+        self._carry_out = carry_out
+        self._running = False
+        self._typed = Input(name="typed", id="typed")
+
+    def compose(self) -> ComposeResult:
+        action = self.action
+        with Vertical():
+            yield Static(Text(action.title), classes="title")
+            if action.impact:
+                yield Static(Text(action.impact))
+            yield Static("", classes="gap")
+            with VerticalScroll(can_focus=False):
+                for field in action.fields:
+                    with Horizontal(classes="field"):
+                        star = " *" if field.required else ""
+                        yield Static(Text(field.label + star), classes="label")
+                        yield _widget_of(field)
+                    if field.hint:
+                        yield Static(Text(" " * 22 + field.hint), classes="twin")
+            if action.danger == "typed":
+                yield Static(Text(f"Type {action.type_this} to go on:"))
+                yield self._typed
+            yield Static("", classes="gap")
+            yield Static("", id="twin", classes="twin")
+            yield Static(Text(self._problem), id="problem", classes="problem")
+            with Horizontal(classes="buttons"):
+                yield Press("Cancel", name="cancel")
+                yield Press(self._verb, name="go")
+
+    @property
+    def _verb(self) -> str:
+        return "y  " + self.action.title if self.action.danger == "confirm" else self.action.title
+
+    def on_mount(self) -> None:
+        self._show_twin()
+        questions = [self._question(field.name) for field in self.action.fields]
+        if questions:
+            questions[0].focus()
+        elif self.action.danger == "typed":
+            self._typed.focus()
+        else:
+            self._press("cancel").focus()
+
+    def values(self) -> dict[str, str]:
+        return {field.name: _value_of(self._question(field.name)) for field in self.action.fields}
+
+    def _question(self, name: str) -> Widget:
+        return self.query_one(f"#field-{name}", Widget)
+
+    def _press(self, name: str) -> Press:
+        return next(press for press in self.query(Press) if press.name == name)
+
+    @on(Choice.Changed)
+    @on(Input.Changed)
+    def _show_twin(self) -> None:
+        try:
+            line = self._twin(self.action.argv(self.values()))
+        except ValueError as error:  # what is typed so far makes no command yet
+            line = str(error)
+        self.query_one("#twin", Static).update(Text(line))
+
+    @on(Input.Submitted)
+    def _next(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.focus_next()
+        if isinstance(self.focused, Press) and self.focused.name == "cancel":
+            self.focus_next()
+
+    def on_key(self, event: events.Key) -> None:
+        wanted = self.action.danger == "confirm" and not isinstance(self.focused, Input)
+        if wanted and event.character in ("y", "Y"):
+            event.stop()
+            self._go()
+
+    @on(Press.Pressed)
+    def _pressed(self, event: Press.Pressed) -> None:
+        event.stop()
+        if event.press.name == "go":
+            self._go()
+        else:
+            self.action_cancel()
+
+    def _go(self) -> None:
+        if self._running or self._closed:
+            return
+        values = self.values()
+        problem = answered(self.action.fields, values)
+        named = self._typed.value.strip() == self.action.type_this
+        if not problem and self.action.danger == "typed" and not named:
+            problem = f"That is not {self.action.type_this}."
+        if problem:
+            self._say(problem)
+            return
+        self._running = True
+        self._say("pending…")
+        self.run_worker(self._run(values), name="action", exclusive=True)
+
+    async def _run(self, values: Values) -> None:
+        try:
+            outcome = await self._carry_out(values)
+        finally:
+            self._running = False
+        if outcome.ok:
+            self.close(outcome)
+        else:
+            self._say(outcome.sentence)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#problem", Static).update(Text(text))
+
+    def action_cancel(self) -> None:
+        """What the appliance was asked already it will do: closing would only hide how it ended."""
+        if not self._running:
+            self.close()
+
+
+class SecretDialog(Dialog):
+    """Shows a secret this once. It is closed by its button, so that no stray key loses it."""
+
+    BINDINGS: ClassVar[list[Any]] = [Binding("y", "copy", "Copy")]
+
+    def __init__(self, title: str, secret: str, rest: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._title = title
+        self._secret = secret
+        self._rest = rest
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(Text(self._title), classes="title")
+            yield Static("", classes="gap")
+            yield Static(Text(self._secret), id="secret")
+            yield Static("", classes="gap")
+            for label, value in self._rest:
+                yield Static(Text(f"{label:<20} {value}"))
+            yield Static(Text("It is shown this once and kept nowhere. y copies it."))
+            with Horizontal(classes="buttons"):
+                yield Press("I have kept it", name="close")
+
+    def on_mount(self) -> None:
+        self.query_one(Press).focus()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._secret)
+        self.notify("Copied, where the terminal allows it.")
+
+    def action_cancel(self) -> None:
+        """Not by Escape."""
+
+    @on(Press.Pressed)
+    def _pressed(self, event: Press.Pressed) -> None:
+        event.stop()
+        self.close()
+
+
+class TextDialog(Dialog):
+    """A text to read: help, an answer, an error in full."""
+
+    DEFAULT_CSS: ClassVar[str] = """
+    TextDialog VerticalScroll { max-height: 100%; height: auto; }
+    """
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("q", "cancel", show=False),
+        Binding("question_mark", "cancel", show=False),
+        Binding("y", "copy", "Copy"),
+    ]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(Text(self._title), classes="title")
+            yield Static("", classes="gap")
+            with VerticalScroll() as scroll:
+                scroll.can_focus = True
+                yield Static(Text(self._text))
+            yield Static(Text("Esc closes · arrows scroll · y copies"), classes="twin")
+
+    def on_mount(self) -> None:
+        self.query_one(VerticalScroll).focus()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(self._text)
+        self.notify("Copied, where the terminal allows it.")
+
+
+class ProgressDialog(Dialog):
+    """The messages of a command that takes long. Escape leaves it working in the background."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self._lines: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(Text(self._title), classes="title")
+            yield Static("", id="lines")
+            yield Static(Text("pending… Esc leaves it working; Ops lists it."), classes="twin")
+
+    def tell(self, line: str) -> None:
+        self._lines = [*self._lines, line][-10:]
+        if self.is_mounted and not self._closed:
+            self.query_one("#lines", Static).update(Text("\n".join(self._lines)))
+
+
+def _widget_of(field: Field) -> Widget:
+    name = f"field-{field.name}"
+    widget: Widget
+    if field.kind == "toggle":
+        widget = Toggle(field.default, name=field.name)
+    elif field.kind == "choice" and len(field.choices) <= _CHOICES_IN_A_LINE:
+        widget = Choice(field.choices, field.default, name=field.name)
+    else:
+        widget = Input(
+            field.default,
+            name=field.name,
+            password=field.kind == "secret",
+            select_on_focus=False,
+            suggester=SuggestFromList(field.choices, case_sensitive=False)
+            if field.choices
+            else None,
+        )
+    widget.id = name
+    return widget
+
+
+def _value_of(widget: Widget) -> str:
+    if isinstance(widget, Toggle | Choice):
+        return widget.value
+    assert isinstance(widget, Input)
+    return widget.value.strip()

@@ -1,0 +1,90 @@
+"""A part of a screen under a title line."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual.containers import Vertical
+from textual.strip import Strip
+from textual.widget import Widget
+
+from console.cells import Cell
+from console.themes import tone_style
+from console.widgets.line import fit
+
+
+class Title(Widget):
+    """`── 1 Nodes 64 ─────── note ──`."""
+
+    DEFAULT_CSS: ClassVar[str] = "Title { height: 1; }"
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self._note: Cell = Cell("")
+
+    def show(self, text: str, note: Cell | None = None) -> None:
+        note = note or Cell("")
+        if (text, note) != (self._text, self._note):
+            self._text, self._note = text, note
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:  # noqa: ARG002 (it has one)
+        look = getattr(self.app, "look", "dark")
+        base = self.rich_style
+        width = self.size.width
+        focus_within = self.parent is not None and self.parent.has_pseudo_class("focus-within")
+        rule = base + tone_style(look, "accent" if focus_within else "dim")
+        text = f" {fit(self._text, max(0, width - 6))} "
+        note = f" {self._note.text} " if self._note.text else ""
+        middle = width - 2 - len(text) - len(note) - 2
+        if middle < 1:
+            note, middle = "", max(0, width - 2 - len(text))
+        segments = [Segment("──", rule), Segment(text, base + tone_style(look, "title"))]
+        segments.append(Segment("─" * middle, rule))
+        if note:
+            segments.append(Segment(note, base + tone_style(look, self._note.tone)))
+            segments.append(Segment("──", rule))
+        return Strip(segments).adjust_cell_length(width, rule)
+
+
+class Panel(Vertical):
+    """Widgets under a title; the title says where the keyboard is by its rule."""
+
+    DEFAULT_CSS: ClassVar[str] = "Panel { height: 1fr; }"
+
+    def __init__(self, title: str, *children: Widget, id: str | None = None) -> None:  # noqa: A002 (Textual's name)
+        self._title = Title(title)
+        super().__init__(self._title, *children, id=id)
+
+    def entitle(self, text: str, note: Cell | None = None) -> None:
+        self._title.show(text, note)
+
+    def on_descendant_focus(self) -> None:
+        self._title.refresh()
+
+    def on_descendant_blur(self) -> None:
+        self._title.refresh()
+
+
+class Lines(Widget):
+    """Lines of cells, repainted only where they differ."""
+
+    DEFAULT_CSS: ClassVar[str] = "Lines { height: 1fr; }"
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 (Textual's name)
+        super().__init__(id=id)
+        self._lines: tuple[tuple[Cell, ...], ...] = ()
+
+    def show(self, lines: Sequence[Sequence[Cell]]) -> None:
+        new = tuple(tuple(line) for line in lines)
+        if new != self._lines:
+            self._lines = new
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        base = self.rich_style
+        look = getattr(self.app, "look", "dark")
+        cells = self._lines[y] if y < len(self._lines) else ()
+        segments = [Segment(cell.text, base + tone_style(look, cell.tone)) for cell in cells]
+        return Strip(segments).adjust_cell_length(self.size.width, base)

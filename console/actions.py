@@ -37,7 +37,7 @@ class Action:
     impact: str = ""  # what it will do, in a sentence, with figures
     type_this: str = ""  # typed: what is to be typed, usually the name of what is lost
     fields: tuple[Field, ...] = ()
-    secret: str = ""  # field of the JSON answer that is shown this once
+    shown_once: str = ""  # field of the JSON answer that is shown this once
     stdin: str = ""  # name of the form's field that the command reads from its input
     slow: bool = False  # its progress is shown until it ends
     done: str = ""  # said when it succeeded; "": the answer is shown

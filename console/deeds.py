@@ -81,9 +81,9 @@ class Deeds:
             return
         if not outcome.ok:
             self._app.push_screen(TextDialog(f"{action.title}: not done", outcome.sentence))
-        elif action.secret and isinstance(outcome.answer, dict):
+        elif action.shown_once and isinstance(outcome.answer, dict):
             answer = dict(outcome.answer)
-            secret = str(answer.pop(action.secret, ""))
+            secret = str(answer.pop(action.shown_once, ""))
             rest = [(name, str(value)) for name, value in answer.items() if _is_plain(value)]
             self._app.push_screen(SecretDialog(action.title, secret, rest[:8]))
         else:

@@ -16,7 +16,7 @@ from console.actions import Action, plain
 from console.cells import Cell, Column, Row, Tone
 from console.store import Changes, Store
 from console.view import View
-from console.widgets.live_table import LiveTable
+from console.widgets.live_table import LiveTable, keep
 from console.widgets.panel import Lines, Panel
 from console.widgets.spark import spark
 from console.words import count, milliseconds, percent, state
@@ -173,8 +173,8 @@ class DashView(View):
             self._show_nodes(store)
         if changes.touches("deployments"):
             self._remember(store.table("deployments"))
-        _keep(self._engines, store, changes, "deployments")
-        _keep(self._tenants, store, changes, "tenants")
+        keep(self._engines, store, changes, "deployments")
+        keep(self._tenants, store, changes, "tenants")
         if changes.touches("alerts"):
             self._show_alerts(store)
         if changes.touches("site"):
@@ -267,16 +267,6 @@ class DashView(View):
         top = self.console.top
         if top is not None:
             top.reveal(event.row_id)
-
-
-def _keep(table: LiveTable, store: Store, changes: Changes, topic: Topic) -> None:
-    """Bring a table to what the store has."""
-    rows = store.table(topic)
-    if topic in changes.whole:
-        table.replace(rows)
-    elif changes.touches(topic):
-        changed = {row_id: rows[row_id] for row_id in changes.changed(topic) if row_id in rows}
-        table.patch(changed, changes.ended(topic))
 
 
 def _deployment_key(_row_id: str, row: Row, column: str) -> Any:

@@ -37,7 +37,7 @@ class Title(Widget):
         rule = base + tone_style(look, "accent" if focus_within else "dim")
         text = f" {fit(self._text, max(0, width - 6))} "
         note = f" {self._note.text} " if self._note.text else ""
-        middle = width - 2 - len(text) - len(note) - 2
+        middle = width - 2 - len(text) - len(note) - (2 if note else 0)
         if middle < 1:
             note, middle = "", max(0, width - 2 - len(text))
         segments = [Segment("──", rule), Segment(text, base + tone_style(look, "title"))]

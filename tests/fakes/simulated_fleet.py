@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from appliance.wire.admin import Environment, Key, LimitValues
+from appliance.wire.admin import Environment, Key, LayerReport, LimitValues, UsageRow
 from appliance.wire.fleet import Model, Node
 from appliance.wire.gpu import Driver, GpuLink, GpuProcess, HealthPart, NodeGpu, NodeHealth
 from appliance.wire.stream import (
@@ -438,6 +438,42 @@ class SimulatedFleet:
         )
         self._put("events", str(event.seq), event)
         self._tables["events"].pop(str(self._events - 500), None)
+
+    # What is asked one by one.
+
+    def limits(self) -> list[LayerReport]:
+        return [
+            LayerReport(
+                layer="global",
+                name="site",
+                source="settings",
+                limits=LimitValues(concurrency=512),
+                used=LimitValues(concurrency=37),
+            ),
+            LayerReport(
+                layer="tenant",
+                name="acme",
+                source="plan free",
+                limits=LimitValues(requests_per_min=60, tokens_per_min=100_000),
+                used=LimitValues(requests_per_min=49, tokens_per_min=82_000),
+            ),
+        ]
+
+    def usage(self) -> list[UsageRow]:
+        """Of every tenant with every model, today."""
+        return [
+            UsageRow(
+                tenant=tenant["name"],
+                tenant_id=tenant["id"],
+                model=model,
+                requests=100 + at,
+                input_tokens=40_000 + 100 * at,
+                output_tokens=10_000 + 100 * at,
+                cached_tokens=5_000,
+            )
+            for tenant in self._tables["tenants"].values()
+            for at, model in enumerate(_MODELS[:3])
+        ]
 
     # Letting it live.
 

@@ -167,6 +167,9 @@ class SimulatedSite:
             if isinstance(answer, bytes):
                 return web.Response(body=answer, content_type="application/x-ndjson")
             return web.json_response(answer)
+        if request.path in ("/v1/limits", "/v1/usage"):
+            made = self.fleet.limits() if request.path == "/v1/limits" else self.fleet.usage()
+            return web.Response(body=msgspec.json.encode(made), content_type="application/json")
         topic = request.path.removeprefix("/v1/")
         tables = self.fleet.tables()
         if topic in ("nodes", "gpus", "models", "environments", "keys"):

@@ -37,6 +37,7 @@ from appliance.gateway.pipeline import Pipeline
 from appliance.gateway.pools import Pools, SiteTls
 from appliance.gateway.routes import HEALTH_PATHS, MODELS_PATH, ROUTES
 from appliance.gateway.stats import Stats
+from appliance.gateway.traffic import InFlight, Traffic
 from appliance.gateway.wiring import Estimator, Ledger, Running, Wiring
 from appliance.limits.reservation import LimitStore
 from appliance.registry.snapshot import Snapshot
@@ -79,6 +80,7 @@ class Gateway:
         site_tls: SiteTls | None = None,
     ) -> None:
         self.stats = Stats()
+        self.traffic = Traffic()
         self._settings = settings
         self._clock = clock
         self._scheduler = scheduler
@@ -103,6 +105,7 @@ class Gateway:
             clock=clock,
             pools=self._pools,
             stats=self.stats,
+            traffic=self.traffic,
             dater=self._dater,
             running=self._running,
             apply=self.apply,
@@ -191,6 +194,10 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests are taken."""
         return self._clients is not None and not self._clients.draining
+
+    def in_flight(self) -> list[InFlight]:
+        """Every admitted request that has not ended."""
+        return [exchange.seen() for exchange in self._running]
 
     def deployment_names(self) -> dict[DeploymentId, str]:
         """What clients call each deployment."""

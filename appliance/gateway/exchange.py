@@ -30,6 +30,7 @@ from appliance.gateway.naming import Naming
 from appliance.gateway.order import Order
 from appliance.gateway.relay import Relay
 from appliance.gateway.tally import Tally
+from appliance.gateway.traffic import InFlight, PhaseWord
 from appliance.gateway.upstream import Connection
 from appliance.gateway.wiring import Wiring
 from appliance.metering.accounting import Figures
@@ -118,6 +119,28 @@ class Exchange(Ticket):
     def answer(self) -> Kept | None:
         """What was answered, if it was a whole success."""
         return self._answer
+
+    def seen(self) -> InFlight:
+        """It as of now, without its content, for those who watch the site."""
+        opening, relay, target = self._opening, self._relay, self._served_by
+        waiting: PhaseWord = "queued" if self._phase is Phase.QUEUED else "waiting"
+        return InFlight(
+            request_id=opening.request_id,
+            tenant_id=opening.tenant_id,
+            tenant=opening.tenant_name,
+            environment=opening.environment_name,
+            key=opening.key_name,
+            deployment=opening.model_name,
+            replica_id=None if target is None else target.replica_id,
+            node=None if target is None else target.node_name,
+            operation=opening.operation,
+            phase="streaming" if self._first_token_s is not None else waiting,
+            stream=self._order.ask.stream,
+            opened_at_ns=opening.opened_at_ns,
+            prompt_tokens=opening.prompt_estimate,
+            output_tokens=0 if relay is None else relay.tokens,
+            client=self._call.connection.peer,
+        )
 
     # Admission.
 
@@ -408,7 +431,9 @@ class Exchange(Ticket):
         effects = wiring.scheduler.finish(self, outcome, tokens.output, now_s)
         latency_s = now_s - self._started_s
         operation = self._order.route.operation
-        wiring.stats.settled(operation, self._order.entry.name, status, tokens, latency_s)
+        name = self._order.entry.name
+        wiring.stats.settled(operation, name, status, tokens, latency_s)
+        wiring.traffic.settled(name, self.tenant_id, status, tokens, self._first_token_s)
         wiring.ledger.settle(
             Settlement(
                 opening=self._opening,

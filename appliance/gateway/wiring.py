@@ -9,6 +9,7 @@ from appliance.domain.ids import DeploymentId
 from appliance.gateway.head import Dater
 from appliance.gateway.pools import Pools
 from appliance.gateway.stats import Stats
+from appliance.gateway.traffic import InFlight, Traffic
 from appliance.limits.reservation import LimitStore
 from appliance.metering.records import Opening, Settlement
 from appliance.scheduler.scheduler import Scheduler
@@ -55,6 +56,10 @@ class Running(Protocol):
         """The appliance stops: end it, with a record."""
         ...
 
+    def seen(self) -> InFlight:
+        """It as of now, without its content."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
@@ -66,6 +71,7 @@ class Wiring:
     clock: Clock
     pools: Pools
     stats: Stats
+    traffic: Traffic
     dater: Dater
     running: set[Running]
     apply: Callable[[Effects], None]  # starts and sheds other requests

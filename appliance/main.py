@@ -26,6 +26,8 @@ from appliance.admin.replays import Replays
 from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.bursting import BurstNodes, Bursts, burst_desk
+from appliance.checking.site import Parts
+from appliance.checking.upkeep import keep_log, make_upkeep
 from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.errors import CrossLogicError
 from appliance.domain.ids import EntropyPool
@@ -46,6 +48,7 @@ from appliance.metering.reader import LedgerReader
 from appliance.modelpacks.store import PackDesk
 from appliance.own_books import OwnBooks
 from appliance.registry.registry import Registry, open_database
+from appliance.registry.snapshot import Snapshot
 from appliance.scheduler.scheduler import Scheduler
 from appliance.sealing import make_sealer, manifest_service
 from appliance.security.api_keys import digester
@@ -116,6 +119,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
 
     Raises CrossLogicError: a secret, a database or an address that cannot be used.
     """
+    ring = keep_log(stack)
     secrets = load_all(home.secrets)
     registry = await _registry(stack, home, settings, clock, secrets)
     identity = await asyncio.to_thread(establish, home.secrets, home.ledger_file)
@@ -127,19 +131,10 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     scheduler = Scheduler(settings.scheduler)
     authority = await asyncio.to_thread(ensure_authority, home.secrets, clock.wall_ns())
     tls = ApplianceTls(authority, clock)
-    gateway = Gateway(
-        settings,
-        await registry.snapshot(),
-        limits,
-        PromptEstimator(),
-        scheduler,
-        ledger,
-        clock,
-        digester(secrets.pepper),
-        entropy=EntropyPool().take,
-        site_tls=tls.towards_nodes,
-        ready=lambda: ledger.healthy,
-        books=_own_books(home, settings, reader, identity),
+    books = _own_books(home, settings, reader, identity)
+    gateway = _gateway(
+        *(settings, await registry.snapshot(), limits, scheduler, ledger, clock),
+        *(secrets.pepper, tls, books),
     )
     registry.on_change(gateway.swap)
     stack.push_async_callback(gateway.close)
@@ -161,6 +156,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
+    roles = Roles(settings.access, clock, audited_refusals(registry))
+    parts = Parts(home, clock, registry, ledger, fleet, scheduler, sync, authority, tls)
     services = Services(
         site=_site(settings, clock),
         registry=registry,
@@ -173,13 +170,35 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         packs=PackDesk(registry, home.models, home.pack_key_file),
         joining=joining,
         bursts=Bursts(bursts),
-        roles=Roles(settings.access, clock, audited_refusals(registry)),
+        roles=roles,
         replays=Replays(clock, os.urandom),
+        upkeep=make_upkeep(parts, settings, roles, ring),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)
     await admin.start()
     return live
+
+
+def _gateway(
+    settings: Settings,
+    snapshot: Snapshot,
+    limits: MemoryLimitStore,
+    scheduler: Scheduler,
+    ledger: Ledger,
+    clock: Clock,
+    pepper: bytes,
+    tls: ApplianceTls,
+    books: OwnBooks,
+) -> Gateway:
+    return Gateway(
+        *(settings, snapshot, limits, PromptEstimator(), scheduler, ledger, clock),
+        digester(pepper),
+        entropy=EntropyPool().take,
+        site_tls=tls.towards_nodes,
+        ready=lambda: ledger.healthy,
+        books=books,
+    )
 
 
 def _own_books(

@@ -4,6 +4,7 @@ The tables below are the reference: docs/SETTINGS.md is checked against them by 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Final, Literal, TypeVar, get_args, get_origin
@@ -161,7 +162,50 @@ def load(config_file: Path, environ: Mapping[str, str]) -> Settings:
 
 def load_as(whole: type[S], prefix: str, config_file: Path, environ: Mapping[str, str]) -> S:
     """The same for another program: `whole` has its tables, its variables begin with `prefix`."""
-    tables = _read(config_file)
+    tables = _parse(read_file(config_file), config_file)
+    sources = _lay_over(tables, whole, prefix, config_file, environ)
+    return _convert(whole, tables, sources, config_file)
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """Settings with where each that is no default comes from. Names as `timeouts.head_s`."""
+
+    settings: Settings
+    in_file: frozenset[str]
+    variables: Mapping[str, str]  # that are set, by name of their setting
+
+
+def read_sourced(content: bytes, config_file: Path, environ: Mapping[str, str]) -> Sourced:
+    """What a file with this content would make, beneath this environment. Raises SettingsError."""
+    tables = _parse(content, config_file)
+    in_file = frozenset(
+        f"{section}.{name}"
+        for section, table in tables.items()
+        if isinstance(table, dict)
+        for name in table
+    )
+    variables = _lay_over(tables, Settings, ENVIRONMENT_PREFIX, config_file, environ)
+    settings = _convert(Settings, tables, variables, config_file)
+    return Sourced(settings, in_file, {f"{s}.{n}": v for (s, n), v in variables.items()})
+
+
+def value_of(name: str, text: str) -> object:
+    """The value of a setting that a variable of this text would give. Raises SettingsError."""
+    section, _, rest = name.partition(".")
+    tables: dict[str, object] = {section: {rest: text}}
+    settings = _convert(Settings, tables, {(section, rest): name}, Path(name))
+    return getattr(getattr(settings, section), rest)
+
+
+def _lay_over(
+    tables: dict[str, object],
+    whole: type[Section],
+    prefix: str,
+    config_file: Path,
+    environ: Mapping[str, str],
+) -> dict[tuple[str, str], str]:
+    """Put the variables' texts over the tables; which variable each comes from."""
     sources: dict[tuple[str, str], str] = {}
     for variable, text in sorted(environ.items()):
         if not variable.startswith(prefix):
@@ -177,19 +221,25 @@ def load_as(whole: type[S], prefix: str, config_file: Path, environ: Mapping[str
             )
         table[name] = text
         sources[section, name] = variable
-    return _convert(whole, tables, sources, config_file)
+    return sources
 
 
-def _read(config_file: Path) -> dict[str, object]:
+def read_file(config_file: Path) -> bytes:
+    """Its content, b"" when it is not there. Raises SettingsError."""
     try:
-        return msgspec.toml.decode(config_file.read_bytes(), type=dict[str, object])
+        return config_file.read_bytes()
     except FileNotFoundError:
-        return {}
+        return b""
     except OSError as error:
         raise SettingsError(
             f"Cannot read {config_file}: {error.strerror}.",
             next_step="Check the permissions of the file.",
         ) from error
+
+
+def _parse(content: bytes, config_file: Path) -> dict[str, object]:
+    try:
+        return msgspec.toml.decode(content, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{config_file} is not valid TOML: {error}.", next_step="Correct the file."

@@ -17,6 +17,7 @@ from appliance.admin.ports import (
 )
 from appliance.admin.replays import Replays
 from appliance.admin.roles import Caller, Roles
+from appliance.admin.upkeep import Upkeep
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
@@ -51,6 +52,7 @@ class Services:
     joining: JoinSource
     roles: Roles
     replays: Replays
+    upkeep: Upkeep
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,9 @@ AdminError
 ├── AnswerNotKept   the request under this key was carried out; its answer was too large to keep
 ├── NodeAway        a node that is not heard of, and cannot be asked
 ├── BadNodeAnswer   what a node answered cannot be read
+├── SettingRefused  no such setting, or a value that it does not take
+├── SettingsNotWritten  the file cannot be replaced, or was changed meanwhile
+├── ChecksRunning   the health checks run for somebody else
 ├── SocketInUse     another process answers on the admin socket
 └── ListenFailed    an address cannot be listened on
 """
@@ -51,6 +54,18 @@ class BadNodeAnswer(AdminError):
     code = "bad_node_answer"
 
 
+class SettingRefused(AdminError):
+    code = "setting_refused"
+
+
+class SettingsNotWritten(AdminError):
+    code = "settings_not_written"
+
+
+class ChecksRunning(AdminError):
+    code = "checks_running"
+
+
 class SocketInUse(AdminError):
     code = "socket_in_use"
 
@@ -64,6 +79,10 @@ STATUSES: Final = {
     "bad_request": HTTPStatus.BAD_REQUEST,
     "invalid_value": HTTPStatus.BAD_REQUEST,
     "ambiguous_name": HTTPStatus.BAD_REQUEST,
+    "setting_refused": HTTPStatus.BAD_REQUEST,
+    "settings_not_written": HTTPStatus.CONFLICT,
+    "checks_running": HTTPStatus.CONFLICT,
+    "bad_settings": HTTPStatus.UNPROCESSABLE_ENTITY,
     "not_permitted_role": HTTPStatus.FORBIDDEN,
     "idempotency_key_reused": HTTPStatus.CONFLICT,
     "answer_not_kept": HTTPStatus.CONFLICT,

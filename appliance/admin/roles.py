@@ -58,6 +58,10 @@ class Roles:
         self._groups: dict[Peer, tuple[float, frozenset[str]]] = {}
         self._told: dict[str, float] = {}
 
+    def adopt(self, settings: Access) -> None:
+        """Use another mapping from the next call on."""
+        self._settings = settings
+
     @property
     def mapped(self) -> bool:
         return is_mapped(self._settings)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from appliance.admin import (
     bursts,
+    certificates,
+    checks,
     deployments,
     engine_traces,
     gpus,
@@ -17,8 +19,10 @@ from appliance.admin import (
     manifests,
     model_packs,
     nodes,
+    own_logs,
     placement,
     site,
+    site_settings,
     sync,
     tenants,
 )
@@ -372,4 +376,8 @@ ROUTES: Final = (
     *engine_traces.ROUTES,
     *_NODES,
     *bursts.ROUTES,
+    *site_settings.ROUTES,
+    *own_logs.ROUTES,
+    *checks.ROUTES,
+    *certificates.ROUTES,
 )

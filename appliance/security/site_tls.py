@@ -9,7 +9,7 @@ import ssl
 from typing import Final
 
 from appliance.domain.clock import Clock
-from appliance.security.site_ca import SiteAuthority
+from appliance.security.site_ca import Issued, SiteAuthority
 
 _LIFE_S: Final = 86_400.0
 
@@ -21,6 +21,7 @@ class ApplianceTls:
         self._authority = authority
         self._clock = clock
         self._renew_at_ns = 0
+        self.issued: Issued | None = None  # the certificate that is shown now; None: not yet
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, authority.pem)
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, authority.pem)
         # A node that has yet to join has no certificate; what it may ask is decided above TLS.
@@ -53,6 +54,7 @@ class ApplianceTls:
             name = f"/proc/self/fd/{descriptor}"
             self._client.load_cert_chain(name)
             self._server.load_cert_chain(name)
+        self.issued = identity.issued
         self._renew_at_ns = now_ns + half_ns
 
 

@@ -14,6 +14,7 @@ from appliance.domain.errors import CrossLogicError
 from appliance.gateway.errors import ClientLeft, GatewayError
 from appliance.settings import ENVIRONMENT_PREFIX, Settings
 from appliance.wire.command import ExitCode
+from appliance.wire.setting_meanings import MEANINGS
 from tests.architecture.tree import PROGRAMS, ROOT, module_name, product_modules
 
 DOCS = ROOT / "docs"
@@ -38,6 +39,19 @@ def test_the_settings_page_lists_every_setting_with_its_variable_and_default() -
             variable = f"{ENVIRONMENT_PREFIX}{section.name}_{field.name}".upper()
             expected.add((field.name, variable, _shown(field.default)))
     assert listed == expected
+
+
+def test_the_settings_page_and_the_program_say_the_same_of_each_setting() -> None:
+    page = (DOCS / "SETTINGS.md").read_text(encoding="utf-8")
+    told: dict[str, str] = {}
+    section = ""
+    for line in page.splitlines():
+        section = line[4:-1] if line.startswith("## [") else section
+        row = re.match(r"\| `(\w+)` \| `\w+` \| `[^`]*` \| (.*) \|$", line)
+        if row:
+            told[f"{section}.{row[1]}"] = row[2]
+    # appliance/wire/setting_meanings.py: what the console and `cic settings` say of each.
+    assert told == MEANINGS
 
 
 def _subclasses(cls: type[CrossLogicError]) -> set[type[CrossLogicError]]:

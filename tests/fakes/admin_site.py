@@ -18,17 +18,24 @@ import msgspec
 import uvloop
 
 from appliance.admin.calls import Services, Site
+from appliance.admin.log_ring import LogRing
 from appliance.admin.ports import DeploymentLive, Figures, NodeLive
 from appliance.admin.replays import Replays
 from appliance.admin.roles import GroupsOf, Roles, audited_refusals
 from appliance.admin.server import AdminServer
+from appliance.admin.settings_desk import SettingsDesk
+from appliance.admin.upkeep import Upkeep
+from appliance.checking.runner import Checks
+from appliance.checking.site import stopped_checks
 from appliance.domain.clock import Clock, SystemClock
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import UNLIMITED, Layer, Limits
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry, initialise, open_database
 from appliance.security.seal import Seal
-from appliance.settings import Access
+from appliance.security.site_ca import ensure_authority
+from appliance.security.site_tls import ApplianceTls
+from appliance.settings import Access, load
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.home import Home, find_home
 from appliance.wire.placement import Explanation
@@ -261,6 +268,14 @@ def _serve(
     )
     live, records, metrics, sync = Live(), Records(), FixedFigures(), FixedSync()
     manifests = SealedPort(site_in(home))
+    authority = ensure_authority(home.secrets, clock.wall_ns())
+    upkeep = Upkeep(
+        SettingsDesk(home.config_file, {}, load(home.config_file, {})),
+        LogRing(),
+        authority,
+        ApplianceTls(authority, clock),
+        Checks(stopped_checks(home, {}), clock),
+    )
     services = Services(
         site=Site("test", "local", "0.1.0", clock.wall_ns()),
         registry=registry,
@@ -275,6 +290,7 @@ def _serve(
         joining=FixedJoining(registry),
         roles=roles(registry, clock),
         replays=Replays(clock, os.urandom),
+        upkeep=upkeep,
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

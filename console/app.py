@@ -21,6 +21,7 @@ from console.ascii import AsciiFilter
 from console.cells import Cell
 from console.children import Children
 from console.client import Admin, AdminError
+from console.commands import Commands
 from console.deeds import Deeds
 from console.export import as_text, write_out
 from console.hang_up import HangUp
@@ -84,6 +85,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         self.admin = Admin(home.admin_socket)
         self.tasks = Tasks()
         self.deeds = Deeds(self, Children(home), self.tasks)
+        self.commands = Commands()
         self.me: Me | None = None
         self.paused = False
         self.trouble: AdminError | None = None
@@ -305,9 +307,10 @@ class ConsoleApp(App[int], inherit_bindings=False):
         self.push_screen(TextDialog("Keys", help_text(self)))
 
     def action_palette(self) -> None:
-        from console.palette import CommandLine  # noqa: PLC0415 (only when it is asked for)
+        from console.palette import CommandLine, carry_out  # noqa: PLC0415 (only when it is asked for)
 
-        self.push_screen(CommandLine())
+        if not any(isinstance(screen, CommandLine) for screen in self.screen_stack):
+            self.push_screen(CommandLine(), lambda meant: carry_out(self, meant))
 
     async def action_alerts(self) -> None:
         await self.go(ALERTS_MODE)
@@ -342,6 +345,17 @@ class ConsoleApp(App[int], inherit_bindings=False):
 
     def action_leave(self) -> None:
         self.exit(0)
+
+    async def do(self, deed: str, argument: str) -> None:
+        """A word of the command line that is the console's own."""
+        if deed == "quit":
+            self.action_leave()
+        elif deed == "help":
+            self.action_help()
+        elif deed == "pause":
+            self.action_pause()
+        elif deed == "theme":
+            self.set_look(argument)
 
     def set_look(self, name: str) -> None:
         """Change the theme; `name` is one of LOOKS."""

@@ -156,11 +156,11 @@ class Dialog(ModalScreen[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._closed = False
+        self._over = False
 
     def close(self, result: Any = None) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self._over:
+            self._over = True
             self.dismiss(result)
 
     def action_cancel(self) -> None:
@@ -183,7 +183,7 @@ class ActionDialog(Dialog):
         self._problem = problem
         self._twin = twin
         self._carry_out = carry_out
-        self._running = False
+        self._pending = False
         self._typed = Input(name="typed", id="typed")
 
     def compose(self) -> ComposeResult:
@@ -265,7 +265,7 @@ class ActionDialog(Dialog):
             self.action_cancel()
 
     def _go(self) -> None:
-        if self._running or self._closed:
+        if self._pending or self._over:
             return
         values = self.values()
         problem = answered(self.action.fields, values)
@@ -275,7 +275,7 @@ class ActionDialog(Dialog):
         if problem:
             self._say(problem)
             return
-        self._running = True
+        self._pending = True
         self._say("pending…")
         self.run_worker(self._run(values), name="action", exclusive=True)
 
@@ -283,7 +283,7 @@ class ActionDialog(Dialog):
         try:
             outcome = await self._carry_out(values)
         finally:
-            self._running = False
+            self._pending = False
         if outcome.ok:
             self.close(outcome)
         else:
@@ -294,7 +294,7 @@ class ActionDialog(Dialog):
 
     def action_cancel(self) -> None:
         """What the appliance was asked already it will do: closing would only hide how it ended."""
-        if not self._running:
+        if not self._pending:
             self.close()
 
 
@@ -387,7 +387,7 @@ class ProgressDialog(Dialog):
 
     def tell(self, line: str) -> None:
         self._lines = [*self._lines, line][-10:]
-        if self.is_mounted and not self._closed:
+        if self.is_mounted and not self._over:
             self.query_one("#lines", Static).update(Text("\n".join(self._lines)))
 
 

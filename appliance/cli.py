@@ -29,6 +29,8 @@ DISTRIBUTION: Final = "crosslogic-appliance"
 # Exit codes of errors that are raised below the commands, by their stable code.
 _EXIT_CODES: Final = {
     "invalid_value": ExitCode.USAGE,
+    "setting_refused": ExitCode.USAGE,
+    "settings_not_written": ExitCode.CONFIGURATION,
     "already_running": ExitCode.CONFLICT,
     "socket_in_use": ExitCode.CONFLICT,
     "bad_settings": ExitCode.CONFIGURATION,

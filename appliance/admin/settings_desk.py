@@ -66,7 +66,7 @@ class SettingsDesk:
         self._environ = dict(environ)
         self._apply = apply
         self._serving = running is not None
-        self._started = read_sourced(read_file(self._file), self._file, environ)
+        self._started = self._at_start(environ)
         self._running = self._started.settings if running is None else running
         self.lock = asyncio.Lock()  # one change at a time
 
@@ -75,10 +75,15 @@ class SettingsDesk:
         return self._running
 
     def rows(self) -> list[Setting]:
-        """Every setting. A file that is not understood any more leaves out what is pending."""
+        """Every setting. A file that is not understood any more leaves out what is pending.
+
+        Raises SettingsError where nothing runs: then the file is all there is.
+        """
         try:
             now = self._now(read_file(self._file))
         except SettingsError:
+            if not self._serving:
+                raise
             now = None
         return describe(self._running, self._started, now, serving=self._serving)
 
@@ -95,8 +100,9 @@ class SettingsDesk:
         now = self._now(content)
         if fault := defect(now.settings):
             raise SettingRefused(fault, next_step="`cic settings show NAME` says what it takes.")
-        old = self._before(before, now)
-        changed = differing(old, now.settings)
+        old = self._before(before)
+        named = sorted({*change.set, *change.unset})
+        changed = named if old is None else differing(old, now.settings)
         answer = SettingsChanged(
             file=str(self._file),
             written=False,
@@ -129,12 +135,20 @@ class SettingsDesk:
     def _now(self, content: bytes) -> Sourced:
         return read_sourced(content, self._file, self._environ)
 
-    def _before(self, content: bytes, now: Sourced) -> Settings:
-        """What the old file makes; of one that is not understood, what runs."""
+    def _before(self, content: bytes) -> Settings | None:
+        """What the old file makes; None: it is not understood."""
         try:
             return self._now(content).settings
         except SettingsError:
-            return self._running if self._serving else now.settings
+            return None
+
+    def _at_start(self, environ: Mapping[str, str]) -> Sourced:
+        try:
+            return read_sourced(read_file(self._file), self._file, environ)
+        except SettingsError:
+            if self._serving:
+                raise
+            return read_sourced(b"", self._file, {})  # it is here to be mended
 
 
 def edited(content: bytes, change: SettingsChange, file: Path) -> bytes:
@@ -143,19 +157,20 @@ def edited(content: bytes, change: SettingsChange, file: Path) -> bytes:
     Raises SettingRefused: no such setting, a value it does not take, a file that is no TOML.
     """
     known = {fact.name: fact for fact in facts()}
-    for name in (*change.set, *change.unset):
-        if name not in known:
-            near = [k for k in known if k.partition(".")[2] == name.rpartition(".")[2]]
-            raise SettingRefused(
-                f"{name} is not a setting.",
-                next_step=f"Perhaps {' or '.join(near)}." if near else "See `cic settings list`.",
-            )
     try:
         document = tomlkit.parse(content)
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise SettingRefused(
             f"{file} is not valid TOML: {error}.", next_step="Correct it by hand first."
         ) from error
+    for name in (*change.set, *change.unset):
+        # What is no setting may stand there by mistake, and is to be taken away.
+        if name not in known and not (name in change.unset and _is_there(document, name)):
+            near = [k for k in known if k.partition(".")[2] == name.rpartition(".")[2]]
+            raise SettingRefused(
+                f"{name} is not a setting.",
+                next_step=f"Perhaps {' or '.join(near)}." if near else "See `cic settings list`.",
+            )
     for name in change.unset:
         _remove(document, name)
     for name, text in change.set.items():
@@ -181,9 +196,15 @@ def _put(document: Any, name: str, value: object) -> None:
     document[section][rest] = list(value) if isinstance(value, tuple) else value
 
 
+def _is_there(document: Any, name: str) -> bool:
+    section, _, rest = name.partition(".")
+    table = document.get(section)
+    return rest in table if isinstance(table, dict) else False
+
+
 def _remove(document: Any, name: str) -> None:
     section, _, rest = name.partition(".")
-    if rest in document.get(section, {}):
+    if _is_there(document, name):
         del document[section][rest]
 
 

@@ -5,7 +5,7 @@ command and the console.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -203,9 +203,15 @@ def differing(before: Settings, after: Settings) -> list[str]:
     return [fact.name for fact in facts() if fact.of(before) != fact.of(after)]
 
 
-def told_change(before: Settings, after: Settings, names: list[str]) -> Mapping[str, list[str]]:
-    """For the audit: each name with its two values."""
+def told_change(
+    before: Settings | None, after: Settings, names: Sequence[str]
+) -> Mapping[str, list[str]]:
+    """For the audit: each name with its two values; before is "?" where it was not understood."""
     by_name = {fact.name: fact for fact in facts()}
     return {
-        name: [shown(by_name[name].of(before)), shown(by_name[name].of(after))] for name in names
+        name: [
+            "?" if before is None or name not in by_name else shown(by_name[name].of(before)),
+            shown(by_name[name].of(after)) if name in by_name else NONE,
+        ]
+        for name in names
     }

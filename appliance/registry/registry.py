@@ -132,6 +132,28 @@ def open_database(path: Path) -> Database:
     return Database(path, MIGRATIONS)
 
 
+def note_stopped(
+    path: Path,
+    clock: Clock,
+    actor: str,
+    action: str,
+    kind: str,
+    name: str,
+    what: object,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> None:
+    """Enter into the audit of a site that does not run what was done to it. Blocks."""
+
+    def run(change: Change) -> None:
+        change.record(action, kind, kind, name, None, what)
+
+    database = open_database(path)
+    try:
+        database.submit(partial(apply_change, actor, clock, entropy, run)).result()
+    finally:
+        database.close()
+
+
 def initialise(
     path: Path,
     *,

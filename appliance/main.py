@@ -25,6 +25,8 @@ from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.replays import Replays
 from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
+from appliance.admin.stream import LiveStream
+from appliance.admin.watch import Watch
 from appliance.bursting import BurstNodes, Bursts, burst_desk
 from appliance.checking.site import Parts
 from appliance.checking.upkeep import keep_log, make_upkeep
@@ -61,6 +63,7 @@ from appliance.settings import Settings
 from appliance.sync.identity import Identity, establish
 from appliance.sync.proofs import Proofs
 from appliance.synchronising import synchronisation
+from appliance.watching import Watching
 from appliance.wire import logs
 from appliance.wire.home import Home
 
@@ -157,6 +160,9 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
     roles = Roles(settings.access, clock, audited_refusals(registry))
+    watch = Watch(Watching(gateway, scheduler, ledger, clock), clock)
+    stack.push_async_callback(watch.stop)
+    await watch.start()
     parts = Parts(home, clock, registry, ledger, fleet, scheduler, sync, authority, tls)
     services = Services(
         site=_site(settings, clock),
@@ -173,6 +179,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         roles=roles,
         replays=Replays(clock, os.urandom),
         upkeep=make_upkeep(parts, settings, roles, ring),
+        watch=watch,
+        stream=LiveStream(os.urandom),
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)

@@ -129,6 +129,7 @@ async def _handle(
         query=_query(request, route.query),
         body=body,
         caller=caller,
+        last_id=request.headers.get("Last-Event-ID", ""),
     )
     return await route.handler(services, call)
 

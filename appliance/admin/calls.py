@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,11 +18,15 @@ from appliance.admin.ports import (
 from appliance.admin.replays import Replays
 from appliance.admin.roles import Caller, Roles
 from appliance.admin.upkeep import Upkeep
+from appliance.admin.watch import Watch
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
 from appliance.wire.access import AccessRole
 from appliance.wire.admin import SEQ_MAX
+
+if TYPE_CHECKING:
+    from appliance.admin.stream import LiveStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Services:
     roles: Roles
     replays: Replays
     upkeep: Upkeep
+    watch: Watch
+    stream: "LiveStream"
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +125,7 @@ class Call(Generic[Q, B]):
     query: Q
     body: B
     caller: Caller | None = None  # None: a handler asks another in its own name
+    last_id: str = ""  # of the event that was seen last, where an answer streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
+├── TooManySubscribers  the live stream has as many readers as it may have
 ├── NotPermittedRole  the caller's role does not reach
 ├── KeyOfAnotherRequest  an Idempotency-Key that stands for something else
 ├── AnswerNotKept   the request under this key was carried out; its answer was too large to keep
@@ -32,6 +33,10 @@ class BadRequest(AdminError):
 
 class NoSuchRoute(AdminError):
     code = "no_such_route"
+
+
+class TooManySubscribers(AdminError):
+    code = "too_many_subscribers"
 
 
 class NotPermittedRole(AdminError):
@@ -86,6 +91,7 @@ STATUSES: Final = {
     "not_permitted_role": HTTPStatus.FORBIDDEN,
     "idempotency_key_reused": HTTPStatus.CONFLICT,
     "answer_not_kept": HTTPStatus.CONFLICT,
+    "too_many_subscribers": HTTPStatus.SERVICE_UNAVAILABLE,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,
     "already_exists": HTTPStatus.CONFLICT,

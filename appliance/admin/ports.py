@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from appliance.admin.pace import Counted
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
@@ -25,6 +26,7 @@ from appliance.wire.manifests import (
 )
 from appliance.wire.node_tokens import NodeTokenCreate, NodeTokenCreated
 from appliance.wire.placement import Explanation
+from appliance.wire.stream import RequestPhase
 from appliance.wire.sync import EntitlementStatus, SignedRequest, SyncReport, SyncStatus
 
 
@@ -54,6 +56,66 @@ class NodeLive:
     driver: Driver | None = None
     health: NodeHealth | None = None
     engine_versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """An admitted request, without its content."""
+
+    request_id: str
+    tenant_id: str
+    tenant: str
+    environment: str
+    key: str
+    deployment: str
+    replica_id: str | None
+    node: str | None
+    operation: str
+    phase: RequestPhase
+    stream: bool
+    opened_at_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveReplica:
+    """A replica as the scheduler sees it."""
+
+    running: int
+    ejected: bool
+    tokens_per_s: float | None  # it is thought to make; None: not measured
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Everything that was and is asked of the endpoint, at one moment.
+
+    `deployments` by name and `tenants` by id count since the start, with what is in flight.
+    """
+
+    site: Counted
+    deployments: Mapping[str, Counted]
+    tenants: Mapping[str, Counted]
+    requests: Sequence[LiveRequest]
+    queued: Mapping[str, int]  # by deployment's id
+    replicas: Mapping[str, LiveReplica]  # by id
+    streams_open: int
+    connections_open: int
+    records: int
+
+
+class TrafficSource(Protocol):
+    """What goes over the endpoint. Called on the event loop; answers at once."""
+
+    @property
+    def bands_s(self) -> tuple[float, ...]:
+        """Upper bounds of the histograms of `Counted`."""
+        ...
+
+    def traffic(self) -> Traffic: ...
 
 
 class LiveState(Protocol):

@@ -23,6 +23,7 @@ from appliance.admin import (
     placement,
     site,
     site_settings,
+    stream,
     sync,
     tenants,
 )
@@ -380,4 +381,5 @@ ROUTES: Final = (
     *own_logs.ROUTES,
     *checks.ROUTES,
     *certificates.ROUTES,
+    *stream.ROUTES,
 )

@@ -140,4 +140,8 @@ def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:
         since=None if status.since_ns is None else iso(status.since_ns),
         generation=status.row.generation,
         gpus=list(status.row.gpu_uuids),
+        engine_version=None if report is None else report.engine_version,
+        load_percent=(
+            None if report is None or report.progress is None else round(report.progress * 100, 1)
+        ),
     )

@@ -73,6 +73,11 @@ class Replica(Message, frozen=True):
     generation: int = 1
     # UUIDs of GPUs or slices it was given.
     gpus: list[str] = msgspec.field(default_factory=list)
+    engine_version: str | None = None
+    requests_waiting: int | None = None  # in the engine itself, beyond its slots
+    output_tokens_per_s: float | None = None  # now, as the engine counts
+    cache_used_percent: float | None = None  # of its KV cache
+    load_percent: float | None = None  # of what it waits for: a copy, a load
 
 
 class Deployment(Message, frozen=True):

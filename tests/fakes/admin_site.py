@@ -24,7 +24,9 @@ from appliance.admin.replays import Replays
 from appliance.admin.roles import GroupsOf, Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.admin.settings_desk import SettingsDesk
+from appliance.admin.stream import LiveStream
 from appliance.admin.upkeep import Upkeep
+from appliance.admin.watch import Watch
 from appliance.checking.runner import Checks
 from appliance.checking.site import stopped_checks
 from appliance.domain.clock import Clock, SystemClock
@@ -45,6 +47,7 @@ from tests.fakes.joining import FixedJoining
 from tests.fakes.manifest_port import SealedPort
 from tests.fakes.sealed_site import site_in
 from tests.fakes.sync_port import FixedSync
+from tests.fakes.traffic import FixedTraffic
 
 T = TypeVar("T")
 WAIT_S = 20.0
@@ -163,6 +166,7 @@ class AdminSite:
     server: AdminServer
     loop: asyncio.AbstractEventLoop
     client: httpx.Client
+    traffic: FixedTraffic
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's loop."""
@@ -276,6 +280,7 @@ def _serve(
         ApplianceTls(authority, clock),
         Checks(stopped_checks(home, {}), clock),
     )
+    traffic = FixedTraffic()
     services = Services(
         site=Site("test", "local", "0.1.0", clock.wall_ns()),
         registry=registry,
@@ -291,17 +296,33 @@ def _serve(
         roles=roles(registry, clock),
         replays=Replays(clock, os.urandom),
         upkeep=upkeep,
+        watch=Watch(traffic, clock),
+        stream=LiveStream(os.urandom),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:
         loop.run_until_complete(server.start())
+        loop.run_until_complete(services.watch.start())
         transport = httpx.HTTPTransport(uds=socket_address(home.admin_socket))
         client = httpx.Client(transport=transport, base_url="http://appliance", timeout=WAIT_S)
         started.append(
-            AdminSite(home, services, live, records, metrics, sync, manifests, server, loop, client)
+            AdminSite(
+                home,
+                services,
+                live,
+                records,
+                metrics,
+                sync,
+                manifests,
+                server,
+                loop,
+                client,
+                traffic,
+            )
         )
         begun.set()
         loop.run_forever()
+        loop.run_until_complete(services.watch.stop())
         loop.run_until_complete(server.stop())
     # Handed to the test that waits for the server.
     except BaseException as error:  # noqa: BLE001

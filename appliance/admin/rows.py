@@ -1,0 +1,280 @@
+"""The rows of the live stream, topic by topic, from the registry and from what runs."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from appliance.admin.calls import Call, NoQuery, Services
+from appliance.admin.deployments import list_deployments, model_view
+from appliance.admin.gpus import list_gpus
+from appliance.admin.keys import key_view
+from appliance.admin.nodes import list_nodes
+from appliance.admin.ports import LiveReplica
+from appliance.admin.tenants import environment_view, state_word
+from appliance.domain.clock import iso
+from appliance.domain.limits import Layer, Limits
+from appliance.registry.snapshot import Snapshot
+from appliance.wire.fleet import Deployment, Replica
+from appliance.wire.stream import (
+    DeploymentRow,
+    LimitRow,
+    ReplicaRow,
+    RequestRow,
+    SiteRow,
+    TenantRow,
+    Topic,
+)
+
+Rows = Mapping[str, msgspec.Struct]
+RowSource = Callable[[Services], Awaitable[Rows]]
+
+_NOTHING: Final = Call("", "", NoQuery(), None)
+
+
+async def site_rows(services: Services) -> Rows:
+    site, live, watch = services.site, services.live, services.watch
+    traffic, rates = watch.traffic(), watch.site()
+    sealing = await services.manifests.status()
+    return {
+        "site": SiteRow(
+            name=site.name,
+            version=site.version,
+            region=site.region,
+            endpoint=live.endpoint(),
+            ready=live.ready(),
+            started_at=iso(site.started_at_ns),
+            requests_running=sum(replica.running for replica in traffic.replicas.values()),
+            requests_queued=sum(traffic.queued.values()),
+            streams_open=traffic.streams_open,
+            connections_open=traffic.connections_open,
+            requests_per_s=rates.requests_per_s,
+            input_tokens_per_s=rates.input_tokens_per_s,
+            output_tokens_per_s=rates.output_tokens_per_s,
+            failures_per_min=rates.failures_per_min,
+            first_token_p50_ms=rates.first_token_p50_ms,
+            first_token_p95_ms=rates.first_token_p95_ms,
+            records=traffic.records,
+            unsealed=sealing.unsealed_records,
+        )
+    }
+
+
+async def node_rows(services: Services) -> Rows:
+    return {node.id: node for node in await list_nodes(services, _NOTHING)}
+
+
+async def gpu_rows(services: Services) -> Rows:
+    return {gpu.uuid: gpu for gpu in await list_gpus(services, _NOTHING)}
+
+
+async def model_rows(services: Services) -> Rows:
+    return {row.id: model_view(row) for row in await services.registry.models.list()}
+
+
+async def deployment_rows(services: Services) -> Rows:
+    traffic, watch = services.watch.traffic(), services.watch
+    found: dict[str, msgspec.Struct] = {}
+    for each in await list_deployments(services, _NOTHING):
+        rates = watch.deployment(each.name)
+        running = [
+            traffic.replicas[replica.id].running
+            for replica in each.replicas
+            if replica.id in traffic.replicas
+        ]
+        found[each.id] = DeploymentRow(
+            id=each.id,
+            name=each.name,
+            engine=each.engine,
+            model=each.model,
+            region=each.region,
+            state=each.state,
+            reason=each.reason,
+            replicas_wanted=each.replicas_wanted,
+            replicas_ready=sum(replica.state == "ready" for replica in each.replicas),
+            requests_running=sum(running),
+            requests_queued=traffic.queued.get(each.id, 0),
+            output_tokens_per_s=rates.output_tokens_per_s,
+            first_token_p95_ms=rates.first_token_p95_ms,
+            cache_used_percent=_fullest(each.replicas),
+            strategy=each.strategy,
+            pins=each.pins,
+            idle_s=each.idle_s,
+            generation=each.generation,
+            created_at=each.created_at,
+        )
+    return found
+
+
+def _fullest(replicas: Sequence[Replica]) -> float | None:
+    told = [each.cache_used_percent for each in replicas if each.cache_used_percent is not None]
+    return max(told, default=None)
+
+
+async def replica_rows(services: Services) -> Rows:
+    seen = services.watch.traffic().replicas
+    return {
+        replica.id: _replica_row(each, replica, seen.get(replica.id))
+        for each in await list_deployments(services, _NOTHING)
+        for replica in each.replicas
+    }
+
+
+def _replica_row(deployment: Deployment, replica: Replica, live: LiveReplica | None) -> ReplicaRow:
+    return ReplicaRow(
+        id=replica.id,
+        deployment=deployment.name,
+        node=replica.node,
+        state="ejected" if live is not None and live.ejected else replica.state,
+        reason=replica.reason,
+        pid=replica.pid,
+        restarts=replica.restarts,
+        slots=replica.slots,
+        context_tokens=replica.context_tokens,
+        requests_running=None if live is None else live.running,
+        requests_waiting=replica.requests_waiting,
+        output_tokens_per_s=replica.output_tokens_per_s,
+        tokens_per_s=replica.tokens_per_s,
+        cache_used_percent=replica.cache_used_percent,
+        load_percent=replica.load_percent,
+        failures=0 if live is None else live.failures,
+        since=replica.since,
+        generation=replica.generation,
+        engine_version=replica.engine_version,
+        gpus=tuple(replica.gpus),
+    )
+
+
+async def request_rows(services: Services) -> Rows:
+    """Without a record there is no id that a person could follow; so the request's own is taken."""
+    return {
+        each.request_id: RequestRow(
+            id=each.request_id,
+            tenant=each.tenant,
+            environment=each.environment,
+            key=each.key,
+            deployment=each.deployment,
+            replica=each.replica_id,
+            node=each.node,
+            operation=each.operation,
+            phase=each.phase,
+            stream=each.stream,
+            started_at=iso(each.opened_at_ns),
+            input_tokens=each.prompt_tokens,
+            output_tokens=each.output_tokens,
+            client=each.client,
+        )
+        for each in services.watch.traffic().requests
+    }
+
+
+async def tenant_rows(services: Services) -> Rows:
+    registry, watch = services.registry, services.watch
+    environments = await registry.environments.list()
+    keys = await registry.keys.list()
+    traffic = watch.traffic()
+    fullest = _fullest_limits(services, await registry.snapshot())
+    found: dict[str, msgspec.Struct] = {}
+    for row in await registry.tenants.list():
+        rates = watch.tenant(row.id)
+        percent, limit = fullest.get(row.id, (None, ""))
+        found[row.id] = TenantRow(
+            id=row.id,
+            name=row.name,
+            plan=row.plan.value,
+            state=state_word(suspended=row.suspended),
+            created_at=iso(row.created_at_ns),
+            environments=sum(each.tenant_id == row.id for each in environments),
+            keys=sum(each.tenant_id == row.id for each in keys),
+            requests_running=sum(each.tenant_id == row.id for each in traffic.requests),
+            requests_per_s=rates.requests_per_s,
+            output_tokens_per_s=rates.output_tokens_per_s,
+            limit_percent=percent,
+            limit=limit,
+        )
+    return found
+
+
+async def environment_rows(services: Services) -> Rows:
+    return {row.id: environment_view(row) for row in await services.registry.environments.list()}
+
+
+async def key_rows(services: Services) -> Rows:
+    now_ns = services.clock.wall_ns()
+    return {row.id: key_view(row, now_ns) for row in await services.registry.keys.list()}
+
+
+async def limit_rows(services: Services) -> Rows:
+    """Of the scopes that keys which could be used have; a limit of nobody limits nothing."""
+    found: dict[str, msgspec.Struct] = {}
+    snapshot = await services.registry.snapshot()
+    for scope_id, (layer, name, limits) in _scopes(snapshot).items():
+        used = services.limit_usage.used(layer, scope_id)
+        for limit in _LIMITS:
+            value = getattr(limits, limit)
+            if value is not None:
+                found[f"{layer.value}:{scope_id}:{limit}"] = LimitRow(
+                    layer=layer.value,
+                    scope_id=scope_id,
+                    name=name,
+                    limit=limit,
+                    value=value,
+                    used=getattr(used, limit) or 0,
+                )
+    return found
+
+
+_LIMITS: Final = ("requests_per_min", "tokens_per_min", "tokens_per_day", "concurrency")
+
+
+def _scopes(snapshot: Snapshot) -> dict[str, tuple[Layer, str, Limits]]:
+    """Scope -> its layer, the name of its tenant, environment or key, and what is in force."""
+    found: dict[str, tuple[Layer, str, Limits]] = {}
+    for credential in snapshot.credentials.values():
+        names = {
+            Layer.GLOBAL: "site",
+            Layer.TENANT: credential.tenant_name,
+            Layer.ENVIRONMENT: f"{credential.tenant_name}/{credential.environment_name}",
+            Layer.KEY: credential.key_name,
+        }
+        for each in credential.layers:
+            found.setdefault(each.scope_id, (each.layer, names[each.layer], each.limits))
+    return found
+
+
+def _fullest_limits(services: Services, snapshot: Snapshot) -> dict[str, tuple[float, str]]:
+    """Tenant -> how full the fullest of its own limits is, in percent, and which that is."""
+    found: dict[str, tuple[float, str]] = {}
+    for scope_id, (layer, _, limits) in _scopes(snapshot).items():
+        if layer is not Layer.TENANT:
+            continue
+        used = services.limit_usage.used(layer, scope_id)
+        shares = [
+            (100 * (getattr(used, limit) or 0) / value, limit)
+            for limit in _LIMITS
+            if (value := getattr(limits, limit))
+        ]
+        if shares:
+            percent, limit = max(shares)
+            found[scope_id] = round(percent, 1), limit
+    return found
+
+
+async def sync_rows(services: Services) -> Rows:
+    return {"sync": await services.sync.status()}
+
+
+SOURCES: Final[Mapping[Topic, RowSource]] = {
+    "site": site_rows,
+    "nodes": node_rows,
+    "gpus": gpu_rows,
+    "deployments": deployment_rows,
+    "replicas": replica_rows,
+    "requests": request_rows,
+    "models": model_rows,
+    "tenants": tenant_rows,
+    "environments": environment_rows,
+    "keys": key_rows,
+    "limits": limit_rows,
+    "sync": sync_rows,
+}

@@ -1,0 +1,112 @@
+"""`GET /v1/stream` on a real socket over a real registry."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from appliance.admin.pace import Counted
+from appliance.admin.ports import Traffic
+from tests.fakes.admin_site import AdminSite, served
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[AdminSite]:
+    with served(tmp_path) as running:
+        yield running
+
+
+def ticks(response: httpx.Response, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ids and Ticks as they come."""
+    event_id = ""
+    for line in response.iter_lines():
+        if line.startswith("id: "):
+            event_id = line[4:]
+        elif line.startswith("data: "):
+            yield event_id, json.loads(line[6:])
+            count -= 1
+            if not count:
+                return
+
+
+def first(site: AdminSite, query: str, last_id: str = "") -> tuple[str, dict[str, Any]]:
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    with site.client.stream("GET", f"/v1/stream?{query}", headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return next(ticks(response, 1))
+
+
+def tables(tick: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {change["topic"]: change["rows"] for change in tick["changes"]}
+
+
+def test_whole_tables_come_at_once_and_only_those_asked_for(site: AdminSite) -> None:
+    site.client.post("/v1/tenants", json={"name": "acme"}).raise_for_status()
+    _, tick = first(site, "topics=site,tenants")
+    assert [change["whole"] for change in tick["changes"]] == [True, True]
+    rows = tables(tick)
+    assert set(rows) == {"site", "tenants"}
+    (tenant,) = rows["tenants"].values()
+    assert (tenant["name"], tenant["plan"], tenant["keys"]) == ("acme", "enterprise", 0)
+    assert rows["site"]["site"]["version"] == "0.1.0"
+
+
+def test_every_topic_is_there_when_none_is_named(site: AdminSite) -> None:
+    _, tick = first(site, "")
+    assert {"site", "nodes", "keys", "limits", "sync", "requests"} <= set(tables(tick))
+
+
+def test_who_comes_back_is_told_what_changed_since(site: AdminSite) -> None:
+    event_id, _ = first(site, "topics=tenants")
+    site.client.post("/v1/tenants", json={"name": "acme"}).raise_for_status()
+    headers = {"Last-Event-ID": event_id}
+    with site.client.stream("GET", "/v1/stream?topics=tenants", headers=headers) as response:
+        (change,) = next(tick["changes"] for _, tick in ticks(response, 5) if tick["changes"])
+    assert not change["whole"]
+    assert [row["name"] for row in change["rows"].values()] == ["acme"]
+
+
+@pytest.mark.parametrize("last_id", ["other.5", "nonsense", "a.b.c", "."])
+def test_who_comes_back_to_another_appliance_gets_everything(site: AdminSite, last_id: str) -> None:
+    _, tick = first(site, "topics=tenants", last_id)
+    assert all(change["whole"] for change in tick["changes"])
+
+
+def test_a_tick_comes_each_interval_even_when_nothing_changed(site: AdminSite) -> None:
+    with site.client.stream("GET", "/v1/stream?topics=tenants&every_s=0.5") as response:
+        found = list(ticks(response, 3))
+    assert [tick["changes"] for _, tick in found[1:]] == [[], []]
+
+
+def test_requests_in_flight_and_rates_are_rows(site: AdminSite) -> None:
+    tenant = site.client.post("/v1/tenants", json={"name": "acme"}).json()
+    site.traffic.now = Traffic(
+        site=Counted(requests=3, output_tokens=50),
+        deployments={},
+        tenants={tenant["id"]: Counted(requests=3, output_tokens=50)},
+        requests=(),
+        queued={},
+        replicas={},
+        streams_open=2,
+        connections_open=4,
+        records=9,
+    )
+    with site.client.stream("GET", "/v1/stream?topics=site,tenants&every_s=1") as response:
+        for _, tick in ticks(response, 6):
+            row = tables(tick).get("tenants", {}).get(tenant["id"], {})
+            if row.get("output_tokens_per_s") is not None:
+                break
+        else:
+            pytest.fail("no rate came")
+    assert row["output_tokens_per_s"] >= 0.0
+
+
+def test_an_unknown_topic_and_a_wrong_interval_are_refused(site: AdminSite) -> None:
+    answer = site.client.get("/v1/stream?topics=tenants,weather")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "weather" in answer.json()["message"]
+    assert site.client.get("/v1/stream?every_s=0.1").status_code == 400

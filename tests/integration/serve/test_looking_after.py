@@ -58,7 +58,7 @@ def test_each_deployment_gives_a_real_token_or_the_check_says_why_not(
     assert found["dark"]["outcome"] in {"failed", "warning"}
     assert "no replica serves" in found["dark"]["seen"]
     assert found["held"]["outcome"] == "skipped"
-    asked = [seen for seen in engine.requests if seen.path == "/v1/chat/completions"]
+    asked = [seen for seen in engine.requests if seen.target == "/v1/chat/completions"]
     assert len(asked) == 1
     assert site.ledger() == []  # the appliance's own request is nobody's usage
     assert checks(site, "deployment.") == {}  # nothing is named so

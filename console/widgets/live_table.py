@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -23,12 +22,12 @@ from appliance.wire.stream import Topic
 from console.cells import Cell, Column, Row
 from console.store import Changes, Store
 from console.themes import cursor_style, tone_style
+from console.widgets.columns import MARK, aligned, lay_out
+from console.widgets.labels import Labels
 from console.widgets.line import fit
+from console.widgets.ranking import Ranking, SortKey
 
-_LABELS: Final = "asdfghjklqwertyuiopzxcvbnm"
-_MARK: Final = 2  # cells before the first column: the cursor, or a jump label
-
-SortKey = Callable[[str, Row, str], Any]
+_FILTER_MAX: Final = 200
 
 
 class LiveTable(ScrollView, can_focus=True):
@@ -92,20 +91,14 @@ class LiveTable(ScrollView, can_focus=True):
         super().__init__(id=id)
         self._columns = tuple(columns)
         self._cells_of = cells
-        self._sort_key = sort_key
-        self._sort_by = sort_by
-        self._descending = descending
         self._empty = empty
-        self._rows: dict[str, Row] = {}
-        self._order: list[str] = []  # ids as they are shown
-        self._at: dict[str, int] = {}
-        self._keys: dict[str, Any] = {}
+        self._ranking = Ranking(
+            sort_key or self._by_text, self._words, sort_by=sort_by, descending=descending
+        )
         self._painted: dict[str, tuple[Cell, ...]] = {}  # of rows that were looked at
         self._cursor: str | None = None
-        self._filter = ""
         self._filtering = False
-        self._labels: dict[str, str] = {}  # label -> row id, while jumping
-        self._label_typed = ""
+        self._labels = Labels()
         self._layout: tuple[tuple[int, Column, int, int], ...] = ()  # index, column, x, width
         self._laid_out_for = -1
 
@@ -119,7 +112,7 @@ class LiveTable(ScrollView, can_focus=True):
     @property
     def shown(self) -> Sequence[str]:
         """Ids of the rows that pass the filter, in their order."""
-        return tuple(self._order)
+        return tuple(self._ranking.order)
 
     @property
     def empty_text(self) -> str:
@@ -129,62 +122,50 @@ class LiveTable(ScrollView, can_focus=True):
         """What stands there while there are no rows."""
         if text != self._empty:
             self._empty = text
-            if not self._order:
+            if not self._ranking.order:
                 self.refresh()
 
     def row(self, row_id: str) -> Row | None:
-        return self._rows.get(row_id)
+        return self._ranking.rows.get(row_id)
 
     def replace(self, rows: Mapping[str, Row]) -> None:
         """All rows anew. The cursor stays on its row, or near where that was."""
-        self._rows = dict(rows)
+        before = self._place()
         self._painted.clear()
-        self._keys = {row_id: self._key(row_id) for row_id in self._rows}
-        self._arrange()
+        self._ranking.replace(rows)
+        self._arranged(before)
 
     def patch(self, rows: Mapping[str, Row], gone: Iterable[str] = ()) -> None:
         """Rows that are new or different, whole, and ids of those that ended."""
-        moved = False
-        for row_id in gone:
-            if self._rows.pop(row_id, None) is not None:
-                self._keys.pop(row_id, None)
-                self._painted.pop(row_id, None)
-                moved = True
-        for row_id, row in rows.items():
-            known = row_id in self._rows
-            self._rows[row_id] = row
-            key = self._key(row_id)
-            if not known or key != self._keys[row_id] or self._filter:
-                self._keys[row_id] = key
-                moved = True
-        if moved and self._order != self._ordered():
-            self._painted = {key: value for key, value in self._painted.items() if key not in rows}
-            self._arrange()
-            return
+        before = self._place()
         first, last = self._window()
+        old = {row_id: self._painted.pop(row_id) for row_id in rows if row_id in self._painted}
+        gone = tuple(gone)
+        for row_id in gone:
+            self._painted.pop(row_id, None)
+        if self._ranking.patch(rows, gone):
+            self._arranged(before)
+            return
         for row_id in rows:
-            at = self._at.get(row_id)
-            if at is None or not first <= at < last:
-                self._painted.pop(row_id, None)
-                continue
-            self._repaint(row_id, at)
+            at = self._ranking.at(row_id)
+            if at is not None and first <= at < last:
+                self._repaint(row_id, at, old.get(row_id))
 
     def repaint(self) -> None:
         """The same rows, whose cells may read differently now: ages, for instance."""
         first, last = self._window()
-        for at in range(first, min(last, len(self._order))):
-            self._repaint(self._order[at], at)
+        for at, row_id in enumerate(self._ranking.order[first:last], start=first):
+            self._repaint(row_id, at, self._painted.pop(row_id, None))
 
     def select(self, row_id: str) -> None:
-        if row_id in self._at:
-            self._move_to(self._at[row_id])
+        at = self._ranking.at(row_id)
+        if at is not None:
+            self._move_to(at)
 
-    def _repaint(self, row_id: str, at: int) -> None:
-        old = self._painted.get(row_id)
-        new = tuple(self._cells_of(row_id, self._rows[row_id]))
+    def _repaint(self, row_id: str, at: int, old: tuple[Cell, ...] | None) -> None:
+        new = self._cells(row_id)
         if old == new:
             return
-        self._painted[row_id] = new
         y = at - self.scroll_offset.y + 1
         if old is None or len(old) != len(new):
             self.refresh(Region(0, y, self.size.width, 1))
@@ -193,53 +174,33 @@ class LiveTable(ScrollView, can_focus=True):
             if old[index] != new[index]:
                 self.refresh(Region(x, y, width, 1))
 
-    def _key(self, row_id: str) -> Any:
-        if not self._sort_by:
-            return None
-        if self._sort_key is not None:
-            value = self._sort_key(row_id, self._rows[row_id], self._sort_by)
-        else:
-            value = self._text(row_id, self._sort_by)
-        return value
-
-    def _text(self, row_id: str, key: str) -> str:
-        cells = self._cells(row_id)
-        for column, cell in zip(self._columns, cells, strict=True):
+    def _by_text(self, row_id: str, _row: Row, key: str) -> str:
+        for column, cell in zip(self._columns, self._cells(row_id), strict=True):
             if column.key == key:
                 return cell.text.lower()
         return ""
 
+    def _words(self, row_id: str) -> str:
+        return " ".join(cell.text for cell in self._cells(row_id)).lower()
+
     def _cells(self, row_id: str) -> tuple[Cell, ...]:
         cells = self._painted.get(row_id)
         if cells is None:
-            cells = self._painted[row_id] = tuple(self._cells_of(row_id, self._rows[row_id]))
+            row = self._ranking.rows[row_id]
+            cells = self._painted[row_id] = tuple(self._cells_of(row_id, row))
         return cells
 
-    def _ordered(self) -> list[str]:
-        ids = list(self._rows)
-        if self._filter:
-            words = self._filter.lower().split()
-            ids = [row_id for row_id in ids if self._matches(row_id, words)]
-        if self._sort_by:
-            known = [row_id for row_id in ids if self._keys[row_id] is not None]
-            known.sort(key=self._keys.__getitem__, reverse=self._descending)
-            unknown = [row_id for row_id in ids if self._keys[row_id] is None]
-            ids = known + unknown
-        return ids
+    def _place(self) -> int:
+        """Where the cursor is among the rows."""
+        at = None if self._cursor is None else self._ranking.at(self._cursor)
+        return 0 if at is None else at
 
-    def _matches(self, row_id: str, words: Sequence[str]) -> bool:
-        text = " ".join(cell.text for cell in self._cells(row_id)).lower()
-        return all(word in text for word in words)
-
-    def _arrange(self) -> None:
-        before = self._at.get(self._cursor, 0) if self._cursor is not None else 0
-        self._order = self._ordered()
-        self._at = {row_id: at for at, row_id in enumerate(self._order)}
-        self.virtual_size = Size(self.size.width, len(self._order) + 1)
-        if self._cursor not in self._at:
-            self._set_cursor(
-                self._order[min(before, len(self._order) - 1)] if self._order else None
-            )
+    def _arranged(self, before: int) -> None:
+        """The rows are others, or in another order; the cursor was at `before`."""
+        order = self._ranking.order
+        self.virtual_size = Size(self.size.width, len(order) + 1)
+        if self._cursor is None or self._ranking.at(self._cursor) is None:
+            self._set_cursor(order[min(before, len(order) - 1)] if order else None)
         self.refresh()
 
     # The cursor.
@@ -259,17 +220,18 @@ class LiveTable(ScrollView, can_focus=True):
 
     def _bottom(self) -> str:
         if self._filtering:
-            return f"/{self._filter}▏ {len(self._order)} of {len(self._rows)}"
-        if self._filter:
-            return f"/{self._filter}  {len(self._order)} of {len(self._rows)} · Esc shows all"
+            return f"/{self._ranking.wanted}▏ {self._ranking.counts}"
+        if self._ranking.wanted:
+            return f"/{self._ranking.wanted}  {self._ranking.counts} · Esc shows all"
         return ""
 
     def _move_to(self, at: int) -> None:
-        if not self._order:
+        order = self._ranking.order
+        if not order:
             return
-        at = max(0, min(len(self._order) - 1, at))
-        old = self._at.get(self._cursor, at) if self._cursor else at
-        self._set_cursor(self._order[at])
+        at = max(0, min(len(order) - 1, at))
+        old = self._place()
+        self._set_cursor(order[at])
         first, last = self._window()
         if not first <= at < last:
             top = at if at < first else at - self._lines() + 1
@@ -280,14 +242,14 @@ class LiveTable(ScrollView, can_focus=True):
             self.refresh(Region(0, line - first + 1, self.size.width, 1))
 
     def action_move(self, step: int) -> None:
-        at = self._at.get(self._cursor, -1) if self._cursor else -1
-        self._move_to(at + step)
+        known = self._cursor is not None and self._ranking.at(self._cursor) is not None
+        self._move_to(self._place() + step if known else 0)
 
     def action_page(self, step: int) -> None:
         self.action_move(step * max(1, self._lines() - 1))
 
     def action_edge(self, step: int) -> None:
-        self._move_to(0 if step < 0 else len(self._order) - 1)
+        self._move_to(0 if step < 0 else len(self._ranking.order) - 1)
 
     def action_open(self) -> None:
         if self._cursor is not None:
@@ -295,9 +257,9 @@ class LiveTable(ScrollView, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         at = event.y - 1 + self.scroll_offset.y
-        if event.y < 1 or at >= len(self._order):
+        if event.y < 1 or at >= len(self._ranking.order):
             return
-        again = self._order[at] == self._cursor
+        again = self._ranking.order[at] == self._cursor
         self._move_to(at)
         if again:
             self.action_open()
@@ -307,19 +269,17 @@ class LiveTable(ScrollView, can_focus=True):
     def action_sort(self) -> None:
         """The next column; past the last one the other way round from the first."""
         keys = [column.key for _, column, _, _ in self._columns_laid_out()]
-        if not keys:
-            return
-        at = keys.index(self._sort_by) if self._sort_by in keys else -1
+        by, descending = self._ranking.sort_by, self._ranking.descending
+        at = keys.index(by) if by in keys else -1
         if at + 1 == len(keys):
-            self._descending = not self._descending
-        self._sort_by = keys[(at + 1) % len(keys)]
-        self._keys = {row_id: self._key(row_id) for row_id in self._rows}
-        self._arrange()
+            descending = not descending
+        if keys:
+            self.sort_by(keys[(at + 1) % len(keys)], descending=descending)
 
     def sort_by(self, key: str, *, descending: bool = False) -> None:
-        self._sort_by, self._descending = key, descending
-        self._keys = {row_id: self._key(row_id) for row_id in self._rows}
-        self._arrange()
+        before = self._place()
+        self._ranking.rank(key, descending=descending)
+        self._arranged(before)
 
     def action_filter(self) -> None:
         self._filtering = True
@@ -327,70 +287,60 @@ class LiveTable(ScrollView, can_focus=True):
 
     def show_only(self, text: str) -> None:
         """Filter by words that must all be in a row; "" shows all."""
-        self._filter = text
-        self._arrange()
+        before = self._place()
+        self._ranking.want(text)
+        self._arranged(before)
 
     def action_jump(self) -> None:
         first, last = self._window()
-        ids = self._order[first : min(last, len(self._order))]
-        pairs = [a + b for a in _LABELS for b in _LABELS] if len(ids) > len(_LABELS) else _LABELS
-        self._labels = dict(zip(pairs, ids, strict=False))
-        self._label_typed = ""
+        self._labels.offer(self._ranking.order[first:last])
         self.refresh()
 
     def on_key(self, event: events.Key) -> None:
-        if self._labels:
+        if self._labels.offered:
             event.stop()
             event.prevent_default()
-            self._jump(event)
+            row_id = self._labels.type(event.character)
+            if row_id is not None:
+                self.select(row_id)
+            self.refresh()
         elif self._filtering:
             if self._filter_key(event):
                 event.stop()
                 event.prevent_default()
-        elif event.key == "escape" and self._filter:
+        elif event.key == "escape" and self._ranking.wanted:
             event.stop()
             event.prevent_default()
             self.show_only("")
 
-    def _jump(self, event: events.Key) -> None:
-        typed = self._label_typed + (event.character or "")
-        if typed in self._labels:
-            row_id = self._labels[typed]
-            self._labels = {}
-            self.select(row_id)
-        elif event.key != "escape" and any(label.startswith(typed) for label in self._labels):
-            self._label_typed = typed
-        else:
-            self._labels = {}
-        self.refresh()
-
     def _filter_key(self, event: events.Key) -> bool:
         """Whether the key was for the filter; the others move the cursor meanwhile."""
+        text = self._ranking.wanted
         if event.key == "enter":
             self._filtering = False
         elif event.key == "escape":
             self._filtering = False
-            self._filter = ""
+            text = ""
         elif event.key == "backspace":
-            self._filter = self._filter[:-1]
+            text = text[:-1]
         elif event.is_printable and event.character:
-            self._filter += event.character
+            text += event.character
         else:
             return False
-        self._arrange()
+        self.show_only(text)
         return True
 
     def on_paste(self, event: events.Paste) -> None:
         if self._filtering:
             event.stop()
-            self._filter += "".join(sign for sign in event.text if sign.isprintable())[:200]
-            self._arrange()
+            pasted = "".join(sign for sign in event.text if sign.isprintable())
+            self.show_only((self._ranking.wanted + pasted)[:_FILTER_MAX])
 
     # Painting.
 
     def on_resize(self) -> None:
         self._laid_out_for = -1
-        self.virtual_size = Size(self.size.width, len(self._order) + 1)
+        self.virtual_size = Size(self.size.width, len(self._ranking.order) + 1)
 
     def _columns_laid_out(self) -> tuple[tuple[int, Column, int, int], ...]:
         width = self.size.width
@@ -414,35 +364,35 @@ class LiveTable(ScrollView, can_focus=True):
         if y == 0:
             return self._titles(width, base)
         at = y - 1 + self.scroll_offset.y
-        if at >= len(self._order):
-            if not self._order and y == 1:
-                text = "No row has that." if self._filter and self._rows else self._empty
+        order = self._ranking.order
+        if at >= len(order):
+            if not order and y == 1:
+                text = "No row has that." if self._ranking.rows else self._empty
                 dim = base + self._tone("dim")
                 return Strip([Segment("  " + fit(text, width - 2), dim)]).adjust_cell_length(
                     width, base
                 )
             return Strip.blank(width, base)
-        return self._line(self._order[at], width, base)
+        return self._line(order[at], width, base)
 
     def _tone(self, tone: Any) -> Style:
         return tone_style(getattr(self.app, "look", "dark"), tone)
 
     def _titles(self, width: int, base: Style) -> Strip:
         style = base + self._tone("title")
-        segments = [Segment(" " * _MARK, style)]
+        segments = [Segment(" " * MARK, style)]
         for _, column, _, wide in self._columns_laid_out():
             title = column.title
-            if column.key == self._sort_by:
-                title += "▼" if self._descending else "▲"
-            segments.append(Segment(_aligned(title, wide, right=column.right) + " ", style))
+            if column.key == self._ranking.sort_by:
+                title += "▼" if self._ranking.descending else "▲"
+            segments.append(Segment(aligned(title, wide, right=column.right) + " ", style))
         return Strip(segments).adjust_cell_length(width, style)
 
     def _line(self, row_id: str, width: int, base: Style) -> Strip:
         cells = self._cells(row_id)
         mark = "  "
-        if self._labels:
-            label = next((name for name, each in self._labels.items() if each == row_id), "")
-            mark = f"{label:<2}"
+        if self._labels.offered:
+            mark = f"{self._labels.of(row_id):<2}"
         elif row_id == self._cursor:
             mark = "> " if self.has_focus else "· "
             look = getattr(self.app, "look", "dark")
@@ -450,7 +400,7 @@ class LiveTable(ScrollView, can_focus=True):
         segments = [Segment(mark, base + self._tone("accent"))]
         for index, column, _, wide in self._columns_laid_out():
             cell = cells[index]
-            text = _aligned(cell.text, wide, right=column.right)
+            text = aligned(cell.text, wide, right=column.right)
             segments.append(Segment(text, base + self._tone(cell.tone)))
             segments.append(Segment(" ", base))
         return Strip(segments).adjust_cell_length(width, base)
@@ -464,33 +414,3 @@ def keep(table: LiveTable, store: Store, changes: Changes, topic: Topic) -> None
     elif changes.touches(topic):
         changed = {row_id: rows[row_id] for row_id in changes.changed(topic) if row_id in rows}
         table.patch(changed, changes.ended(topic))
-
-
-def lay_out(columns: Sequence[Column], width: int) -> tuple[tuple[int, Column, int, int], ...]:
-    """Which columns fit into `width` cells: index, column, its x and its width. Pure.
-
-    The least important ones go first; what is left over goes to the column that may grow.
-    """
-    kept = list(enumerate(columns))
-
-    def needed() -> int:
-        return _MARK + sum(column.width + 1 for _, column in kept)
-
-    while needed() > width and any(column.priority > 1 for _, column in kept):
-        worst = max(range(len(kept)), key=lambda at: (kept[at][1].priority, at))
-        del kept[worst]
-    spare = max(0, width - needed())
-    x = _MARK
-    laid_out = []
-    for index, column in kept:
-        wide = column.width + (spare if column.grow else 0)
-        spare = 0 if column.grow else spare
-        laid_out.append((index, column, x, wide))
-        x += wide + 1
-    return tuple(laid_out)
-
-
-def _aligned(text: str, width: int, *, right: bool) -> str:
-    text = fit(text, width)
-    pad = " " * (width - cell_len(text))
-    return pad + text if right else text + pad

@@ -1,0 +1,91 @@
+"""The rows of a table in the order they are shown. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from console.cells import Row
+
+SortKey = Callable[[str, Row, str], Any]  # (row id, row, column) -> anything ordered, None last
+
+
+class Ranking:
+    """`words` gives the text of a row in which the words of a filter are looked for."""
+
+    def __init__(
+        self,
+        sort_key: SortKey,
+        words: Callable[[str], str],
+        *,
+        sort_by: str = "",
+        descending: bool = False,
+    ) -> None:
+        self.sort_by = sort_by
+        self.descending = descending
+        self.wanted = ""
+        self.rows: dict[str, Row] = {}
+        self.order: list[str] = []
+        self._sort_key = sort_key
+        self._words = words
+        self._at: dict[str, int] = {}
+        self._keys: dict[str, Any] = {}
+
+    def at(self, row_id: str) -> int | None:
+        """Its place among those that are shown."""
+        return self._at.get(row_id)
+
+    @property
+    def counts(self) -> str:
+        return f"{len(self.order)} of {len(self.rows)}"
+
+    def replace(self, rows: Mapping[str, Row]) -> None:
+        self.rows = dict(rows)
+        self._keys = {row_id: self._key(row_id) for row_id in self.rows}
+        self._arrange()
+
+    def patch(self, rows: Mapping[str, Row], gone: Iterable[str]) -> bool:
+        """Whether the order, or what is shown, is another one now."""
+        moved = False
+        for row_id in gone:
+            if self.rows.pop(row_id, None) is not None:
+                self._keys.pop(row_id, None)
+                moved = True
+        for row_id, row in rows.items():
+            known = row_id in self.rows
+            self.rows[row_id] = row
+            key = self._key(row_id)
+            if not known or key != self._keys[row_id] or self.wanted:
+                self._keys[row_id] = key
+                moved = True
+        return moved and self._arrange()
+
+    def rank(self, key: str, *, descending: bool) -> None:
+        """Sort by another column."""
+        self.sort_by, self.descending = key, descending
+        self._keys = {row_id: self._key(row_id) for row_id in self.rows}
+        self._arrange()
+
+    def want(self, text: str) -> None:
+        """Show only rows that have each of these words; "" shows all."""
+        self.wanted = text
+        self._arrange()
+
+    def _key(self, row_id: str) -> Any:
+        return self._sort_key(row_id, self.rows[row_id], self.sort_by) if self.sort_by else None
+
+    def _arrange(self) -> bool:
+        before = self.order
+        ids = list(self.rows)
+        if self.wanted:
+            words = self.wanted.lower().split()
+            ids = [row_id for row_id in ids if self._matches(row_id, words)]
+        if self.sort_by:
+            known = [row_id for row_id in ids if self._keys[row_id] is not None]
+            known.sort(key=self._keys.__getitem__, reverse=self.descending)
+            ids = known + [row_id for row_id in ids if self._keys[row_id] is None]
+        self.order = ids
+        self._at = {row_id: at for at, row_id in enumerate(ids)}
+        return ids != before
+
+    def _matches(self, row_id: str, words: Iterable[str]) -> bool:
+        text = self._words(row_id)
+        return all(word in text for word in words)

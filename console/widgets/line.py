@@ -50,6 +50,3 @@ class FrameLine(Widget):
         segments.append(Segment(" " * max(0, room), base))
         segments += [Segment(text, base + tone_style(look, tone)) for text, tone in right]
         return Strip(segments).adjust_cell_length(width, base)
-
-    def notify_look(self) -> None:
-        self.refresh()

@@ -30,6 +30,19 @@ from console.widgets.ranking import Ranking, SortKey
 _FILTER_MAX: Final = 200
 
 
+class _OfRow(Message):
+    """About one row of a table."""
+
+    def __init__(self, table: LiveTable, row_id: str | None) -> None:
+        super().__init__()
+        self.table = table
+        self.row_id = row_id
+
+    @property
+    def control(self) -> LiveTable:
+        return self.table
+
+
 class LiveTable(ScrollView, can_focus=True):
     """Rows by id. `cells` makes the texts of a row, one a column, when the row is looked at.
 
@@ -53,29 +66,13 @@ class LiveTable(ScrollView, can_focus=True):
     LiveTable { height: 1fr; overflow-x: hidden; overflow-y: auto; scrollbar-size-vertical: 1; }
     """
 
-    class Opened(Message):
+    class Opened(_OfRow):
         """Enter, or a second click."""
 
-        def __init__(self, table: LiveTable, row_id: str) -> None:
-            super().__init__()
-            self.table = table
-            self.row_id = row_id
+        row_id: str
 
-        @property
-        def control(self) -> LiveTable:
-            return self.table
-
-    class Moved(Message):
+    class Moved(_OfRow):
         """The cursor is on another row; None: there is none."""
-
-        def __init__(self, table: LiveTable, row_id: str | None) -> None:
-            super().__init__()
-            self.table = table
-            self.row_id = row_id
-
-        @property
-        def control(self) -> LiveTable:
-            return self.table
 
     def __init__(
         self,
@@ -113,10 +110,6 @@ class LiveTable(ScrollView, can_focus=True):
     def shown(self) -> Sequence[str]:
         """Ids of the rows that pass the filter, in their order."""
         return tuple(self._ranking.order)
-
-    @property
-    def empty_text(self) -> str:
-        return self._empty
 
     def say_empty(self, text: str) -> None:
         """What stands there while there are no rows."""
@@ -348,9 +341,6 @@ class LiveTable(ScrollView, can_focus=True):
             self._layout = lay_out(self._columns, width)
             self._laid_out_for = width
         return self._layout
-
-    def notify_look(self) -> None:
-        self.refresh()
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

@@ -1,8 +1,9 @@
 """The running appliance as the admin API sees it: fleet, gateway, limits and ledger in one view."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from appliance.admin.loop_delay import LoopDelay
 from appliance.admin.ports import (
     DeploymentLive,
     Figures,
@@ -43,6 +44,7 @@ class Live:
     sync: Synchronisation
     sealer: Sealer
     bursts: BurstDesk
+    delay: LoopDelay = field(default_factory=LoopDelay)
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
         seen = self.fleet.deployment(deployment_id)
@@ -118,6 +120,7 @@ class Live:
             ledger_commits=counters.commits,
             ledger_commit_s=counters.commit_s,
             ledger_failures=counters.failures,
+            loop_delay_s=self.delay.latest_s,
             sync=self.sync.last_status,
             entitlement=self.sync.last_entitlement,
         )

@@ -100,6 +100,7 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
             tasks = [
                 background.create_task(_kept("fleet", appliance.fleet.run)),
                 background.create_task(_kept("memory", memory.give_back)),
+                background.create_task(_kept("loop delay", appliance.delay.run)),
                 background.create_task(_kept("sealer", appliance.sealer.run)),
                 background.create_task(_kept("lease", appliance.sync.watch)),
                 background.create_task(_kept("sync", appliance.sync.run)),

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import CollectorRegistry
 
 from appliance.admin.metrics_gpus import node_metrics
+from appliance.admin.metrics_process import process_metrics
 from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -45,6 +46,7 @@ class Exposition:
         yield from _traffic(figures)
         yield from _replicas(figures)
         yield from node_metrics(figures.nodes)
+        yield from process_metrics(figures.loop_delay_s)
         yield from _ledger(figures)
         yield from _sync(figures)
 

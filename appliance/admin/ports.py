@@ -320,6 +320,7 @@ class Figures:
     ledger_commits: int = 0  # groups written in one transaction
     ledger_commit_s: float = 0.0  # spent in them, waiting for the disk included
     ledger_failures: int = 0  # groups that were refused
+    loop_delay_s: float | None = None  # the longest of the last minute
     sync: SyncStatus | None = None  # as it was last read; None: not yet
     entitlement: EntitlementStatus | None = None
 

@@ -138,6 +138,7 @@ def test_the_page_lists_every_metric_with_its_labels() -> None:
         latency=seen,
         sync=msgspec.structs.replace(STATUS, alarm="other_head"),
         entitlement=ENTITLEMENT,
+        loop_delay_s=0.1,
     )
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): sorted(

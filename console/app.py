@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
@@ -25,7 +26,8 @@ from console.commands import Commands
 from console.deeds import Deeds
 from console.export import as_text, write_out
 from console.hang_up import HangUp
-from console.header import account, header, running, standing
+from console.header import account, header, mode_bar, running, standing
+from console.lock import Lock, LockScreen, lock_now
 from console.modes import ALERTS_MODE, MODES
 from console.profile import COLUMNS_MIN, LINES_MIN, Profile
 from console.store import Changes, Store
@@ -72,6 +74,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
         read_only: bool = False,
         look: str = DEFAULT,
         start: str = "1",
+        lock: Lock | None = None,
+        notice: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -89,7 +93,9 @@ class ConsoleApp(App[int], inherit_bindings=False):
         self.me: Me | None = None
         self.paused = False
         self.trouble: AdminError | None = None
+        self.lock = lock or Lock()
         self._start = start
+        self._notice = notice
         self._monotonic_ns = monotonic_ns
         self._hang_up = HangUp()
         self._stacks: dict[str, list[View]] = {}
@@ -126,6 +132,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
         self._hang_up.watch(self)
         self.set_interval(1.0, self._each_second)
         await self.go(self._start)
+        if self._notice:
+            self.notify(self._notice, severity="warning", timeout=8)
         self.run_worker(self.feed.run(), name="feed", exit_on_error=True)
 
     async def on_unmount(self) -> None:
@@ -218,7 +226,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def _want(self) -> None:
         top = self.top
         wanted = _ALWAYS | (top.topics() if top else frozenset())
-        self.feed.want(frozenset() if self.paused else wanted)
+        self.feed.want(frozenset() if self.paused or self.locked else wanted)
 
     def topics_changed(self) -> None:
         """A view needs other topics than before."""
@@ -251,6 +259,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
         return "viewer" if self.read_only or self.me is None else self.me.role
 
     def _each_second(self) -> None:
+        if self.lock.due(self.monotonic_s()):
+            lock_now(self)
         self.refresh_header()
         self._show_standing()
 
@@ -262,7 +272,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
         line.show(header(self.store, self.now()), who)
         modes = self.line("modes")
         if modes is not None:
-            modes.show(_mode_cells(self._mode, self._stacks.get(self._mode, [])))
+            titles = [view.title for view in self._stacks.get(self._mode, []) if view.title]
+            modes.show(mode_bar(self._mode, titles))
 
     def _show_standing(self) -> None:
         self.refresh_footer()
@@ -292,6 +303,24 @@ class ConsoleApp(App[int], inherit_bindings=False):
             await reading
         except AdminError as error:
             self.notify(error.sentence, severity="error", timeout=8)
+
+    # Alone at the terminal, or not.
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent | events.Paste):
+            self.lock.heard(self.monotonic_s())
+        await super().on_event(event)
+
+    @property
+    def locked(self) -> bool:
+        return any(isinstance(screen, LockScreen) for screen in self.screen_stack)
+
+    def lock_changed(self) -> None:
+        """It was locked, or opened: nothing is read for what nobody sees."""
+        self._want()
+
+    def monotonic_s(self) -> float:
+        return self._monotonic_ns() / 1e9
 
     # Keys of the frame.
 
@@ -346,30 +375,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def action_leave(self) -> None:
         self.exit(0)
 
-    async def do(self, deed: str, argument: str) -> None:
-        """A word of the command line that is the console's own."""
-        if deed == "quit":
-            self.action_leave()
-        elif deed == "help":
-            self.action_help()
-        elif deed == "pause":
-            self.action_pause()
-        elif deed == "theme":
-            self.set_look(argument)
-
     def set_look(self, name: str) -> None:
         """Change the theme; `name` is one of LOOKS."""
         self.look = name
         self.theme = LOOKS[name].theme.name
         self.refresh(layout=True)
-
-
-def _mode_cells(active: str, stack: Sequence[View]) -> list[Cell]:
-    cells: list[Cell] = []
-    for mode in MODES:
-        if mode.digit == active:
-            cells.append(Cell(f"[{mode.digit} {mode.title}]", "accent"))
-        else:
-            cells.append(Cell(f" {mode.digit} {mode.title} "))
-    crumbs = " › ".join(view.title for view in stack if view.title)
-    return [*cells, Cell(f"  {crumbs}", "dim")] if crumbs else cells

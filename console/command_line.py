@@ -32,7 +32,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
 # Word -> what it does.
 DEEDS: Final[Mapping[str, str]] = {
     "help": "the keys that fit now",
-    "lock": "hide the site until this account's groups are asked again",
+    "lock": "hide everything until a passphrase is typed",
     "pause": "hold the picture still, or let it go on",
     "quit": "leave the console; what is at work goes on",
     "theme": "change the colours",

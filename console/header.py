@@ -1,10 +1,11 @@
 """The words of the frame's first line. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from console.cells import Cell, Row, Tone
+from console.modes import MODES
 from console.store import Store
 from console.words import ago, duration, plural
 
@@ -88,3 +89,15 @@ def account(actor: str, role: str, *, read_only: bool) -> list[Cell]:
 
 def running(tasks: int) -> list[Cell]:
     return [Cell(f" {plural(tasks, 'task')} at work ", "accent")] if tasks else []
+
+
+def mode_bar(active: str, titles: Sequence[str]) -> list[Cell]:
+    """The eight modes, the active one in brackets; behind them how deep one is in it."""
+    cells: list[Cell] = []
+    for mode in MODES:
+        if mode.digit == active:
+            cells.append(Cell(f"[{mode.digit} {mode.title}]", "accent"))
+        else:
+            cells.append(Cell(f" {mode.digit} {mode.title} "))
+    crumbs = " › ".join(titles)
+    return [*cells, Cell(f"  {crumbs}", "dim")] if crumbs else cells

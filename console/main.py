@@ -1,6 +1,8 @@
 """`cic console`."""
 
+import contextlib
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from console.profile import Profile, profile_of
 
 _COLOUR_SYSTEMS: Final = {"16": "standard", "256": "256", "truecolor": "truecolor"}
 _CONNECT_S: Final = 5.0
+_LOCK_S_MIN: Final = 10
 
 
 @click.command()
@@ -30,6 +33,12 @@ _CONNECT_S: Final = 5.0
     metavar="S",
     help="Seconds between pictures. Default 1; 2 on slow lines.",
 )
+@click.option(
+    "--lock-after",
+    "lock_after",
+    metavar="TIME",
+    help="Hide everything after so long without a key, as 10m; asks for a passphrase now.",
+)
 @click.pass_obj
 def console(
     invocation: Invocation,
@@ -38,15 +47,21 @@ def console(
     read_only: bool,
     theme: str | None,
     refresh_s: float | None,
+    lock_after: str | None,
 ) -> None:
     """Run the site from this terminal: nodes, models, tenants, usage, logs, chat, operations."""
     profile = _profile(ascii_only=ascii_only, refresh_s=refresh_s)
     if profile.dumb:
         sys.exit(_print_status(invocation))
     _require_running(invocation.home)
+    lock_after_s = None if lock_after is None else _seconds(lock_after)
+    passphrase = "" if lock_after_s is None else _passphrase()
     _prepare(profile)
     # Not before: Textual takes 0.25 s to load, and reads its settings when it is loaded.
     from console.app import ConsoleApp  # noqa: PLC0415
+    from console.lock import Lock  # noqa: PLC0415
+    from console.modes import MODES  # noqa: PLC0415
+    from console.remembered import Remembered, keep, recall, remembered_file  # noqa: PLC0415
     from console.themes import DEFAULT, LOOKS  # noqa: PLC0415
 
     if theme is not None and theme not in LOOKS:
@@ -55,10 +70,48 @@ def console(
             next_step=f"Use one of {', '.join(LOOKS)}.",
             exit_code=ExitCode.USAGE,
         )
-    look = theme or (DEFAULT if profile.colours in ("256", "truecolor") else "terminal")
-    app = ConsoleApp(invocation.home, profile, read_only=read_only, look=look)
+    file = remembered_file()
+    before, notice = recall(file)
+    many_colours = profile.colours in ("256", "truecolor")
+    usual = (before.look if before.look in LOOKS else DEFAULT) if many_colours else "terminal"
+    app = ConsoleApp(
+        invocation.home,
+        profile,
+        read_only=read_only,
+        look=theme or usual,
+        start=before.mode if before.mode in {mode.digit for mode in MODES} else "1",
+        lock=Lock(lock_after_s, passphrase),
+        notice=notice,
+    )
     code = app.run(mouse=profile.mouse)
+    look = before.look if theme or not many_colours else app.look
+    with contextlib.suppress(OSError):  # the next time it begins as it came
+        keep(file, Remembered(look, app.mode))
     sys.exit(code or 0)
+
+
+def _seconds(text: str) -> float:
+    """`90s`, `10m`, `1h`."""
+    match = re.fullmatch(r"(\d{1,6})(s|m|h)", text.strip())
+    seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3_600}[match[2]] if match else 0
+    if seconds < _LOCK_S_MIN:
+        raise CommandError(
+            f"'{text}' is no time to lock after.",
+            next_step=f"Write it as 90s, 10m or 1h; at least {_LOCK_S_MIN}s.",
+            exit_code=ExitCode.USAGE,
+        )
+    return float(seconds)
+
+
+def _passphrase() -> str:
+    """Asked for twice, before the screen is taken; nothing shows while it is typed."""
+    text: str = click.prompt(
+        "Passphrase that opens the locked console",
+        hide_input=True,
+        confirmation_prompt=True,
+        err=True,
+    )
+    return text
 
 
 def _profile(*, ascii_only: bool, refresh_s: float | None) -> Profile:

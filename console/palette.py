@@ -23,6 +23,7 @@ from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell
 from console.command_line import Deed, Go, No, Run, Suggestion, meaning, suggestions
+from console.lock import ChooseDialog, lock_now
 from console.themes import LOOKS, cursor_style, tone_style
 from console.widgets.dialogs import Dialog
 from console.widgets.line import FrameLine, fit
@@ -237,11 +238,38 @@ async def carry_out(app: ConsoleApp, meant: Go | Deed | Run | None) -> None:
         if app.top is not None and meant.part:
             app.top.reveal(meant.part)
     elif isinstance(meant, Deed):
-        await app.do(meant.name, meant.argument)
+        await _do(app, meant)
     elif isinstance(meant, Run) and meant.asks:
         app.deeds.act(_confirmed(meant))
     elif isinstance(meant, Run):
         app.push_screen(OutputDialog(meant.argv, reads=meant.reads))
+
+
+async def _do(app: ConsoleApp, deed: Deed) -> None:
+    match deed.name:
+        case "quit":
+            app.action_leave()
+        case "help":
+            app.action_help()
+        case "pause":
+            app.action_pause()
+        case "theme":
+            app.set_look(deed.argument)
+        case "lock" if app.lock.ready:
+            lock_now(app)
+        case "lock":
+            app.push_screen(ChooseDialog(), lambda chosen: _chosen(app, chosen))
+        case "wizard":
+            from console.screens.first_run import FirstRunView  # noqa: PLC0415 (rarely needed)
+
+            await app.go("1")
+            await app.open(FirstRunView())
+
+
+def _chosen(app: ConsoleApp, passphrase: str | None) -> None:
+    if passphrase is not None:
+        app.lock.choose(passphrase)
+        lock_now(app)
 
 
 def _confirmed(meant: Run) -> Action:

@@ -7,6 +7,7 @@ import click
 
 from appliance.commands.client import AdminClient
 from appliance.commands.context import absolute, cic_line
+from appliance.commands.deployments import secret_from
 from appliance.commands.files import write_new
 from appliance.commands.output import print_json
 from appliance.commands.standing import print_standing
@@ -60,10 +61,11 @@ def status(invocation: Invocation) -> None:
 def enrol(invocation: Invocation, url: str, code: str) -> None:
     """Make the site known to the control plane at URL with the one-time CODE of the vendor.
 
-    The secret in the code is sent only after the control plane showed the key that the code names.
+    CODE `-` is read from standard input, which no list of processes shows. The secret in the code is sent only after the control plane showed the key that the code names.
     """
     with AdminClient(invocation.home, timeout_s=_TIMEOUT_S) as client:
-        found = client.send("POST", "/v1/sync/enrol", SyncStatus, Enrol(url=url, code=code))
+        body = Enrol(url=url, code=secret_from(code) or "")
+        found = client.send("POST", "/v1/sync/enrol", SyncStatus, body)
     if invocation.json:
         print_json(found)
         return

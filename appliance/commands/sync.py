@@ -61,7 +61,8 @@ def status(invocation: Invocation) -> None:
 def enrol(invocation: Invocation, url: str, code: str) -> None:
     """Make the site known to the control plane at URL with the one-time CODE of the vendor.
 
-    CODE `-` is read from standard input, which no list of processes shows. The secret in the code is sent only after the control plane showed the key that the code names.
+    CODE `-` is read from standard input, which no list of processes shows. The secret in the code
+    is sent only after the control plane showed the key that the code names.
     """
     with AdminClient(invocation.home, timeout_s=_TIMEOUT_S) as client:
         body = Enrol(url=url, code=secret_from(code) or "")

@@ -57,21 +57,23 @@ def new_deployment(models: Sequence[str], model: str = "") -> Action:
         role="admin",
         argv=argv,
         stdin="api_key",
+        impact="Clients write its name as `model`. Empty: no GPUs, 4096 tokens of context, 4"
+        " requests at once, any node, never unloaded. Nodes go with commas.",
         fields=(
             Field(
                 "name", "Name", default=model, required=True, hint="Clients write it as `model`."
             ),
             Field("engine", "Engine", "choice", _ENGINES, default="vllm"),
-            Field("model", "Model", choices=tuple(models), default=model, hint="Or a path."),
+            Field("model", "Model, or its path", choices=tuple(models), default=model),
             Field("replicas", "Replicas", "int", default="1", required=True),
-            Field("gpus", "GPUs of one replica", "int", hint="Empty: on the processor."),
-            Field("context", "Context, tokens", "int", hint="Of one request. Empty: 4096."),
-            Field("parallel", "Requests at once", "int", hint="Of one replica. Empty: 4."),
-            Field("pins", "Only on nodes", hint="With commas. Empty: any."),
+            Field("gpus", "GPUs of one replica", "int"),
+            Field("context", "Context, tokens", "int"),
+            Field("parallel", "Requests at once", "int"),
+            Field("pins", "Only on nodes"),
             Field("strategy", "Strategy", "choice", _STRATEGIES, "auto", hint=_STRATEGY_HINT),
-            Field("idle", "Unload after, s", "int", hint="Without a request. Empty: never."),
+            Field("idle", "Unload after, s", "int"),
             Field("embedding", "Makes embeddings", "toggle"),
-            Field("arguments", "Engine's arguments", hint="As in a shell. Empty: none."),
+            Field("arguments", "Engine's arguments"),
             Field("url", "URL", hint="external: of an engine that runs elsewhere."),
             Field("upstream", "Its name there", hint="external: where that is another."),
             Field("api_key", "Its API key", "secret", hint="external: where it wants one."),
@@ -125,17 +127,17 @@ def _update(name: str, row: Row) -> Action:
         role="admin",
         argv=argv,
         impact=f"{name}: {row['replicas_ready']} of {plural(row['replicas_wanted'], 'replica')}"
-        f" ready. {_busy(row)} Other than their number, a change replaces replicas by the strategy;"
-        " requests go on to their end.",
+        f" ready. {_busy(row)} What is other than their number replaces them by the strategy, while"
+        " requests go on to their end. Weights, GPUs and what follows stay where left empty.",
         fields=(
             Field("replicas", "Replicas", "int", default=shown["replicas"], required=True),
             Field("strategy", "Strategy", "choice", _STRATEGIES, shown["strategy"]),
-            Field("pins", "Only on nodes", default=shown["pins"], hint="With commas. Empty: any."),
-            Field("idle", "Unload after, s", "int", default=shown["idle"], hint="Empty: never."),
-            Field("model", "Other weights", hint="A model or path. Empty: as they are."),
-            Field("gpus", "GPUs of one replica", "int", hint="Empty: as it is."),
-            Field("context", "Context, tokens", "int", hint="Empty: as it is."),
-            Field("parallel", "Requests at once", "int", hint="Empty: as it is."),
+            Field("pins", "Only on nodes", default=shown["pins"]),
+            Field("idle", "Unload after, s", "int", default=shown["idle"]),
+            Field("model", "Other weights"),
+            Field("gpus", "GPUs of one replica", "int"),
+            Field("context", "Context, tokens", "int"),
+            Field("parallel", "Requests at once", "int"),
         ),
         done="Changed. Its replicas follow by the strategy.",
     )

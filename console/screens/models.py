@@ -24,6 +24,7 @@ from console.screens.model_actions import (
 )
 from console.store import Changes, Store
 from console.view import View
+from console.widgets.line import fit
 from console.widgets.live_table import LiveTable, keep
 from console.widgets.panel import Panel
 from console.widgets.spark import spark
@@ -136,6 +137,11 @@ class ModelsView(View):
         rows = store.table("deployments").values()
         bad = sum(row.get("state") in ("failed", "degraded") for row in rows)
         note = Cell(f"{bad} not well", "bad") if bad else Cell("Enter opens one", "dim")
+        row = (
+            self._deployments.row(self._deployments.current) if self._deployments.current else None
+        )
+        if row is not None and row.get("reason"):
+            note = Cell(fit(str(row["reason"]), max(10, self.size.width - 30)), "warn")
         self.query_one("#deployments", Panel).entitle(f"1 Deployments {len(rows)}", note)
         if not self._copying:
             self._entitle_models(Cell("c catalogue and packs", "dim"))
@@ -179,6 +185,7 @@ class ModelsView(View):
     @on(LiveTable.Moved)
     def _moved(self) -> None:
         self.selection_changed()
+        self._entitle(self.store)
 
     def on_descendant_focus(self) -> None:
         self.selection_changed()

@@ -35,7 +35,7 @@ class Dialog(ModalScreen[Any]):
     Dialog .twin { text-style: dim; }
     Dialog .problem { color: $error; text-style: bold; }
     Dialog .buttons { height: 1; margin: 1 0 0 0; }
-    Dialog VerticalScroll { height: auto; max-height: 14; }
+    Dialog VerticalScroll { height: auto; max-height: 42vh; }
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding("escape", "cancel", "Cancel"),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding
@@ -19,14 +20,13 @@ from appliance.wire.home import Home
 from appliance.wire.stream import Tick, Topic
 from console.actions import permitted
 from console.ascii import AsciiFilter
-from console.cells import Cell
 from console.children import Children
 from console.client import Admin, AdminError
 from console.commands import Commands
 from console.deeds import Deeds
 from console.export import as_text, write_out
 from console.hang_up import HangUp
-from console.header import account, header, mode_bar, running, standing
+from console.header import account, footer_hints, header, mode_bar, running, standing
 from console.lock import Lock, LockScreen, lock_now
 from console.modes import ALERTS_MODE, MODES
 from console.profile import COLUMNS_MIN, LINES_MIN, Profile
@@ -273,7 +273,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         modes = self.line("modes")
         if modes is not None:
             titles = [view.title for view in self._stacks.get(self._mode, []) if view.title]
-            modes.show(mode_bar(self._mode, titles))
+            modes.show(mode_bar(self._mode, titles, self.size.width))
 
     def _show_standing(self) -> None:
         self.refresh_footer()
@@ -283,14 +283,12 @@ class ConsoleApp(App[int], inherit_bindings=False):
         top = self.top
         if line is None or top is None:
             return
-        hints = [
-            Cell(f" {action.key} {action.title} ") for action in permitted(top.actions(), self.role)
-        ]
-        fixed = [Cell(" : cmd  ? help  q quit ", "dim")]
         age_s = self.store.age_s(self._monotonic_ns())
         trouble = self.trouble.message if self.trouble else ""
         state = standing(age_s, self.every_s, trouble, paused=self.paused)
-        line.show([*hints, *fixed], [*running(self.tasks.running), state])
+        right = [*running(self.tasks.running), state]
+        room = self.size.width - sum(cell_len(cell.text) for cell in right)
+        line.show(footer_hints(permitted(top.actions(), self.role), room), right)
 
     def begin(self, key: str) -> bool:
         """Start the action of a key on what is selected. Whether there is one."""

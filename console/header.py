@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from rich.cells import cell_len
+
+from console.actions import Action
 from console.cells import Cell, Row, Tone
 from console.modes import MODES
 from console.store import Store
@@ -91,13 +94,35 @@ def running(tasks: int) -> list[Cell]:
     return [Cell(f" {plural(tasks, 'task')} at work ", "accent")] if tasks else []
 
 
-def mode_bar(active: str, titles: Sequence[str]) -> list[Cell]:
-    """The eight modes, the active one in brackets; behind them how deep one is in it."""
+def mode_bar(active: str, titles: Sequence[str], width: int) -> list[Cell]:
+    """The eight modes, the active one in brackets; behind them how deep one is in it.
+
+    Where that is too wide the other modes are their digits alone.
+    """
+    crumbs = "  " + " › ".join(titles) if titles else ""
+    names = [mode.title for mode in MODES]
+    if crumbs and sum(len(name) + 4 for name in names) + cell_len(crumbs) > width:
+        names = [mode.title if mode.digit == active else "" for mode in MODES]
     cells: list[Cell] = []
-    for mode in MODES:
+    for mode, name in zip(MODES, names, strict=True):
         if mode.digit == active:
-            cells.append(Cell(f"[{mode.digit} {mode.title}]", "accent"))
+            cells.append(Cell(f"[{mode.digit} {name}]", "accent"))
         else:
-            cells.append(Cell(f" {mode.digit} {mode.title} "))
-    crumbs = " › ".join(titles)
-    return [*cells, Cell(f"  {crumbs}", "dim")] if crumbs else cells
+            cells.append(Cell(f" {mode.digit} {name}".rstrip() + " "))
+    return [*cells, Cell(crumbs, "dim")] if crumbs else cells
+
+
+def footer_hints(actions: Sequence[Action], room: int) -> list[Cell]:
+    """The keys that fit into so many cells, most useful first, and always how to see the rest."""
+    fixed = (" : cmd  ? help  q quit ", " :  ?  q ")
+    hints = [f" {action.key} {action.title} " for action in actions]
+    last = fixed[0] if sum(map(cell_len, (*hints, fixed[0]))) <= room else fixed[1]
+    left = room - cell_len(last)
+    kept: list[str] = []
+    for hint in hints:
+        if cell_len(hint) > left - (2 if len(kept) + 1 < len(hints) else 0):
+            kept.append(" …")
+            break
+        kept.append(hint)
+        left -= cell_len(hint)
+    return [*(Cell(hint) for hint in kept), Cell(last, "dim")]

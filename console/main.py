@@ -60,7 +60,6 @@ def console(
     # Not before: Textual takes 0.25 s to load, and reads its settings when it is loaded.
     from console.app import ConsoleApp  # noqa: PLC0415
     from console.lock import Lock  # noqa: PLC0415
-    from console.modes import MODES  # noqa: PLC0415
     from console.remembered import Remembered, keep, recall, remembered_file  # noqa: PLC0415
     from console.themes import DEFAULT, LOOKS  # noqa: PLC0415
 
@@ -79,14 +78,13 @@ def console(
         profile,
         read_only=read_only,
         look=theme or usual,
-        start=before.mode if before.mode in {mode.digit for mode in MODES} else "1",
         lock=Lock(lock_after_s, passphrase),
         notice=notice,
     )
     code = app.run(mouse=profile.mouse)
     look = before.look if theme or not many_colours else app.look
     with contextlib.suppress(OSError):  # the next time it begins as it came
-        keep(file, Remembered(look, app.mode))
+        keep(file, Remembered(look))
     sys.exit(code or 0)
 
 

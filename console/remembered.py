@@ -1,4 +1,4 @@
-"""What the console remembers of an account from one time to the next: its theme, its last mode."""
+"""What the console remembers of an account from one time to the next: its theme."""
 
 import secrets
 from pathlib import Path
@@ -12,10 +12,9 @@ _BYTES_MAX: Final = 4_096
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """`look` is the name of a theme, `mode` the digit of a mode; "" for none."""
+    """`look` is the name of a theme; "" for none. The console always begins at the Dash."""
 
     look: str = ""
-    mode: str = ""
 
 
 def remembered_file() -> Path:

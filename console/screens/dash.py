@@ -6,14 +6,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.widget import Widget
 
 from appliance.wire.stream import Topic
 from console.actions import Action, plain
 from console.cells import Cell, Column, Row, Tone
+from console.modes import ALERTS_MODE
 from console.store import Changes, Store
 from console.view import View
 from console.widgets.live_table import LiveTable, keep
@@ -127,17 +129,24 @@ class DashView(View):
     DashView #attention { width: 3fr; margin: 0 0 0 1; }
     """
 
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("plus", "panel", "+1 to +4: to that part", key_display="+"),
+        Binding("i", "first_steps", "The first steps of a site"),
+    ]
+
     def __init__(self) -> None:
         super().__init__()
+        self._choosing = False  # a plus was pressed: the next digit is a part's
         self._trends: dict[str, deque[float | None]] = {}
         self._map = Lines()
+        self._map.can_focus = True
         self._engines = LiveTable(
             _DEPLOYMENTS,
             self._deployment_cells,
             sort_key=_deployment_key,
             sort_by="rate",
             descending=True,
-            empty="No deployments yet. 3 opens the models; :wizard leads to the first token.",
+            empty="No deployments yet. i: the first steps, one by one. 3: the models.",
         )
         self._tenants = LiveTable(
             _TENANTS,
@@ -156,11 +165,11 @@ class DashView(View):
         )
 
     def compose(self) -> ComposeResult:
-        yield Panel("1 Nodes", self._map, id="nodes")
-        yield Panel("2 Engines", self._engines, id="engines")
+        yield Panel("+1 Nodes", self._map, id="nodes")
+        yield Panel("+2 Engines", self._engines, id="engines")
         with Horizontal(id="below"):
-            yield Panel("3 Tenants by tok/s", self._tenants, id="tenants")
-            yield Panel("4 Attention", self._alerts, id="attention")
+            yield Panel("+3 Tenants by tok/s", self._tenants, id="tenants")
+            yield Panel("+4 Attention", self._alerts, id="attention")
 
     def home(self) -> Widget | None:
         return self._engines
@@ -191,7 +200,7 @@ class DashView(View):
         self._map.show(lines)
         down = sum(node.get("state") in ("unreachable", "failed") for node in nodes.values())
         note = Cell(f"{down} down", "bad") if down else Cell("")
-        title = f"1 Nodes {len(nodes)}: worst GPU, 0-9 = x10%, ! hot or unwell, x down"
+        title = f"+1 Nodes {len(nodes)}: worst GPU, 0-9 = x10%, ! hot or unwell, x down"
         self.query_one("#nodes", Panel).entitle(title, note)
 
     def _entitle(self, store: Store) -> None:
@@ -200,7 +209,7 @@ class DashView(View):
         queued = site.get("requests_queued") or 0
         text = f"{total} tok/s  {count(site.get('requests_per_s'))} req/s  {queued} waiting"
         self.query_one("#engines", Panel).entitle(
-            f"2 Engines {len(store.table('deployments'))}", Cell(text, "plain")
+            f"+2 Engines {len(store.table('deployments'))}", Cell(text, "plain")
         )
 
     def _show_alerts(self, store: Store) -> None:
@@ -211,7 +220,7 @@ class DashView(View):
         }
         self._alerts.replace(open_alerts)
         self.query_one("#attention", Panel).entitle(
-            f"4 Attention {len(open_alerts) or ''}".rstrip()
+            f"+4 Attention {len(open_alerts) or ''}".rstrip()
         )
 
     def _remember(self, rows: Mapping[str, Row]) -> None:
@@ -262,11 +271,65 @@ class DashView(View):
 
     @on(LiveTable.Opened)
     async def _opened(self, event: LiveTable.Opened) -> None:
-        mode = "3" if event.table is self._engines else "4" if event.table is self._tenants else "6"
+        if event.table is self._alerts:
+            alert = self.store.row("alerts", event.row_id) or {}
+            mode, part = alert_place(alert)
+        else:
+            mode, part = ("3" if event.table is self._engines else "4"), event.row_id
         await self.console.go(mode)
         top = self.console.top
         if top is not None:
-            top.reveal(event.row_id)
+            top.reveal(part)
+
+    def action_panel(self) -> None:
+        self._choosing = True
+
+    def on_key(self, event: events.Key) -> None:
+        """Behind a plus a digit is a part of this view, not a mode."""
+        if self._choosing and event.key != "plus":
+            self._choosing = False
+            part = {"1": self._map, "2": self._engines, "3": self._tenants, "4": self._alerts}
+            if event.character in part:
+                event.stop()
+                event.prevent_default()
+                part[event.character].focus()
+                return
+        if event.key == "enter" and self._map.has_focus:
+            event.stop()
+            self.console.call_later(self.console.go, "2")
+            return
+        super().on_key(event)
+
+    async def action_first_steps(self) -> None:
+        from console.screens.first_run import FirstRunView  # noqa: PLC0415 (rarely needed)
+
+        await self.console.open(FirstRunView())
+
+    def reveal(self, part: str) -> None:
+        if part == "alerts":
+            self._alerts.focus()
+
+
+# What an alert is about -> the digit of the mode that shows it.
+_PLACES: Final = {
+    "node": "2",
+    "gpu": "2",
+    "deployment": "3",
+    "replica": "3",
+    "model": "3",
+    "tenant": "4",
+    "key": "4",
+    "sync": "5",
+    "entitlement": "5",
+}
+
+
+def alert_place(alert: Row) -> tuple[str, str]:
+    """The mode where an alert's subject is seen, and that subject there."""
+    mode = _PLACES.get(str(alert.get("subject", "")))
+    if mode is None:
+        return ALERTS_MODE, "alerts"
+    return mode, str(alert.get("ref") or "")
 
 
 def _deployment_key(_row_id: str, row: Row, column: str) -> Any:

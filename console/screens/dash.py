@@ -24,6 +24,7 @@ from console.widgets.spark import spark
 from console.words import count, milliseconds, percent, state
 
 _TREND: Final = 60
+_MAP_LINES: Final = 4
 _SEVERITY: Final = {"fatal": 0, "error": 1, "warning": 2, "info": 3}
 _SEVERITY_WORDS: Final[dict[str, tuple[str, Tone]]] = {
     "fatal": ("FATAL", "bad"),
@@ -85,7 +86,7 @@ def worst_mark(marks: Sequence[Cell], node: Row) -> Cell:
 def node_map(
     nodes: Mapping[str, Row], gpus: Mapping[str, Row], width: int, lines: int
 ) -> list[list[Cell]]:
-    """A line a node while there is room, with every GPU; else one sign a node, in tens."""
+    """A line a node while there is room, else every GPU in groups, else a sign a node, in tens."""
     marks: dict[str, list[tuple[int, Cell]]] = {}
     for gpu in gpus.values():
         marks.setdefault(gpu.get("node", ""), []).append((gpu.get("index", 0), gpu_mark(gpu)))
@@ -96,6 +97,19 @@ def node_map(
     }
     if len(named) <= lines:
         return [_node_line(node, of.get(str(node.get("name")), [])) for node in named]
+    every = [of.get(str(node.get("name")), []) for node in named]
+    groups = [marks or [worst_mark(marks, node)] for marks, node in zip(every, named, strict=True)]
+    wide = max(len(group) for group in groups) + 1
+    in_line = max(1, width // wide)
+    if -(-len(groups) // in_line) <= lines:
+        return [
+            [
+                cell
+                for group in groups[at : at + in_line]
+                for cell in (*group, Cell(" " * (wide - len(group))))
+            ]
+            for at in range(0, len(groups), in_line)
+        ]
     row: list[Cell] = []
     rows = [row]
     in_row = max(10, (width - 1) // 11 * 10)
@@ -194,14 +208,19 @@ class DashView(View):
 
     def _show_nodes(self, store: Store) -> None:
         nodes, gpus = store.table("nodes"), store.table("gpus")
-        lines = node_map(nodes, gpus, self.size.width or 80, 4)
+        lines = node_map(nodes, gpus, self.size.width or 80, _MAP_LINES)
         if store.knows("nodes") and not nodes:
             lines = [[Cell("  No nodes yet. 2 opens the fleet; N there adds one.", "dim")]]
         self._map.show(lines)
+        panel = self.query_one("#nodes", Panel)
+        height = min(_MAP_LINES, max(1, len(lines))) + 1
+        if panel.styles.height is None or panel.styles.height.value != height:
+            panel.styles.height = height
         down = sum(node.get("state") in ("unreachable", "failed") for node in nodes.values())
         note = Cell(f"{down} down", "bad") if down else Cell("")
-        title = f"+1 Nodes {len(nodes)}: worst GPU, 0-9 = x10%, ! hot or unwell, x down"
-        self.query_one("#nodes", Panel).entitle(title, note)
+        each = "GPUs" if sum(map(len, lines)) >= len(gpus) else "worst GPU of each"
+        title = f"+1 Nodes {len(nodes)}: {each}, 0-9 = x10%, ! hot or unwell, x down"
+        panel.entitle(title, note)
 
     def _entitle(self, store: Store) -> None:
         site = store.site or {}

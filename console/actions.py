@@ -48,6 +48,11 @@ def plain(*arguments: str) -> Callable[[Values], Sequence[str]]:
     return lambda _values: arguments
 
 
+def options(values: Values, *names: str) -> list[str]:
+    """`--name value` for each of these that was answered."""
+    return [part for name in names if values.get(name) for part in (f"--{name}", values[name])]
+
+
 def permitted(actions: Sequence[Action], role: AccessRole) -> tuple[Action, ...]:
     """Those that an account of this role may do; the others are not offered."""
     return tuple(action for action in actions if reaches(role, action.role))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, get_args
 
 from appliance.wire.admin import PlanName, RoleName
-from console.actions import Action, Field, Values, plain
+from console.actions import Action, Field, Values, options, plain
 from console.cells import Row
 from console.words import plural
 
@@ -16,11 +16,6 @@ _LIMITS: Final = (
     ("tpd", "Tokens in 24 hours", "tokens_per_day"),
     ("concurrency", "At work at once", "concurrency"),
 )
-
-
-def options(values: Values, *names: str) -> list[str]:
-    """`--name value` of what was answered."""
-    return [part for name in names if values.get(name) for part in (f"--{name}", values[name])]
 
 
 def _in_tenant(tenant: str) -> list[str]:

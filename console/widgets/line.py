@@ -19,6 +19,25 @@ def fit(text: str, width: int) -> str:
     return set_cell_size(text, max(0, width - 1)) + "…" if width > 0 else ""
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most `width` cells, broken at spaces where there are any."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if cell_len(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        while cell_len(word) > width > 0:
+            head = set_cell_size(word, width)
+            lines.append(head)
+            word = word[len(head.rstrip(" ")) :]
+        line = word
+    return [*lines, line]
+
+
 class FrameLine(Widget):
     """Cells from the left and from the right. Where they do not fit, those of the left lose."""
 

@@ -224,7 +224,7 @@ def facts(row: Row, replicas: Sequence[Row]) -> list[Fact]:
     return lines
 
 
-def _on_off(value: bool | None) -> str:
+def _on_off(value: object) -> str:
     return MISSING if value is None else "on" if value else "off"
 
 

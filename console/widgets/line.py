@@ -30,11 +30,11 @@ def wrapped(text: str, width: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        while cell_len(word) > width > 0:
-            head = set_cell_size(word, width)
-            lines.append(head)
-            word = word[len(head.rstrip(" ")) :]
         line = word
+        while cell_len(line) > width > 0:
+            head = set_cell_size(line, width).rstrip(" ")
+            lines.append(head)
+            line = line[len(head) :]
     return [*lines, line]
 
 

@@ -50,12 +50,12 @@ _NOT_HERE: Final[Mapping[tuple[str, ...], str]] = {
 }
 # Of the words above, what stands behind them that is over in a moment.
 _HERE: Final = frozenset({("agent", "join"), ("agent", "forget-gpu")})
-# A command of these words changes nothing, whatever its options.
+# A command whose last word is one of these changes nothing, whatever its options.
 _READING: Final = frozenset(
     {
-        *("catalogue", "check", "completion", "events", "explain", "history", "list", "log"),
+        *("catalogue", "completion", "events", "explain", "history", "list", "log"),
         *("logs", "plan", "public-key", "show", "status", "top", "usage", "verify", "prove"),
-        *("diff", "alerts", "checks"),
+        *("diff", "doctor", "dumps", "check"),
     }
 )
 
@@ -139,6 +139,8 @@ def _command(words: list[str], tree: Command | None, *, read_only: bool) -> Mean
     if why and "--help" not in rest:
         return No(f"`cic {' '.join(path)}` is not run from here. {why}")
     reads = "--help" in rest or _reads(path)
+    if read_only and tree is None:
+        return No("The commands are still being learnt: try again in a moment.")
     if read_only and not reads:
         return No(f"This console is read-only, and `cic {' '.join(words)}` may change the site.")
     asks = ""
@@ -178,7 +180,7 @@ def _not_here(path: tuple[str, ...]) -> str:
 
 
 def _reads(path: tuple[str, ...]) -> bool:
-    return any(word in _READING for word in path)
+    return bool(path) and path[-1] in _READING
 
 
 def suggestions(

@@ -139,6 +139,13 @@ class DeploymentView(View):
             yield Panel("2 Requests in flight", self._requests, id="requests")
             yield Panel("3 Events", self._events, id="events")
 
+    def on_mount(self) -> None:
+        self.set_interval(1.0, self._grow_older)
+
+    def _grow_older(self) -> None:
+        if self.console.top is self and not self.console.paused:
+            self._requests.repaint()
+
     def on_resize(self) -> None:
         self._arrange()
         self._show_facts()
@@ -166,7 +173,6 @@ class DeploymentView(View):
         self._show(self._requests, "requests", store, changes)
         if changes.touches("events"):
             self._events.replace(self._own_events(store))
-        self._requests.repaint()  # ages
         self._entitle()
 
     def _show(self, table: LiveTable, topic: Topic, store: Store, changes: Changes) -> None:

@@ -16,9 +16,7 @@ from textual.widgets import Log
 
 from appliance.wire.engine_traces import ReplicaDump, ReplicaLog
 from appliance.wire.placement import Explanation, NodeVerdict
-from appliance.wire.stream import Topic
 from console.cells import Cell, Column, Row
-from console.store import Changes, Store
 from console.view import View
 from console.widgets.dialogs import TextDialog
 from console.widgets.live_table import LiveTable
@@ -32,11 +30,11 @@ _NODES: Final = (
     Column("node", "NODE", 14),
     Column("verdict", "VERDICT", 12),
     Column("running", "REPL", 4, right=True),
-    Column("score", "SCORE", 5, right=True, priority=2),
+    Column("score", "SCORE", 6, right=True, priority=2),
     Column("gpus", "GPUS", 4, right=True, priority=3),
     Column("why", "WHY", 20, grow=True),
 )
-_FOLLOW_EVERY: Final = 2  # Ticks between two readings of engines' logs
+_FOLLOW_S: Final = 2.0  # between two readings of engines' logs
 _LINES_MAX: Final = 5_000
 _LOG_LINES: Final = 200
 
@@ -190,7 +188,6 @@ class EngineLogView(View):
         self._of_replica = replica_id
         self._known: dict[tuple[str, str], list[str]] = {}
         self._problems: dict[tuple[str, str], str] = {}
-        self._ticks = 0
         self._log = Log(max_lines=_LINES_MAX)
 
     def compose(self) -> ComposeResult:
@@ -199,15 +196,14 @@ class EngineLogView(View):
     def home(self) -> Widget | None:
         return self._log
 
-    def topics(self) -> frozenset[Topic]:
-        return frozenset({"replicas"})
+    def on_mount(self) -> None:
+        self.set_interval(_FOLLOW_S, self._follow)
 
     def shown(self) -> None:
         self.load(self._read())
 
-    def update(self, store: Store, changes: Changes) -> None:  # noqa: ARG002 (time passes: that is all)
-        self._ticks += 1
-        if self._ticks % _FOLLOW_EVERY == 0 and self.is_attached:
+    def _follow(self) -> None:
+        if self.console.top is self and not self.console.paused:
             self.load(self._read())
 
     async def _read(self) -> None:

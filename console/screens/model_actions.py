@@ -258,7 +258,7 @@ def import_pack(path: str = "", publisher: str = "", licence: str = "") -> Actio
     of one that was shown and is to be accepted."""
     asked: list[Field] = []
     if publisher:
-        asked.append(Field("trust", "Trust that publisher", "toggle", hint=f"{publisher[:16]}…"))
+        asked.append(Field("trust", "Trust that publisher", "toggle"))
     if licence:
         asked.append(Field("accept", "Accept the licence", "toggle", hint=licence))
     if not path:
@@ -274,7 +274,10 @@ def import_pack(path: str = "", publisher: str = "", licence: str = "") -> Actio
             *(["--publisher", trusted] if trusted else []),
         ]
 
-    impact = "Copies the pack into the site's store, verified. Going on with an interrupted one."
+    impact = (
+        "Copies the pack into the site's store, verified; goes on with what was interrupted."
+        " Without a name here it has the pack's."
+    )
     if publisher:
         impact += (
             " Trust its key only if the publisher told you this very one on another way:"
@@ -287,8 +290,8 @@ def import_pack(path: str = "", publisher: str = "", licence: str = "") -> Actio
         argv=argv,
         impact=impact,
         fields=(
-            Field("path", "Pack", "path", default=path, required=True, hint="NAME.modelpack"),
-            Field("name", "Name", hint="Empty: the pack's."),
+            Field("path", "Pack", "path", default=path, required=True),
+            Field("name", "Name here"),
             *asked,
         ),
         slow=True,

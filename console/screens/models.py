@@ -63,7 +63,7 @@ _MODELS: Final = (
     Column("publisher", "PACK BY", 9, priority=5),
 )
 _TREND: Final = 120
-_ASK_EVERY: Final = 2  # Ticks between two looks at the import under way
+_ASK_S: Final = 1.0  # between two looks at the import under way
 
 
 class ModelsView(View):
@@ -82,7 +82,6 @@ class ModelsView(View):
         self._trends: dict[str, deque[float | None]] = {}
         self._using: dict[str, list[str]] = {}  # model -> its deployments
         self._wanted: str | None = None
-        self._ticks = 0
         self._copying = False
         self._deployments = LiveTable(
             _DEPLOYMENTS,
@@ -102,6 +101,9 @@ class ModelsView(View):
     def compose(self) -> ComposeResult:
         yield Panel("1 Deployments", self._deployments, id="deployments")
         yield Panel("2 Models", self._models, id="models")
+
+    def on_mount(self) -> None:
+        self.set_interval(_ASK_S, self._ask_copying)
 
     def home(self) -> Widget | None:
         return self._deployments
@@ -125,9 +127,6 @@ class ModelsView(View):
             self._deployments.select(self._wanted)
             self._wanted = None
         self._entitle(store)
-        self._ticks += 1
-        if self._ticks % _ASK_EVERY == 0 and (self.console.tasks.running or self._copying):
-            self.load(self._read_copying(), name="copying")
 
     def reveal(self, part: str) -> None:
         self._wanted = part
@@ -150,11 +149,17 @@ class ModelsView(View):
         text = f"2 Models {len(self.store.table('models'))}"
         self.query_one("#models", Panel).entitle(text, note)
 
+    def _ask_copying(self) -> None:
+        if self.console.top is self and (self.console.tasks.running or self._copying):
+            self.load(self._read_copying(), name="copying")
+
     async def _read_copying(self) -> None:
         copying = await self.admin.get("/v1/models/packs/copying", PackCopying)
         self._copying = bool(copying.model)
         if self._copying:
             self._entitle_models(Cell(copied(copying), "accent"))
+        else:
+            self._entitle(self.store)
 
     def _remember(self, rows: Mapping[str, Row]) -> None:
         for row_id, row in rows.items():

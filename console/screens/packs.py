@@ -26,7 +26,7 @@ from console.view import View
 from console.widgets.dialogs import TextDialog
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Panel
-from console.words import count, or_missing, size
+from console.words import count, or_missing, plural, size
 
 _SUFFIX: Final = ".modelpack"
 # Where media are mounted, and where an administrator puts files.
@@ -240,18 +240,19 @@ class PackView(View):
 
 
 def pack_text(seen: PackSeen) -> str:
-    trusted = "trusted" if seen.publisher_trusted else "▲ not trusted by this site yet"
+    trusted = "trusted by this site" if seen.publisher_trusted else "▲ not trusted by this site yet"
     facts = {
         "model": f"{seen.name} {seen.version}".rstrip(),
-        "size": f"{size(seen.size_bytes)} in {seen.files} files",
+        "size": f"{size(seen.size_bytes)} in {plural(seen.files, 'file')}",
         "family": f"{seen.family} {seen.architecture}".strip(),
-        "context": count(seen.context_tokens),
-        "digest": seen.digest,
-        "signed by": f"{seen.publisher} {trusted}",
-        "least driver": seen.minimum_driver,
-        "asked after each load": "yes" if seen.golden else "no",
+        "context": f"{count(seen.context_tokens)} tokens",
+        "driver": f"{seen.minimum_driver} at least" if seen.minimum_driver else "any",
+        "golden": "a prompt is asked after each load" if seen.golden else "no prompt is asked",
+        "sha-256": seen.digest.removeprefix("sha256:"),
+        "signer": trusted,
+        "its key": seen.publisher,
     }
-    return "\n".join(f"  {name:<22}{or_missing(value)}" for name, value in facts.items())
+    return "\n".join(f"  {name:<9}{or_missing(value)}" for name, value in facts.items())
 
 
 def catalogue_text(model: CatalogueModel) -> str:

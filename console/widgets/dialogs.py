@@ -23,7 +23,7 @@ class Dialog(ModalScreen[Any]):
     DEFAULT_CSS: ClassVar[str] = """
     Dialog { align: center middle; }
     Dialog > Vertical {
-        width: 76; max-width: 100%; height: auto; max-height: 100%;
+        width: 76; max-width: 100%; height: auto; max-height: 100%; overflow-y: auto;
         border: solid $primary; padding: 0 1; background: $surface;
     }
     Dialog .title { text-style: bold; }

@@ -104,10 +104,11 @@ class SimulatedSite:
         app.router.add_get("/v1/stream", self._faulty(self._stream))
         app.router.add_get("/v1/me", self._faulty(self._me))
         app.router.add_get("/v1/{rest:.*}", self._faulty(self._any))
-        self._runner = web.AppRunner(app, handle_signals=False)
+        app.router.add_post("/v1/{rest:.*}", self._faulty(self._any))
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
         self.home.admin_socket.unlink(missing_ok=True)
-        await web.UnixSite(self._runner, str(self.home.admin_socket), shutdown_timeout=0.1).start()
+        await web.UnixSite(self._runner, str(self.home.admin_socket)).start()
         self.versions.take(self.fleet.tables())
         self._living = asyncio.create_task(self._live(every_s))
 

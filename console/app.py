@@ -139,8 +139,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
     async def on_unmount(self) -> None:
         await self.admin.close()
 
-    def on_resize(self) -> None:
-        fits = self.size.width >= COLUMNS_MIN and self.size.height >= LINES_MIN
+    def on_resize(self, event: events.Resize) -> None:
+        fits = event.size.width >= COLUMNS_MIN and event.size.height >= LINES_MIN
         if self.screen_stack:
             root = self.screen_stack[0]
             for room in root.query("#room"):
@@ -308,6 +308,15 @@ class ConsoleApp(App[int], inherit_bindings=False):
         if isinstance(event, events.InputEvent | events.Paste):
             self.lock.heard(self.monotonic_s())
         await super().on_event(event)
+
+    def on_key(self, event: events.Key) -> None:
+        """A capital letter that nothing below wanted: an action on what is selected.
+
+        Here, where the bindings of the keys before it are run too: a cursor that was moved right
+        before it is where it should be.
+        """
+        if event.character and event.character.isupper():
+            self.begin(event.character)
 
     @property
     def locked(self) -> bool:

@@ -11,7 +11,6 @@ from console.actions import Action
 from console.store import Changes, Store
 
 if TYPE_CHECKING:
-    from textual import events
     from textual.widget import Widget
 
     from appliance.wire.access import AccessRole
@@ -91,9 +90,3 @@ class View(Vertical):
     def selection_changed(self) -> None:
         """The footer may have other actions now."""
         self.console.refresh_footer()
-
-    def on_key(self, event: events.Key) -> None:
-        """A capital letter that nothing below wanted: an action."""
-        if event.character and event.character.isupper() and self.console.begin(event.character):
-            event.stop()
-            event.prevent_default()

@@ -316,8 +316,6 @@ class DashView(View):
         if event.key == "enter" and self._map.has_focus:
             event.stop()
             self.console.call_later(self.console.go, "2")
-            return
-        super().on_key(event)
 
     async def action_first_steps(self) -> None:
         from console.screens.first_run import FirstRunView  # noqa: PLC0415 (rarely needed)

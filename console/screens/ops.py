@@ -161,7 +161,7 @@ class OpsView(View):
             return
         _, command, about = _PARTS[part]
         told = self._told()[part][1]
-        width = self.size.width
+        width = self.console.size.width
         lines = field("now", told, width) + field("it is", about, width)
         self._about.show(lines + (field("command", command, width, "dim") if command else []))
 

@@ -73,7 +73,7 @@ class CertificatesView(View):
         self.selection_changed()
 
     def _tell(self) -> None:
-        row, width = self._selected(), self.size.width
+        row, width = self._selected(), self.console.size.width
         if row is None:
             self._told.show([])
             return

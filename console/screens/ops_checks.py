@@ -55,6 +55,7 @@ class ChecksView(View):
             _COLUMNS, _cells, sort_key=_sort_key, sort_by="outcome", empty="r runs the checks."
         )
         self._told = Lines()
+        self._followed: str | None = None
 
     def compose(self) -> ComposeResult:
         yield Panel("Health checks", self._table, id="checks")
@@ -96,7 +97,12 @@ class ChecksView(View):
 
     def _show(self) -> None:
         rows = {f"{r.name} {r.subject}": msgspec.to_builtins(r) for r in self._health.results}
+        untouched = self._table.current == self._followed
         self._table.replace(rows)
+        if untouched and self._table.shown:
+            # The worst is at the top; the cursor stays there until somebody moves it.
+            self._table.select(self._table.shown[0])
+            self._followed = self._table.current
         state, sentence = health(
             *(self._health.results, self._health.began, self.console.now()),
             running=self._health.running,
@@ -109,7 +115,7 @@ class ChecksView(View):
         if row is None:
             self._told.show([[Cell(" cic doctor", "dim")]])
             return
-        width = self.size.width
+        width = self.console.size.width
         lines = told("seen", row["seen"], width)
         if row["fix"] and row["outcome"] != "ok":
             lines += told("do", row["fix"], width, "accent")

@@ -106,7 +106,7 @@ class VersionView(View):
         self._table.replace({node.id: _version_row(node) for node in status.nodes})
         verdict, told = versions(status.version, status.nodes)
         self.query_one("#versions", Panel).entitle(f"Version {status.version}", verdict)
-        self._told.show(upgrade_lines(status, told, self.size.width))
+        self._told.show(upgrade_lines(status, told, self.console.size.width))
 
     def subject(self) -> Any:
         return [self._table.row(row_id) for row_id in self._table.shown]
@@ -155,7 +155,7 @@ class TasksView(View):
             self._said.show([])
             return
         room = max(1, self._said.size.height - 1)
-        lines: list[Line] = field("result", row["result"], self.size.width)
+        lines: list[Line] = field("result", row["result"], self.console.size.width)
         lines += [[Cell(f" {line}", "dim")] for line in row["lines"][-room:]]
         self._said.show(lines)
 

@@ -18,7 +18,7 @@ from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel
 
 _COLUMNS: Final = (
-    Column("name", "SETTING", 30),
+    Column("name", "SETTING", 32),
     Column("value", "VALUE", 14, grow=True),
     Column("source", "FROM", 11),
     Column("pending", "AFTER A START", 14, priority=2),
@@ -72,7 +72,7 @@ class SettingsView(View):
         self.selection_changed()
 
     def _tell(self) -> None:
-        row, width = self._selected(), self.size.width
+        row, width = self._selected(), self.console.size.width
         if row is None:
             self._told.show([])
             return

@@ -93,6 +93,8 @@ def versions(version: str, nodes: Sequence[Node]) -> tuple[Cell, str]:
     if others:
         told = f"{version} here; {plural(len(others), 'agent')} of another version"
         return Cell("▲ mixed", "warn"), told
+    if not nodes:
+        return Cell("● one", "good"), f"{version} here; no nodes yet"
     return Cell("● one", "good"), f"{version} here and on {plural(len(nodes), 'node')}"
 
 
@@ -100,6 +102,8 @@ def parse_figures(text: str) -> dict[str, float]:
     """Prometheus' text: the sum of each name over its labels."""
     found: dict[str, float] = {}
     for line in text.splitlines():
+        if line.startswith("# TYPE ") and line.endswith(" counter"):
+            found.setdefault(line.split()[2], 0.0)  # of no label yet: nothing was counted
         name, _, value = line.rpartition(" ")
         if line.startswith("#") or not name:
             continue

@@ -211,7 +211,7 @@ class Attendant:
             load = await engine.load()
         except EngineUnfit:
             return None
-        seat.note(load)
+        seat.note(load, self._clock.monotonic_s())
         return load
 
     async def sleep(
@@ -278,7 +278,7 @@ class Attendant:
                 if unheard >= _UNHEARD_MAX:
                     raise
                 continue
-            seat.note(load)
+            seat.note(load, self._clock.monotonic_s())
             unheard = 0
             quiet = quiet + 1 if load.requests == 0 else 0
 

@@ -145,7 +145,8 @@ class Replicas:
 
     def counts(self) -> tuple[EngineCount, ...]:
         """What the engines counted when they were last asked, those that ended included."""
-        return tuple(seat.count for seat in self._seats.values() if seat.count is not None)
+        told = (seat.told() for seat in self._seats.values())
+        return tuple(count for count in told if count is not None)
 
     async def log_of(self, replica_id: str) -> bytes:
         """Answers a question of the kind engine_log. Raises UnknownReplica."""

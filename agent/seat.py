@@ -9,6 +9,7 @@ from agent.engines.kind import Load
 from agent.engines.variables import api_key_of
 from agent.errands import Errands
 from agent.events import Measured, Served
+from agent.output_rate import OutputRate
 from agent.phases import Phase
 from agent.processes import Process
 from agent.supervisor import Supervisor
@@ -27,6 +28,7 @@ class Seat:
         "look",
         "machine",
         "process",
+        "rate",
         "switching",
         "tasks",
     )
@@ -41,6 +43,7 @@ class Seat:
         self.logged = Phase.PENDING  # the phase the log has
         self.caveat = ""  # of the process that serves
         self.count: EngineCount | None = None  # as the engine told it last
+        self.rate = OutputRate()
         self.fingerprint: object = None  # of what made a start hopeless
 
     def report(self, version: str | None) -> ReplicaReport:
@@ -52,16 +55,29 @@ class Seat:
         reason = report.reason or (self.caveat if report.state == "ready" else "")
         return structs.replace(report, command=command, engine_version=version, reason=reason)
 
-    def note(self, load: Load) -> None:
-        """Remember what the engine says it counted."""
+    def note(self, load: Load, now_s: float) -> None:
+        """Remember what the engine says it counted, and does. `now_s`: monotonic."""
         report = self.machine.report()
         if report.pid is not None and report.started_ns is not None:
+            self.rate.look(load.generated_tokens, now_s)
             self.count = EngineCount(
                 replica_id=report.replica_id,
                 incarnation=f"{report.started_ns}-{report.pid}",
                 prompt_tokens=load.prompt_tokens,
                 generated_tokens=load.generated_tokens,
+                running=max(0, load.requests - load.waiting),
+                waiting=load.waiting,
+                cache_used=load.cache_used,
+                tokens_per_s=self.rate.per_s,
             )
+
+    def told(self) -> EngineCount | None:
+        """What it counted last; what it did, only while there is a process that does it."""
+        if self.count is None or self.process is not None:
+            return self.count
+        return structs.replace(
+            self.count, running=None, waiting=None, cache_used=None, tokens_per_s=None
+        )
 
 
 def served(process: Process) -> Served | None:

@@ -41,10 +41,7 @@ from appliance.registry.models import ModelRow
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Snapshot
-from appliance.scheduler.tickets import (
-    Effects,
-    ReplicaView,
-)
+from appliance.scheduler.tickets import Effects, ReplicaView
 from appliance.settings import Fleet as FleetSettings
 from appliance.wire.agent import Desired, Heartbeat, Hello, Welcome
 from appliance.wire.placement import Explanation
@@ -164,10 +161,8 @@ class Fleet:
                 self._look_again()
         if self._faults.hear(node_id, heartbeat.health):
             self._look_again()
-        for count in heartbeat.counts:
-            if self._own_counts.may_tell(node_id, count.replica_id):
-                figures = (count.prompt_tokens, count.generated_tokens)
-                self._counted(EngineReading(count.replica_id, count.incarnation, *figures))
+        for reading in self._own_counts.hear(node_id, heartbeat.counts):
+            self._counted(reading)
         self.questions.hear(node_id, heartbeat.answers)
         return Desired(
             replicas=with_models(
@@ -187,7 +182,13 @@ class Fleet:
         status = self._plan.deployments.get(deployment_id)
         if status is None:
             return None
-        return deployment_view(status, self._scheduled())
+        return deployment_view(status, self._scheduled(), self._own_counts.loads)
+
+    def deployments(self) -> Mapping[DeploymentId, FleetDeployment]:
+        """The same of all of them at once."""
+        scheduled, loads = self._scheduled(), self._own_counts.loads
+        statuses = self._plan.deployments.items()
+        return {each: deployment_view(status, scheduled, loads) for each, status in statuses}
 
     def node(self, node_id: NodeId) -> FleetNode | None:
         """A node as its agent reports it; None: its agent has not said hello."""

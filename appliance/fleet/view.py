@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from appliance.domain.clock import iso
 from appliance.domain.ids import ReplicaId
@@ -9,9 +11,11 @@ from appliance.fleet.sessions import Session
 from appliance.fleet.statuses import DeploymentStatus, ReplicaStatus
 from appliance.registry.nodes import Wish
 from appliance.scheduler.tickets import ReplicaView
-from appliance.wire.agent import PreemptionNotice
+from appliance.wire.agent import EngineCount, PreemptionNotice
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
+
+_AT_WORK: Final = frozenset({"ready", "draining"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,17 @@ class FleetNode:
 
 
 def deployment_view(
-    status: DeploymentStatus, scheduled: Mapping[ReplicaId, ReplicaView]
+    status: DeploymentStatus,
+    scheduled: Mapping[ReplicaId, ReplicaView],
+    loads: Mapping[str, EngineCount] = MappingProxyType({}),
 ) -> FleetDeployment:
-    """`scheduled`: the replicas as the scheduler knows them; those that do not serve are absent."""
+    """`scheduled`: the replicas as the scheduler knows them; those that do not serve are absent.
+
+    `loads`: what their engines told of themselves last.
+    """
     replicas = tuple(
-        _replica(replica, scheduled.get(replica.row.id)) for replica in status.replicas
+        _replica(replica, scheduled.get(replica.row.id), loads.get(replica.row.id))
+        for replica in status.replicas
     )
     return FleetDeployment(status.state, status.reason, replicas)
 
@@ -117,8 +127,12 @@ def worst_part(health: NodeHealth | None) -> str:
     return min(health.parts, key=lambda part: part.score).reason
 
 
-def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:
+def _replica(
+    status: ReplicaStatus, scheduled: ReplicaView | None, load: EngineCount | None
+) -> Replica:
     report = status.report
+    if status.state not in _AT_WORK:
+        load = None  # what was told before it ended, or fell silent
     reason = status.reason
     if scheduled is not None and scheduled.ejected_s > 0:
         reason = (
@@ -143,5 +157,10 @@ def _replica(status: ReplicaStatus, scheduled: ReplicaView | None) -> Replica:
         engine_version=None if report is None else report.engine_version,
         load_percent=(
             None if report is None or report.progress is None else round(report.progress * 100, 1)
+        ),
+        requests_waiting=None if load is None else load.waiting,
+        output_tokens_per_s=None if load is None else load.tokens_per_s,
+        cache_used_percent=(
+            None if load is None or load.cache_used is None else round(load.cache_used * 100, 1)
         ),
     )

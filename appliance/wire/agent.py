@@ -156,13 +156,18 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
 class EngineCount(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine itself counts since its start, our own readiness requests included.
 
-    Apart from the reports: it changes all the time and calls for nothing to be done.
+    Apart from the reports: it changes all the time and calls for nothing to be done. What it does
+    now comes with it while it runs; None: it does not tell.
     """
 
     replica_id: str
     incarnation: str  # another one after each start of the engine
     prompt_tokens: Int64  # those out of its cache included
     generated_tokens: Int64
+    running: Int64 | None = None  # requests it works on
+    waiting: Int64 | None = None  # that it has taken in beyond them
+    cache_used: Finite | None = None  # 0–1 of its KV cache
+    tokens_per_s: Finite | None = None  # generated, over the last seconds
 
 
 class PreemptionNotice(msgspec.Struct, frozen=True, kw_only=True):

@@ -208,12 +208,22 @@ async def test_a_node_reports_and_counts_for_its_own_replicas_alone(
     liar = await join(registry, "other", "192.0.2.66")
     await fleet.hello(hello("other"), liar)
     count = EngineCount(
-        replica_id=desired.replica_id, incarnation="1-1", prompt_tokens=9, generated_tokens=9
+        replica_id=desired.replica_id,
+        incarnation="1-1",
+        prompt_tokens=9,
+        generated_tokens=9,
+        waiting=2,
+        cache_used=0.25,
+        tokens_per_s=80.0,
     )
     await beat(fleet, liar, liar.node_id, ready(desired), door_port=8445, counts=(count,))
     assert fleet.statuses()[deployment.id].targets == ()
     assert counted == []
     await beat(fleet, far, far.node_id, ready(desired), door_port=8445, counts=(count,))
     assert [reading.generated_tokens for reading in counted] == [9]
+    (replica,) = fleet.deployments()[deployment.id].replicas
+    assert (replica.requests_waiting, replica.output_tokens_per_s) == (2, 80.0)
+    assert replica.cache_used_percent == 25.0
+    assert fleet.deployment(deployment.id) == fleet.deployments()[deployment.id]
     (target,) = fleet.statuses()[deployment.id].targets
     assert target.host == "192.0.2.7"

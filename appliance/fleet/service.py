@@ -41,7 +41,7 @@ from appliance.registry.models import ModelRow
 from appliance.registry.nodes import NodeRow
 from appliance.registry.registry import Registry
 from appliance.registry.snapshot import Snapshot
-from appliance.scheduler.tickets import Effects, ReplicaView
+from appliance.scheduler.tickets import Effects
 from appliance.settings import Fleet as FleetSettings
 from appliance.wire.agent import Desired, Heartbeat, Hello, Welcome
 from appliance.wire.placement import Explanation
@@ -182,13 +182,8 @@ class Fleet:
         status = self._plan.deployments.get(deployment_id)
         if status is None:
             return None
-        return deployment_view(status, self._scheduled(), self._own_counts.loads)
-
-    def deployments(self) -> Mapping[DeploymentId, FleetDeployment]:
-        """The same of all of them at once."""
-        scheduled, loads = self._scheduled(), self._own_counts.loads
-        statuses = self._plan.deployments.items()
-        return {each: deployment_view(status, scheduled, loads) for each, status in statuses}
+        scheduled = self._scheduler.view_of(deployment_id, self._clock.monotonic_s())
+        return deployment_view(status, scheduled, self._own_counts.loads)
 
     def node(self, node_id: NodeId) -> FleetNode | None:
         """A node as its agent reports it; None: its agent has not said hello."""
@@ -383,13 +378,6 @@ class Fleet:
         now_ns, last = self._clock.wall_ns(), Phase.HANDING_OVER
         rows = self._nodes.values()
         return {row.name for row in rows if self._notices.phase(row.id, now_ns) >= last}
-
-    def _scheduled(self) -> dict[ReplicaId, ReplicaView]:
-        return {
-            replica.target.replica_id: replica
-            for deployment in self._scheduler.view(self._clock.monotonic_s())
-            for replica in deployment.replicas
-        }
 
 
 @contextlib.contextmanager

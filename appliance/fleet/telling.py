@@ -30,6 +30,8 @@ class SchedulerPort(Protocol):
 
     def view(self, now_s: float) -> tuple[DeploymentView, ...]: ...
 
+    def view_of(self, deployment_id: DeploymentId, now_s: float) -> DeploymentView | None: ...
+
 
 class Teller:
     """Tells only what differs from what was told last. `apply` is the gateway's."""

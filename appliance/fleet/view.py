@@ -6,11 +6,10 @@ from types import MappingProxyType
 from typing import Final
 
 from appliance.domain.clock import iso
-from appliance.domain.ids import ReplicaId
 from appliance.fleet.sessions import Session
 from appliance.fleet.statuses import DeploymentStatus, ReplicaStatus
 from appliance.registry.nodes import Wish
-from appliance.scheduler.tickets import ReplicaView
+from appliance.scheduler.tickets import DeploymentView, ReplicaView
 from appliance.wire.agent import EngineCount, PreemptionNotice
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
@@ -45,15 +44,17 @@ class FleetNode:
 
 def deployment_view(
     status: DeploymentStatus,
-    scheduled: Mapping[ReplicaId, ReplicaView],
+    scheduled: DeploymentView | None,
     loads: Mapping[str, EngineCount] = MappingProxyType({}),
 ) -> FleetDeployment:
-    """`scheduled`: the replicas as the scheduler knows them; those that do not serve are absent.
+    """`scheduled`: as the scheduler knows it; replicas that do not serve are absent there.
 
     `loads`: what their engines told of themselves last.
     """
+    serving = () if scheduled is None else scheduled.replicas
+    by_id = {replica.target.replica_id: replica for replica in serving}
     replicas = tuple(
-        _replica(replica, scheduled.get(replica.row.id), loads.get(replica.row.id))
+        _replica(replica, by_id.get(replica.row.id), loads.get(replica.row.id))
         for replica in status.replicas
     )
     return FleetDeployment(status.state, status.reason, replicas)

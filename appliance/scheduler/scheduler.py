@@ -208,15 +208,12 @@ class Scheduler:
 
     def view(self, now_s: float) -> tuple[DeploymentView, ...]:
         """Everything, for status and metrics."""
-        return tuple(
-            DeploymentView(
-                deployment_id=deployment_id,
-                queued=deployment.waiting,
-                asked_at_s=deployment.asked_at_s,
-                replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
-            )
-            for deployment_id, deployment in self._deployments.items()
-        )
+        return tuple(_view(each, known, now_s) for each, known in self._deployments.items())
+
+    def view_of(self, deployment_id: DeploymentId, now_s: float) -> DeploymentView | None:
+        """One of them; None: it is not known here."""
+        deployment = self._deployments.get(deployment_id)
+        return None if deployment is None else _view(deployment_id, deployment, now_s)
 
     # Everything below changes one deployment.
 
@@ -339,6 +336,15 @@ class Scheduler:
     def _forget_if_gone(self, deployment_id: DeploymentId, deployment: _Deployment) -> None:
         if not (deployment.known or deployment.starting or deployment.waiting):
             self._deployments.pop(deployment_id, None)
+
+
+def _view(deployment_id: DeploymentId, deployment: _Deployment, now_s: float) -> DeploymentView:
+    return DeploymentView(
+        deployment_id=deployment_id,
+        queued=deployment.waiting,
+        asked_at_s=deployment.asked_at_s,
+        replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
+    )
 
 
 def _replica_view(standing: Standing, now_s: float) -> ReplicaView:

@@ -221,9 +221,8 @@ async def test_a_node_reports_and_counts_for_its_own_replicas_alone(
     assert counted == []
     await beat(fleet, far, far.node_id, ready(desired), door_port=8445, counts=(count,))
     assert [reading.generated_tokens for reading in counted] == [9]
-    (replica,) = fleet.deployments()[deployment.id].replicas
+    (replica,) = fleet.deployment(deployment.id).replicas
     assert (replica.requests_waiting, replica.output_tokens_per_s) == (2, 80.0)
     assert replica.cache_used_percent == 25.0
-    assert fleet.deployment(deployment.id) == fleet.deployments()[deployment.id]
     (target,) = fleet.statuses()[deployment.id].targets
     assert target.host == "192.0.2.7"

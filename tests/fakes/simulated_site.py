@@ -104,6 +104,7 @@ class SimulatedSite:
         app.router.add_get("/v1/stream", self._faulty(self._stream))
         app.router.add_get("/v1/me", self._faulty(self._me))
         app.router.add_get("/v1/{rest:.*}", self._faulty(self._any))
+        app.router.add_get("/metrics", self._faulty(self._any))
         app.router.add_post("/v1/{rest:.*}", self._faulty(self._any))
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()

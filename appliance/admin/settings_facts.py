@@ -155,12 +155,13 @@ def describe(
 
 
 def _source(fact: Fact, value: object, started: Sourced, now: Sourced | None) -> SettingSource:
-    told = started if fact.name not in AT_ONCE or now is None else now
-    if value != fact.of(told.settings):
-        return "command"
-    if fact.name in told.variables:
-        return "environment"
-    return "file" if fact.name in told.in_file else "default"
+    """Who said what is in force: what was changed at once was said later than at the start."""
+    for told in (now if fact.name in AT_ONCE else None, started):
+        if told is not None and value == fact.of(told.settings):
+            if fact.name in told.variables:
+                return "environment"
+            return "file" if fact.name in told.in_file else "default"
+    return "command"
 
 
 def adopt(running: Settings, now: Settings) -> Settings:

@@ -70,6 +70,18 @@ def test_an_option_of_serve_is_told_and_nothing_of_it_waits(tmp_path: Path) -> N
     assert (row.source, row.value, row.pending) == ("command", "127.0.0.1:1", None)
 
 
+def test_what_was_written_by_hand_waits_also_where_the_command_counts_at_once(
+    tmp_path: Path,
+) -> None:
+    changer = desk(tmp_path, '[log]\nlevel = "error"\n')
+    (tmp_path / "config.toml").write_text('[log]\nlevel = "debug"\n')
+    row = row_of(changer.rows(), "log.level")
+    assert (row.value, row.source, row.pending) == ("error", "file", "debug")
+    changer.write(changer.draft(SettingsChange(unset=("log.level",))))
+    row = row_of(changer.rows(), "log.level")
+    assert (row.value, row.source, row.pending) == ("info", "default", None)
+
+
 def test_a_change_keeps_comments_order_mode_and_everything_else(tmp_path: Path) -> None:
     changer = desk(tmp_path)
     file = tmp_path / "config.toml"

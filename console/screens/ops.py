@@ -9,6 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 
 from appliance.wire.admin import SiteStatus
+from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.settings import Setting
 from console.actions import Action
@@ -16,6 +17,7 @@ from console.cells import Cell, Column, Row
 from console.client import AdminError
 from console.screens.ops_checks import ChecksView, Health
 from console.screens.ops_words import (
+    backups,
     certificates,
     diagnosis,
     field,
@@ -53,6 +55,12 @@ _PARTS: Final[Mapping[str, tuple[str, str, str]]] = {
         "cic certificate list",
         "The site's CA, the appliance's own certificate, and those of its nodes.",
     ),
+    "backups": (
+        "Backups",
+        "cic backup list",
+        "Settings, tenants, keys, ledger and secrets, encrypted, made while the site serves; tried"
+        " out by V; put back by a command of a stopped site.",
+    ),
     "version": (
         "Versions",
         "cic status",
@@ -81,6 +89,7 @@ class OpsView(View):
         self._about = Lines()
         self._health = Health()
         self._standing: dict[str, Told] = {}
+        self._backup_folder = ""
 
     def compose(self) -> ComposeResult:
         yield Panel("Ops", self._table, id="parts")
@@ -91,6 +100,7 @@ class OpsView(View):
         for part, reading in (
             ("settings", self._read_settings),
             ("certificates", self._read_certificates),
+            ("backups", self._read_backups),
             ("version", self._read_version),
             ("diagnostics", self._read_figures),
         ):
@@ -103,7 +113,12 @@ class OpsView(View):
         self._table.select(part)
 
     def actions(self) -> Sequence[Action]:
-        return ()
+        """Of the part under the cursor, what needs no other screen."""
+        if self._table.current != "backups":
+            return ()
+        from console.screens.ops_backups import create, key_out  # noqa: PLC0415 (rarely needed)
+
+        return create(self._backup_folder), key_out()
 
     def subject(self) -> Any:
         return {part: [state.text, told] for part, (state, told) in self._told().items()}
@@ -121,6 +136,11 @@ class OpsView(View):
 
     async def _read_certificates(self) -> Told:
         return certificates(await self.admin.get("/v1/certificates", list[SiteCertificate]))
+
+    async def _read_backups(self) -> Told:
+        found = await self.admin.get("/v1/backups", BackupList)
+        self._backup_folder = found.folder
+        return backups(found, self.console.now())
 
     async def _read_version(self) -> Told:
         status = await self.admin.get("/v1/status", SiteStatus)
@@ -186,6 +206,10 @@ class OpsView(View):
             from console.screens.ops_certificates import CertificatesView  # noqa: PLC0415 (the same)
 
             return CertificatesView()
+        if part == "backups":
+            from console.screens.ops_backups import BackupsView  # noqa: PLC0415 (the same)
+
+            return BackupsView()
         from console.screens import ops_running  # noqa: PLC0415 (the same)
 
         if part == "version":

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.checks import CheckOutcome, CheckResult
 from appliance.wire.fleet import Node
 from appliance.wire.settings import Setting
 from console.cells import Cell, Tone
-from console.words import MISSING, count, duration, milliseconds, plural, size
+from console.words import MISSING, ago, count, duration, milliseconds, moment, plural, size
 
 Line = list[Cell]
 Figures = Mapping[str, float]
@@ -32,6 +33,7 @@ _CERTIFICATES: Final[dict[str, tuple[str, Tone]]] = {
     "none": ("○ none", "dim"),
 }
 _LABEL: Final = 12
+_BACKUP_OLD_S: Final = 7 * 86_400
 
 
 def field(label: str, text: str, width: int, tone: Tone = "plain") -> list[Line]:
@@ -72,7 +74,8 @@ def settings(rows: Sequence[Setting]) -> tuple[Cell, str]:
     own = sum(row.source != "default" for row in rows)
     told = f"{own} of {len(rows)} are not defaults"
     if waiting:
-        return Cell("▲ waiting", "warn"), f"{told}; {len(waiting)} wait for a start"
+        verb = "waits" if len(waiting) == 1 else "wait"
+        return Cell("▲ waiting", "warn"), f"{told}; {len(waiting)} {verb} for a start"
     return Cell("● in force", "good"), told
 
 
@@ -96,6 +99,22 @@ def versions(version: str, nodes: Sequence[Node]) -> tuple[Cell, str]:
     if not nodes:
         return Cell("● one", "good"), f"{version} here; no nodes yet"
     return Cell("● one", "good"), f"{version} here and on {plural(len(nodes), 'node')}"
+
+
+def backups(found: BackupList, now: datetime) -> tuple[Cell, str]:
+    """`found` has the newest first."""
+    if found.last_error:
+        return Cell("✖ failed", "bad"), found.last_error
+    if not found.backups:
+        return Cell("▲ none", "warn"), f"there is none in {found.folder}"
+    newest = found.backups[0]
+    told = f"{plural(len(found.backups), 'backup')}, the newest {ago(newest.made_at, now)} old"
+    if not found.key_kept and any(each.key_id for each in found.backups):
+        return Cell("▲ key", "warn"), f"{told}; its key is nowhere else"
+    at = moment(newest.made_at)
+    if at is None or (now - at).total_seconds() > _BACKUP_OLD_S:
+        return Cell("▲ old", "warn"), told
+    return Cell("● made", "good"), told
 
 
 def parse_figures(text: str) -> dict[str, float]:

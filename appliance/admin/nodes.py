@@ -71,9 +71,10 @@ def region_view(row: RegionRow) -> Region:
     return Region(name=row.name, multiplier_bp=row.multiplier_bp, created_at=iso(row.created_at_ns))
 
 
-def _with_live(
+def seen_node(
     services: Services, row: NodeRow, denied: Collection[NodeId], holders: Collection[NodeId]
 ) -> Node:
+    """A node with what its agent says; `denied` and `holders`: by their certificates."""
     live = services.live.node(row.id) or NodeLive(
         "joining", reason=_unheard(row.name, denied=row.id in denied, joined=row.id in holders)
     )
@@ -107,14 +108,14 @@ async def _after(services: Services, row: NodeRow) -> Node:
 
 async def _seen(services: Services, row: NodeRow) -> Node:
     certificates = services.registry.node_certificates
-    return _with_live(services, row, await certificates.denied(), await certificates.holders())
+    return seen_node(services, row, await certificates.denied(), await certificates.holders())
 
 
 async def list_nodes(services: Services, _call: Call[NoQuery, None]) -> list[Node]:
     certificates = services.registry.node_certificates
     denied, holders = await certificates.denied(), await certificates.holders()
     rows = await services.registry.nodes.list()
-    return [_with_live(services, row, denied, holders) for row in rows]
+    return [seen_node(services, row, denied, holders) for row in rows]
 
 
 async def create_node(services: Services, call: Call[NoQuery, NodeCreate]) -> Node:

@@ -1,20 +1,19 @@
 """The rows of the live stream, topic by topic, from the registry and from what runs."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from appliance.admin.calls import Call, NoQuery, Services
-from appliance.admin.deployments import list_deployments, model_view
-from appliance.admin.gpus import list_gpus
+from appliance.admin.calls import Services
+from appliance.admin.deployments import model_view
 from appliance.admin.keys import key_view
-from appliance.admin.nodes import list_nodes
+from appliance.admin.nodes import seen_node
 from appliance.admin.ports import LiveReplica
 from appliance.admin.tenants import environment_view, state_word
 from appliance.domain.clock import iso
-from appliance.domain.limits import Layer, Limits
-from appliance.registry.snapshot import Snapshot
+from appliance.domain.limits import Layer
 from appliance.wire.fleet import Deployment, Replica
 from appliance.wire.stream import (
     DeploymentRow,
@@ -29,12 +28,10 @@ from appliance.wire.stream import (
 Rows = Mapping[str, msgspec.Struct]
 RowSource = Callable[[Services], Awaitable[Rows]]
 
-_NOTHING: Final = Call("", "", NoQuery(), None)
-
 
 async def site_rows(services: Services) -> Rows:
     site, live, watch = services.site, services.live, services.watch
-    traffic, rates = watch.traffic(), watch.site()
+    traffic, rates = services.stream.known.traffic(), watch.site()
     sealing = await services.manifests.status()
     return {
         "site": SiteRow(
@@ -61,21 +58,24 @@ async def site_rows(services: Services) -> Rows:
 
 
 async def node_rows(services: Services) -> Rows:
-    return {node.id: node for node in await list_nodes(services, _NOTHING)}
+    known = services.stream.known
+    denied, holders = await known.denied(), await known.holders()
+    return {row.id: seen_node(services, row, denied, holders) for row in await known.nodes()}
 
 
 async def gpu_rows(services: Services) -> Rows:
-    return {gpu.uuid: gpu for gpu in await list_gpus(services, _NOTHING)}
+    return await services.stream.known.gpus()
 
 
 async def model_rows(services: Services) -> Rows:
-    return {row.id: model_view(row) for row in await services.registry.models.list()}
+    return {row.id: model_view(row) for row in await services.stream.known.models()}
 
 
 async def deployment_rows(services: Services) -> Rows:
-    traffic, watch = services.watch.traffic(), services.watch
+    known, watch = services.stream.known, services.watch
+    traffic = known.traffic()
     found: dict[str, msgspec.Struct] = {}
-    for each in await list_deployments(services, _NOTHING):
+    for each in await known.deployments():
         rates = watch.deployment(each.name)
         running = [
             traffic.replicas[replica.id].running
@@ -112,10 +112,11 @@ def _fullest(replicas: Sequence[Replica]) -> float | None:
 
 
 async def replica_rows(services: Services) -> Rows:
-    seen = services.watch.traffic().replicas
+    known = services.stream.known
+    seen = known.traffic().replicas
     return {
         replica.id: _replica_row(each, replica, seen.get(replica.id))
-        for each in await list_deployments(services, _NOTHING)
+        for each in await known.deployments()
         for replica in each.replicas
     }
 
@@ -164,18 +165,17 @@ async def request_rows(services: Services) -> Rows:
             output_tokens=each.output_tokens,
             client=each.client,
         )
-        for each in services.watch.traffic().requests
+        for each in services.stream.known.traffic().requests
     }
 
 
 async def tenant_rows(services: Services) -> Rows:
-    registry, watch = services.registry, services.watch
-    environments = await registry.environments.list()
-    keys = await registry.keys.list()
-    traffic = watch.traffic()
-    fullest = _fullest_limits(services, await registry.snapshot())
+    known, watch = services.stream.known, services.watch
+    environments, keys = await known.sizes()
+    running = Counter(each.tenant_id for each in known.traffic().requests)
+    fullest = _fullest_limits(services)
     found: dict[str, msgspec.Struct] = {}
-    for row in await registry.tenants.list():
+    for row in await known.tenants():
         rates = watch.tenant(row.id)
         percent, limit = fullest.get(row.id, (None, ""))
         found[row.id] = TenantRow(
@@ -184,9 +184,9 @@ async def tenant_rows(services: Services) -> Rows:
             plan=row.plan.value,
             state=state_word(suspended=row.suspended),
             created_at=iso(row.created_at_ns),
-            environments=sum(each.tenant_id == row.id for each in environments),
-            keys=sum(each.tenant_id == row.id for each in keys),
-            requests_running=sum(each.tenant_id == row.id for each in traffic.requests),
+            environments=environments.get(row.id, 0),
+            keys=keys.get(row.id, 0),
+            requests_running=running[row.id],
             requests_per_s=rates.requests_per_s,
             output_tokens_per_s=rates.output_tokens_per_s,
             limit_percent=percent,
@@ -196,19 +196,19 @@ async def tenant_rows(services: Services) -> Rows:
 
 
 async def environment_rows(services: Services) -> Rows:
-    return {row.id: environment_view(row) for row in await services.registry.environments.list()}
+    rows = await services.stream.known.environments()
+    return {row.id: environment_view(row) for row in rows}
 
 
 async def key_rows(services: Services) -> Rows:
     now_ns = services.clock.wall_ns()
-    return {row.id: key_view(row, now_ns) for row in await services.registry.keys.list()}
+    return {row.id: key_view(row, now_ns) for row in await services.stream.known.keys()}
 
 
 async def limit_rows(services: Services) -> Rows:
     """Of the scopes that keys which could be used have; a limit of nobody limits nothing."""
     found: dict[str, msgspec.Struct] = {}
-    snapshot = await services.registry.snapshot()
-    for scope_id, (layer, name, limits) in _scopes(snapshot).items():
+    for scope_id, (layer, name, limits) in services.stream.known.scopes().items():
         used = services.limit_usage.used(layer, scope_id)
         for limit in _LIMITS:
             value = getattr(limits, limit)
@@ -227,25 +227,10 @@ async def limit_rows(services: Services) -> Rows:
 _LIMITS: Final = ("requests_per_min", "tokens_per_min", "tokens_per_day", "concurrency")
 
 
-def _scopes(snapshot: Snapshot) -> dict[str, tuple[Layer, str, Limits]]:
-    """Scope -> its layer, the name of its tenant, environment or key, and what is in force."""
-    found: dict[str, tuple[Layer, str, Limits]] = {}
-    for credential in snapshot.credentials.values():
-        names = {
-            Layer.GLOBAL: "site",
-            Layer.TENANT: credential.tenant_name,
-            Layer.ENVIRONMENT: f"{credential.tenant_name}/{credential.environment_name}",
-            Layer.KEY: credential.key_name,
-        }
-        for each in credential.layers:
-            found.setdefault(each.scope_id, (each.layer, names[each.layer], each.limits))
-    return found
-
-
-def _fullest_limits(services: Services, snapshot: Snapshot) -> dict[str, tuple[float, str]]:
+def _fullest_limits(services: Services) -> dict[str, tuple[float, str]]:
     """Tenant -> how full the fullest of its own limits is, in percent, and which that is."""
     found: dict[str, tuple[float, str]] = {}
-    for scope_id, (layer, _, limits) in _scopes(snapshot).items():
+    for scope_id, (layer, _, limits) in services.stream.known.scopes().items():
         if layer is not Layer.TENANT:
             continue
         used = services.limit_usage.used(layer, scope_id)

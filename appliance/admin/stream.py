@@ -6,6 +6,7 @@ when it has taken what was before.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Final, get_args
 
@@ -13,6 +14,7 @@ import msgspec
 
 from appliance.admin.calls import Call, Events, Route, Services
 from appliance.admin.errors import BadRequest, TooManySubscribers
+from appliance.admin.known import Known
 from appliance.admin.rows import SOURCES, RowSource
 from appliance.admin.tables import Tables
 from appliance.domain.clock import iso
@@ -43,9 +45,17 @@ class LiveStream:
         self._boot = entropy(6).hex()
         self._sources = sources
         self._tables = Tables()
+        self._known: Known | None = None
+        self._told: dict[tuple[tuple[Topic, ...], int | None], bytes] = {}  # since it was computed
         self._computed_s: dict[Topic, float] = {}
         self._computing = asyncio.Lock()
         self._subscribers = 0
+
+    @property
+    def known(self) -> Known:
+        """What sources of rows make them of; there while they are asked."""
+        assert self._known is not None  # made before the first source is asked
+        return self._known
 
     def subscribe(
         self, services: Services, topics: tuple[Topic, ...], every_s: float, last_id: str
@@ -70,28 +80,49 @@ class LiveStream:
         self._subscribers += 1
         try:
             yield b"retry: %d\n\n" % _RETRY_MS
-            while True:
+            while not self._over.is_set():
                 began_s = services.clock.monotonic_s()
                 await self._refresh(services, topics)
-                changes = self._tables.changes(topics, since)
+                event = self._event(services, topics, since)
                 since = self._tables.version
-                tick = Tick(at=iso(services.clock.wall_ns()), changes=changes)
-                text = msgspec.json.encode(tick)
-                yield b"id: %s.%d\ndata: %s\n\n" % (self._boot.encode(), since, text)
+                yield event
                 took_s = services.clock.monotonic_s() - began_s
-                await asyncio.sleep(max(_FRESH_S, every_s - took_s))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), max(_FRESH_S, every_s - took_s))
         finally:
             self._subscribers -= 1
 
     async def _refresh(self, services: Services, topics: tuple[Topic, ...]) -> None:
         async with self._computing:
             now_s = services.clock.monotonic_s()
-            for topic in topics:
-                source = self._sources.get(topic)
-                if source is None or now_s - self._computed_s.get(topic, -_FRESH_S) < _FRESH_S:
-                    continue
+            old = [
+                (topic, self._sources[topic])
+                for topic in topics
+                if topic in self._sources
+                and now_s - self._computed_s.get(topic, -_FRESH_S) >= _FRESH_S
+            ]
+            if not old:
+                return
+            if self._known is None:
+                self._known = Known(services)
+            await self._known.renew()
+            self._told.clear()
+            for topic, source in old:
                 self._tables.take(topic, await source(services))
                 self._computed_s[topic] = now_s
+
+    def _event(self, services: Services, topics: tuple[Topic, ...], since: int | None) -> bytes:
+        """What those see who saw version `since`: encoded once for all of them."""
+        event = self._told.get((topics, since))
+        if event is None:
+            changes = self._tables.changes(topics, since)
+            text = msgspec.json.encode(Tick(at=iso(services.clock.wall_ns()), changes=changes))
+            event = b"id: %s.%d\ndata: %s\n\n" % (
+                *(self._boot.encode(), self._tables.version),
+                text,
+            )
+            self._told[topics, since] = event
+        return event
 
 
 async def stream(services: Services, call: Call[StreamQuery, None]) -> Events:

@@ -20,7 +20,8 @@ _ENDED_MAX: Final = 4_096
 class _Kept:
     row: Row
     versions: dict[str, int]
-    source: msgspec.Struct | None  # what it was made of: an equal one needs no second look
+    source: msgspec.Struct  # what it was made of: an equal one needs no second look
+    changed: int  # the newest of the versions
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Tables:
         changed = not known
         for row_id, message in rows.items():
             kept = table.rows.get(row_id)
-            if kept is not None and kept.source == message:
+            if kept is not None and (kept.source is message or kept.source == message):
                 continue
             changed = _renew(table, row_id, kept, message, version) or changed
         if len(table.rows) > len(rows):
@@ -84,7 +85,7 @@ def _renew(
 ) -> bool:
     row: dict[str, Any] = msgspec.to_builtins(message)
     if kept is None:
-        table.rows[row_id] = _Kept(row, dict.fromkeys(row, version), message)
+        table.rows[row_id] = _Kept(row, dict.fromkeys(row, version), message, version)
         table.ended.pop(row_id, None)
         return True
     old, kept.row, kept.source = kept.row, row, message
@@ -93,15 +94,17 @@ def _renew(
     for name in [each for each in old if each not in row]:
         row[name] = None
         different.append(name)
-    kept.versions.update(dict.fromkeys(different, version))
+    if different:
+        kept.versions.update(dict.fromkeys(different, version))
+        kept.changed = version
     return bool(different)
 
 
 def _difference(topic: Topic, table: _Table, since: int) -> Change:
     rows: dict[str, Row] = {}
     for row_id, kept in table.rows.items():
-        fields = {name: kept.row[name] for name, at in kept.versions.items() if at > since}
-        if fields:
-            rows[row_id] = fields
+        if kept.changed > since:
+            changed = kept.versions.items()
+            rows[row_id] = {name: kept.row[name] for name, at in changed if at > since}
     gone = [row_id for row_id, at in table.ended.items() if at > since]
     return Change(topic=topic, rows=rows, gone=gone)

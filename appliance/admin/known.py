@@ -1,0 +1,148 @@
+"""What the rows of the live stream are made of: read once a tick, from the registry only if it
+changed."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from appliance.admin.calls import Services
+from appliance.admin.deployments import deployment_view
+from appliance.admin.ports import Traffic
+from appliance.domain.ids import NodeId
+from appliance.domain.limits import Layer, Limits
+from appliance.registry.api_keys import KeyRow
+from appliance.registry.environments import EnvironmentRow
+from appliance.registry.models import ModelRow
+from appliance.registry.nodes import NodeRow
+from appliance.registry.snapshot import Snapshot
+from appliance.registry.tenants import TenantRow
+from appliance.wire.fleet import Deployment
+from appliance.wire.gpu import Gpu, NodeGpu
+
+T = TypeVar("T")
+# Scope -> its layer, the name of whose it is, and the limits in force.
+Scopes = Mapping[str, tuple[Layer, str, Limits]]
+
+
+class Known:
+    """Of one set of tables. `renew` begins a tick; lists of the registry stay until it changes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._snapshot: Snapshot | None = None
+        self._kept: dict[str, Any] = {}  # until the registry changes
+        self._tick: dict[str, Any] = {}  # until the next tick
+        self._gpus: dict[NodeId, tuple[tuple[Gpu, ...], bool, str, dict[str, NodeGpu]]] = {}
+
+    async def renew(self) -> None:
+        """What was seen in the last tick is old. Raises StorageError."""
+        snapshot = await self._services.registry.snapshot()
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._kept.clear()
+        self._tick.clear()
+
+    async def tenants(self) -> Sequence[TenantRow]:
+        return await self._list("tenants", self._services.registry.tenants.list)
+
+    async def environments(self) -> Sequence[EnvironmentRow]:
+        return await self._list("environments", self._services.registry.environments.list)
+
+    async def keys(self) -> Sequence[KeyRow]:
+        return await self._list("keys", self._services.registry.keys.list)
+
+    async def models(self) -> Sequence[ModelRow]:
+        return await self._list("models", self._services.registry.models.list)
+
+    async def nodes(self) -> Sequence[NodeRow]:
+        return await self._list("nodes", self._services.registry.nodes.list)
+
+    async def denied(self) -> Collection[NodeId]:
+        """Nodes whose certificates were revoked."""
+        return await self._list("denied", self._services.registry.node_certificates.denied)
+
+    async def holders(self) -> Collection[NodeId]:
+        """Nodes that have a certificate."""
+        return await self._list("holders", self._services.registry.node_certificates.holders)
+
+    async def deployments(self) -> Sequence[Deployment]:
+        """As they stand now, with their replicas."""
+        if "deployments" not in self._tick:
+            rows = await self._list("deployments", self._services.registry.deployments.list)
+            suspended = {row.id for row in await self.models() if row.suspended}
+            names = {row.id: row.name for row in await self.nodes()}
+            seen = self._services.live.deployment
+            self._tick["deployments"] = [
+                deployment_view(row, seen(row.id), names, model_suspended=row.model_id in suspended)
+                for row in rows
+            ]
+        found: Sequence[Deployment] = self._tick["deployments"]
+        return found
+
+    def traffic(self) -> Traffic:
+        """As it was at the beginning of this tick."""
+        if "traffic" not in self._tick:
+            self._tick["traffic"] = self._services.watch.traffic()
+        found: Traffic = self._tick["traffic"]
+        return found
+
+    async def sizes(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """How many environments and keys each tenant has."""
+        if "sizes" not in self._kept:
+            environments = Counter(row.tenant_id for row in await self.environments())
+            keys = Counter(row.tenant_id for row in await self.keys())
+            self._kept["sizes"] = environments, keys
+        found: tuple[Mapping[str, int], Mapping[str, int]] = self._kept["sizes"]
+        return found
+
+    def scopes(self) -> Scopes:
+        """Of keys that could be used: a limit of nobody limits nothing."""
+        if "scopes" not in self._kept:
+            assert self._snapshot is not None  # renewed before anything is asked
+            self._kept["scopes"] = _scopes(self._snapshot)
+        found: Scopes = self._kept["scopes"]
+        return found
+
+    async def gpus(self) -> dict[str, NodeGpu]:
+        """A silent node's are marked: their figures are old."""
+        found: dict[str, NodeGpu] = {}
+        nodes = await self.nodes()
+        for row in nodes:
+            live = self._services.live.node(row.id)
+            if live is None:
+                self._gpus.pop(row.id, None)
+                continue
+            stale = live.state == "unreachable"
+            kept = self._gpus.get(row.id)
+            if kept is None or kept[0] is not live.gpu_figures or kept[1:3] != (stale, row.name):
+                made = {gpu.uuid: _of_node(gpu, row, stale=stale) for gpu in live.gpu_figures}
+                kept = self._gpus[row.id] = (live.gpu_figures, stale, row.name, made)
+            found |= kept[3]
+        for gone in self._gpus.keys() - {row.id for row in nodes}:
+            del self._gpus[gone]
+        return found
+
+    async def _list(self, name: str, reading: Callable[[], Awaitable[T]]) -> T:
+        if name not in self._kept:
+            self._kept[name] = await reading()
+        found: T = self._kept[name]
+        return found
+
+
+def _of_node(gpu: Gpu, row: NodeRow, *, stale: bool) -> NodeGpu:
+    fields = {name: getattr(gpu, name) for name in gpu.__struct_fields__}
+    return NodeGpu(node=row.name, node_id=row.id, stale=stale, **fields)
+
+
+def _scopes(snapshot: Snapshot) -> Scopes:
+    found: dict[str, tuple[Layer, str, Limits]] = {}
+    for credential in snapshot.credentials.values():
+        names = {
+            Layer.GLOBAL: "site",
+            Layer.TENANT: credential.tenant_name,
+            Layer.ENVIRONMENT: f"{credential.tenant_name}/{credential.environment_name}",
+            Layer.KEY: credential.key_name,
+        }
+        for each in credential.layers:
+            found.setdefault(each.scope_id, (each.layer, names[each.layer], each.limits))
+    return found

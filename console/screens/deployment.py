@@ -15,6 +15,7 @@ from textual.widget import Widget
 from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell, Column, Row
+from console.screens.deployment_history import HistoryView
 from console.screens.deployment_traces import EngineLogView, PlacementView, dumps_text
 from console.screens.model_actions import of_deployment
 from console.screens.models import allowed_by, replicas, waiting
@@ -93,6 +94,7 @@ class DeploymentView(View):
         Binding("e", "explain", "Explain where its replicas run"),
         Binding("l", "logs", "Logs of its engines"),
         Binding("u", "dumps", "Dumps of engines that hung"),
+        Binding("h", "history", "Its history"),
         Binding("v", "other", "Requests or events"),
     ]
 
@@ -192,7 +194,7 @@ class DeploymentView(View):
         return {row_id: store.table("events")[row_id] for row_id in found[-_EVENT_ROWS:]}
 
     def _entitle(self) -> None:
-        note = Cell("e why here  l logs  u dumps", "dim")
+        note = Cell("e why here  l logs  h history  u dumps", "dim")
         self.query_one("#replicas", Panel).entitle(f"1 Replicas {len(self._replicas.shown)}", note)
         narrow = self.size.width < _WIDE
         flying = f"2 Requests in flight {len(self._requests.shown)}"
@@ -226,6 +228,9 @@ class DeploymentView(View):
 
     async def action_logs(self) -> None:
         await self.console.open(EngineLogView(self._deployment_id))
+
+    async def action_history(self) -> None:
+        await self.console.open(HistoryView(self._label))
 
     def action_dumps(self) -> None:
         self.load(self._show_dumps(), name="dumps")

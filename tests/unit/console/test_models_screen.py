@@ -12,10 +12,11 @@ from appliance.wire.engine import EngineSettings
 from appliance.wire.engine_traces import Dump, ProcessDump, ReplicaDump, ReplicaLog
 from appliance.wire.models import CatalogueModel, PackCopying, PackSeen
 from appliance.wire.placement import Explanation, MemoryNeed, NodeVerdict
+from appliance.wire.stream import HistoryPoint, HistorySeries
 from console.screens import deployment_traces, models, packs
 from console.screens.deployment_traces import new_lines, printable
 from console.screens.packs import find_packs
-from tests.fakes.console_pilot import Driven, driven
+from tests.fakes.console_pilot import NOW, Driven, driven
 
 SIZES = [(80, 24), (160, 48)]
 GIB = 1024**3
@@ -144,6 +145,41 @@ async def test_a_silent_node_has_no_log_and_says_so(console: Opened) -> None:
         for _ in range(5):  # said once, however often it is asked
             await seen.pilot.pause(0.02)
         assert seen.picture().count("not heard of") == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_past_is_drawn_of_what_the_appliance_kept(
+    console: Opened, size: tuple[int, int]
+) -> None:
+    now_s = int(NOW.timestamp())
+    series = [
+        HistorySeries(
+            series=name,
+            of="gemma-2-9b",
+            unit=unit,
+            step_s=10,
+            points=[
+                HistoryPoint(now_s - 10 * at, float(at % 90), float(at % 90))
+                for at in range(350, 0, -1)
+            ],
+        )
+        for name, unit in (("output_tokens", "tok/s"), ("first_token_p95", "ms"), ("queued", ""))
+    ]
+    async with console(size=size) as seen:
+        await seen.reads("gemma-2-9b")
+        answer(seen, "/v1/history", series)
+        await seen.press("enter")
+        await seen.press("h")
+        await seen.reads("gemma-2-9b, the last 1h")
+        await seen.reads("first token p95")
+        await seen.reads("most 89 tok/s")
+        seen.check("deployment-history")
+        await seen.press("t")
+        await seen.reads("the last 24h")
+        answer(seen, "/v1/history", [])
+        await seen.press("t")
+        await seen.reads("the last 30d")
+        await seen.reads("Nothing is kept of it yet")
 
 
 async def test_dumps_of_engines_that_hung(console: Opened) -> None:

@@ -73,7 +73,7 @@ class ActionDialog(Dialog):
         self._twin = twin
         self._carry_out = carry_out
         self._pending = False
-        self._typed = Input(name="typed", id="typed")
+        self._typed = Input(name="typed", id="typed", select_on_focus=False)
 
     def compose(self) -> ComposeResult:
         action = self.action
@@ -274,7 +274,13 @@ class ProgressDialog(Dialog):
             yield Static("", id="lines")
             yield Static(Text("pending… Esc leaves it working; Ops lists it."), classes="twin")
 
+    def on_mount(self) -> None:
+        self._show_lines()
+
     def tell(self, line: str) -> None:
         self._lines = [*self._lines, line][-10:]
-        if self.is_mounted and not self._over:
-            self.query_one("#lines", Static).update(Text("\n".join(self._lines)))
+        self._show_lines()
+
+    def _show_lines(self) -> None:
+        for lines in self.query("#lines").results(Static):
+            lines.update(Text("\n".join(self._lines)))

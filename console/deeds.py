@@ -88,6 +88,8 @@ class Deeds:
             self._app.push_screen(SecretDialog(action.title, secret, rest[:8]))
         else:
             self._app.notify(action.done or f"{action.title}: done")
+            for warning in _warnings(outcome):
+                self._app.notify(warning, severity="warning", timeout=10)
         top = self._app.top
         if top is not None and outcome.ok:
             top.shown()
@@ -120,6 +122,12 @@ class Deeds:
             self.act(again, problem=outcome.sentence)
         else:
             self._ended(action, outcome)
+
+
+def _warnings(outcome: Outcome) -> list[str]:
+    """What a command says of a change that it made: nobody sees its other output."""
+    told = outcome.answer.get("warnings") if isinstance(outcome.answer, dict) else None
+    return [str(each) for each in told] if isinstance(told, list) else []
 
 
 def _is_plain(value: object) -> bool:

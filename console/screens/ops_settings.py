@@ -103,7 +103,7 @@ def of_setting(row: Setting) -> list[Action]:
         fields=(
             Field(
                 "value",
-                row.name,
+                "Value",
                 "secret" if by_input else "choice" if row.choices else "text",
                 row.choices,
                 default="" if by_input else value,
@@ -112,7 +112,7 @@ def of_setting(row: Setting) -> list[Action]:
             ),
         ),
         stdin="value" if by_input else "",
-        impact=f"{row.meaning.replace('`', '')} {waits}",
+        impact=f"{row.name}: {row.meaning.replace('`', '')} {waits}",
         done=f"{row.name} is written. {waits}",
     )
     if row.source == "default" and row.pending is None:

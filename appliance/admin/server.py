@@ -42,6 +42,7 @@ class AdminServer:
     ) -> None:
         exposition = Exposition(metrics, services.site.version)
         self._path = path
+        self._stream = services.stream
         self._admin = _runner(admin_app(services, exposition))
         self._metrics = _runner(metrics_app(exposition))
         self._metrics_listen = metrics_listen
@@ -72,6 +73,7 @@ class AdminServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+        await self._stream.stop()
         await self._admin.cleanup()
         await self._metrics.cleanup()
         if self._inode is not None:

@@ -50,6 +50,11 @@ class LiveStream:
         self._computed_s: dict[Topic, float] = {}
         self._computing = asyncio.Lock()
         self._subscribers = 0
+        self._over = asyncio.Event()
+
+    async def stop(self) -> None:
+        """Let every subscriber go: the appliance stops, and does not wait for them."""
+        self._over.set()
 
     @property
     def known(self) -> Known:

@@ -1,6 +1,7 @@
 """`GET /v1/stream` on a real socket over a real registry."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from appliance.admin import stream
 from appliance.admin.pace import Counted
 from appliance.admin.ports import Traffic
 from tests.fakes.admin_site import AdminSite, served
@@ -110,3 +112,52 @@ def test_an_unknown_topic_and_a_wrong_interval_are_refused(site: AdminSite) -> N
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
     assert "weather" in answer.json()["message"]
     assert site.client.get("/v1/stream?every_s=0.1").status_code == 400
+
+
+def test_only_so_many_may_look_and_who_left_makes_room(
+    site: AdminSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_SUBSCRIBERS_MAX", 1)
+    with site.client.stream("GET", "/v1/stream?topics=tenants&every_s=0.5") as response:
+        next(ticks(response, 1))
+        refused = site.client.get("/v1/stream?topics=tenants")
+        assert (refused.status_code, refused.json()["code"]) == (503, "too_many_subscribers")
+        assert refused.json()["next_step"]
+    for _ in range(100):  # until the appliance has written to it once more
+        with site.client.stream("GET", "/v1/stream?topics=tenants") as again:
+            if again.status_code == 200:
+                return
+        time.sleep(0.05)
+    pytest.fail("who left is still counted")
+
+
+def test_streams_end_at_once_when_the_appliance_stops(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(running.home.admin_socket)),
+            base_url="http://appliance",
+            timeout=20.0,
+        )
+        with client, client.stream("GET", "/v1/stream?topics=tenants&every_s=60") as response:
+            lines = response.iter_lines()
+            while not next(lines).startswith("data: "):
+                pass
+            began_s = time.monotonic()
+            running.call(running.server.stop())
+            assert time.monotonic() - began_s < 1.5
+            assert [line for line in lines if line] == []
+
+
+def test_what_is_changed_is_seen_with_the_next_tick(site: AdminSite) -> None:
+    tenant = site.client.post("/v1/tenants", json={"name": "acme"}).json()
+    with site.client.stream("GET", "/v1/stream?topics=tenants,environments&every_s=0.5") as answer:
+        seen = ticks(answer, 12)
+        next(seen)
+        body = {"name": "prod", "tenant": tenant["id"]}
+        site.client.post("/v1/environments", json=body).raise_for_status()
+        for _, tick in seen:
+            rows = tables(tick)
+            if rows.get("tenants", {}).get(tenant["id"], {}).get("environments") == 1:
+                assert [row["name"] for row in rows["environments"].values()] == ["prod"]
+                return
+    pytest.fail("the new environment was not told")

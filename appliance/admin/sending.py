@@ -1,6 +1,7 @@
 """Answers that come piece by piece: objects one a line, and events for as long as they happen."""
 
 import logging
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import msgspec
@@ -45,10 +46,14 @@ async def send_events(request: web.Request, events: Events) -> web.StreamRespons
     response = web.StreamResponse(
         headers={"Content-Type": events.content_type, "Cache-Control": "no-store"}
     )
-    async for piece in events.pieces:
-        if not response.prepared:
-            await response.prepare(request)
-        await response.write(piece)
+    try:
+        async for piece in events.pieces:
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(piece)
+    finally:  # also when the reader leaves: what makes them lets go of what it holds now
+        if isinstance(events.pieces, AsyncGenerator):
+            await events.pieces.aclose()
     if not response.prepared:
         await response.prepare(request)
     await response.write_eof()

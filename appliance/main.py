@@ -27,6 +27,7 @@ from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.admin.stream import LiveStream
 from appliance.admin.watch import Watch
+from appliance.backup.desk import BackupDesk
 from appliance.bursting import BurstNodes, Bursts, burst_desk
 from appliance.checking.site import Parts
 from appliance.checking.upkeep import keep_log, make_upkeep
@@ -176,6 +177,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         manifests=manifest_service(home, sealer, clock),
         packs=PackDesk(registry, home.models, home.pack_key_file),
         joining=joining,
+        backups=await _backups(stack, home, settings, clock),
         bursts=Bursts(bursts),
         roles=roles,
         replays=Replays(clock, os.urandom),
@@ -208,6 +210,17 @@ def _gateway(
         ready=lambda: ledger.healthy,
         books=books,
     )
+
+
+async def _backups(
+    stack: AsyncExitStack, home: Home, settings: Settings, clock: Clock
+) -> BackupDesk:
+    desk = BackupDesk(
+        *(home, settings.backups, clock), site=settings.site.name, product=version(DISTRIBUTION)
+    )
+    stack.push_async_callback(desk.stop)
+    await desk.start()
+    return desk
 
 
 def _own_books(

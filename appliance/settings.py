@@ -121,6 +121,12 @@ class Bursting(Section, frozen=True):
     token_s: Positive = 3_600.0  # a machine joins within it
 
 
+class Backups(Section, frozen=True):
+    every_s: Annotated[float, msgspec.Meta(ge=0, le=31 * 86_400)] = 86_400.0  # 0: only when asked
+    keep: Count = 7  # the newest of the folder; older ones are removed after one was made
+    folder: str | None = None  # none: `backups` in the home
+
+
 class Metrics(Section, frozen=True):
     listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
 
@@ -143,6 +149,7 @@ class Settings(Section, frozen=True):
     manifests: Manifests = Manifests()
     sync: Sync = Sync()
     burst: Bursting = Bursting()
+    backups: Backups = Backups()
     metrics: Metrics = Metrics()
     log: Log = Log()
 

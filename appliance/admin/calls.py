@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 
 from appliance.admin.ports import (
+    BackupSource,
     BurstSource,
     JoinSource,
     LimitUsage,
@@ -54,6 +55,7 @@ class Services:
     packs: PackDesk
     bursts: BurstSource
     joining: JoinSource
+    backups: BackupSource
     roles: Roles
     replays: Replays
     upkeep: Upkeep

@@ -132,6 +132,7 @@ STATUSES: Final = {
     "publisher_unknown": HTTPStatus.CONFLICT,
     "licence_not_accepted": HTTPStatus.CONFLICT,
     "model_store_full": HTTPStatus.INSUFFICIENT_STORAGE,
+    "backup_not_written": HTTPStatus.INSUFFICIENT_STORAGE,
     "ledger_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "ledger_closed": HTTPStatus.SERVICE_UNAVAILABLE,
     "database_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -12,6 +12,7 @@ from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.agent import PreemptionNotice, QuestionKind
+from appliance.wire.backups import Backup, BackupList
 from appliance.wire.burst import Burst, BurstPlan, BurstPlanned, BurstUp
 from appliance.wire.fleet import DeploymentState, NodeState, Replica
 from appliance.wire.gpu import Driver, Gpu, NodeHealth
@@ -214,6 +215,14 @@ class JoinSource(Protocol):
     """Where machines become nodes."""
 
     async def token(self, actor: str, asked: NodeTokenCreate) -> NodeTokenCreated: ...
+
+
+class BackupSource(Protocol):
+    """Backups of this site."""
+
+    async def create(self, folder: str | None = None, passphrase: str | None = None) -> Backup: ...
+
+    async def all(self) -> BackupList: ...
 
 
 class BurstSource(Protocol):

@@ -8,6 +8,7 @@ out of that state is never refused.
 from typing import Any, Final
 
 from appliance.admin import (
+    backups,
     bursts,
     certificates,
     checks,
@@ -382,4 +383,5 @@ ROUTES: Final = (
     *checks.ROUTES,
     *certificates.ROUTES,
     *stream.ROUTES,
+    *backups.ROUTES,
 )

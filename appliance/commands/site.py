@@ -10,6 +10,7 @@ from typing import Final
 import click
 import msgspec
 
+from appliance import lock
 from appliance.admin.peer import account
 from appliance.commands.context import Refused, cic_line, require_site
 from appliance.commands.output import print_json
@@ -79,6 +80,7 @@ def serve(invocation: Invocation, listen: str | None, *, with_agent: bool) -> No
     Prints `ready http://HOST:PORT/v1` when requests are taken.
     """
     home = invocation.home
+    _finish_restore(home)
     require_site(home)
     settings = load(home.config_file, os.environ)
     if listen is not None:
@@ -89,6 +91,15 @@ def serve(invocation: Invocation, listen: str | None, *, with_agent: bool) -> No
 
     with writing(home):
         run(home, settings, with_agent=with_agent)
+
+
+def _finish_restore(home: Home) -> None:
+    """What a restore that was cut off had left to do is done before anything is read."""
+    from appliance.backup.restoring import PLAN, finish  # noqa: PLC0415 (hardly ever needed)
+
+    if (home.state / PLAN).exists():
+        with lock.held(home.lock_file):
+            finish(home)
 
 
 def check_given(given: dict[str, str | None]) -> None:

@@ -56,6 +56,15 @@ class Home:
         return self.secrets / "pack-key"
 
     @property
+    def backup_key_file(self) -> Path:
+        """What opens this site's backups, where no passphrase was given. Not in any of them."""
+        return self.secrets / "backup-key"
+
+    @property
+    def backups(self) -> Path:
+        return self.state / "backups"
+
+    @property
     def models(self) -> Path:
         return self.state / "models"
 

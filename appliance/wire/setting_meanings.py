@@ -112,6 +112,11 @@ MEANINGS: Final = {
     "burst.disk_gb": "The disk of a machine, in GB. Models are copied to it.",
     "burst.poll_s": "Between two looks at what is lent.",
     "burst.token_s": "A machine must have joined within it; its token is good for no longer.",
+    "backups.every_s": (
+        "Between two backups that the appliance makes by itself. 0: only when asked."
+    ),
+    "backups.keep": ("How many are kept in its folder; older ones are removed after one was made."),
+    "backups.folder": "Where they are written; without it `backups` in the home.",
     "metrics.listen": (
         "`HOST:PORT` to serve `/metrics` over TCP too. It is always on the admin socket."
     ),

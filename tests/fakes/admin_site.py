@@ -42,6 +42,7 @@ from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, Usa
 from appliance.wire.home import Home, find_home
 from appliance.wire.placement import Explanation
 from appliance.wire.unix import socket_address
+from tests.fakes.backups import FixedBackups
 from tests.fakes.bursts import FixedBursts
 from tests.fakes.joining import FixedJoining
 from tests.fakes.manifest_port import SealedPort
@@ -293,6 +294,7 @@ def _serve(
         packs=PackDesk(registry, home.models, home.pack_key_file),
         bursts=FixedBursts(),
         joining=FixedJoining(registry),
+        backups=FixedBackups(),
         roles=roles(registry, clock),
         replays=Replays(clock, os.urandom),
         upkeep=upkeep,

@@ -1,0 +1,1 @@
+"""Backups of a site: taken while it serves, encrypted, tried, and put back."""

@@ -18,7 +18,8 @@ from console.cells import Cell, Column, Row, Tone
 from console.modes import ALERTS_MODE
 from console.store import Changes, Store
 from console.view import View
-from console.widgets.live_table import LiveTable, keep
+from console.widgets.keeping import keep
+from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel
 from console.widgets.spark import spark
 from console.words import count, milliseconds, percent, state

@@ -28,41 +28,48 @@ def losses(node: str, replicas: Iterable[Row], deployments: Iterable[Row]) -> st
 def of_node(row: Row, replicas: Iterable[Row], deployments: Iterable[Row]) -> list[Action]:
     name = str(row["name"])
     lost = losses(name, replicas, deployments)
-    actions = []
     if row.get("state") in ("draining", "maintenance") or row.get("wish") != "serving":
-        actions.append(
-            Action(
-                key="R",
-                title="Resume",
-                role="operator",
-                argv=plain("node", "resume", name),
-                done=f"{name} takes replicas again.",
-            )
-        )
-    else:
-        actions += [
-            Action(
-                key="D",
-                title="Drain",
-                role="operator",
-                argv=lambda values: ["node", "drain", name, *options(values, "reason")],
-                danger="confirm",
-                impact=f"{lost} They move to other nodes first, where there is room.",
-                fields=(_REASON,),
-                done=f"{name} is being drained.",
-            ),
-            Action(
-                key="M",
-                title="Maintenance",
-                role="operator",
-                argv=lambda values: ["node", "maintenance", name, *options(values, "reason")],
-                danger="confirm",
-                impact=f"{lost} They stop now; nothing is started elsewhere before.",
-                fields=(_REASON,),
-                done=f"{name} is in maintenance.",
-            ),
-        ]
-    actions += [
+        return [_resume(name), *_of_any_node(row, lost)]
+    return [
+        Action(
+            key="D",
+            title="Drain",
+            role="operator",
+            argv=lambda values: ["node", "drain", name, *options(values, "reason")],
+            danger="confirm",
+            impact=f"{lost} They move to other nodes first, where there is room.",
+            fields=(_REASON,),
+            done=f"{name} is being drained.",
+        ),
+        Action(
+            key="M",
+            title="Maintenance",
+            role="operator",
+            argv=lambda values: ["node", "maintenance", name, *options(values, "reason")],
+            danger="confirm",
+            impact=f"{lost} They stop now; nothing is started elsewhere before.",
+            fields=(_REASON,),
+            done=f"{name} is in maintenance.",
+        ),
+        *_of_any_node(row, lost),
+    ]
+
+
+def _resume(name: str) -> Action:
+    return Action(
+        key="R",
+        title="Resume",
+        role="operator",
+        argv=plain("node", "resume", name),
+        done=f"{name} takes replicas again.",
+    )
+
+
+def _of_any_node(row: Row, lost: str) -> list[Action]:
+    """`lost`: what goes with it, in words."""
+    name = str(row["name"])
+    gone_in = Field("notice", "Gone in", default="2m", required=True, hint="90s, 2m, 1h")
+    return [
         Action(
             key="E",
             title="Edit",
@@ -84,10 +91,7 @@ def of_node(row: Row, replicas: Iterable[Row], deployments: Iterable[Row]) -> li
             ],
             danger="confirm",
             impact=f"{lost} The node is emptied by then and left alone after it.",
-            fields=(
-                Field("notice", "Gone in", default="2m", required=True, hint="90s, 2m, 1h"),
-                _REASON,
-            ),
+            fields=(gone_in, _REASON),
             done=f"{name} is emptied in time.",
         ),
         Action(
@@ -112,7 +116,6 @@ def of_node(row: Row, replicas: Iterable[Row], deployments: Iterable[Row]) -> li
             done=f"{name} is forgotten.",
         ),
     ]
-    return actions
 
 
 def _updated(row: Row, values: Values) -> list[str]:

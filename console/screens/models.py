@@ -24,8 +24,9 @@ from console.screens.model_actions import (
 )
 from console.store import Changes, Store
 from console.view import View
+from console.widgets.keeping import keep
 from console.widgets.line import fit
-from console.widgets.live_table import LiveTable, keep
+from console.widgets.live_table import LiveTable
 from console.widgets.panel import Panel
 from console.widgets.spark import spark
 from console.words import MISSING, count, milliseconds, or_missing, percent, size, state

@@ -16,7 +16,8 @@ from console.screens.tenant_actions import limits, new_tenant, of_tenant
 from console.store import Changes, Store
 from console.view import View
 from console.widgets.bars import bar
-from console.widgets.live_table import LiveTable, keep
+from console.widgets.keeping import keep
+from console.widgets.live_table import LiveTable
 from console.widgets.panel import Panel
 from console.words import MISSING, count, percent, state
 

@@ -18,9 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from appliance.wire.stream import Topic
 from console.cells import Cell, Column, Row
-from console.store import Changes, Store
 from console.themes import cursor_style, tone_style
 from console.widgets.columns import MARK, aligned, lay_out
 from console.widgets.labels import Labels
@@ -394,13 +392,3 @@ class LiveTable(ScrollView, can_focus=True):
             segments.append(Segment(text, base + self._tone(cell.tone)))
             segments.append(Segment(" ", base))
         return Strip(segments).adjust_cell_length(width, base)
-
-
-def keep(table: LiveTable, store: Store, changes: Changes, topic: Topic) -> None:
-    """Bring a table that shows a whole topic to what the store has."""
-    rows = store.table(topic)
-    if topic in changes.whole:
-        table.replace(rows)
-    elif changes.touches(topic):
-        changed = {row_id: rows[row_id] for row_id in changes.changed(topic) if row_id in rows}
-        table.patch(changed, changes.ended(topic))

@@ -26,8 +26,13 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "events": ("6", "events"),
     "chat": ("7", ""),
     "ops": ("8", ""),
+    "backups": ("8", "backups"),
+    "certificates": ("8", "certificates"),
+    "checks": ("8", "checks"),
+    "diagnostics": ("8", "diagnostics"),
     "settings": ("8", "settings"),
     "tasks": ("8", "tasks"),
+    "versions": ("8", "version"),
 }
 # Word -> what it does.
 DEEDS: Final[Mapping[str, str]] = {

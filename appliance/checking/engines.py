@@ -65,6 +65,8 @@ def engine_check(
                 return answered(row.name, seen, list(zip(ready, answers, strict=True)))
 
             rows = await registry.deployments.list()
+            if not rows:
+                return [Finding("skipped", "Nothing is deployed yet.")]
             return await asyncio.gather(*(one(row) for row in rows))
 
     return Check(

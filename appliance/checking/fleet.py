@@ -14,7 +14,9 @@ _JOIN: Final = "Start its agent there: `cic agent`. A machine that never comes: 
 
 def fleet_checks(registry: Registry, fleet: Fleet) -> list[Check]:
     async def nodes() -> Sequence[Finding]:
-        return [node_found(row, fleet.node(row.id)) for row in await registry.nodes.list()]
+        rows = await registry.nodes.list()
+        nothing = [Finding("skipped", "No node is known yet.")]
+        return [node_found(row, fleet.node(row.id)) for row in rows] or nothing
 
     async def gpus() -> Sequence[Finding]:
         return gpu_findings(fleet.nodes())

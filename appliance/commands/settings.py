@@ -12,7 +12,7 @@ from appliance.commands.context import Refused, cic_line, require_site
 from appliance.commands.output import Column, print_fields, print_json, print_rows
 from appliance.wire.command import CommandError, ExitCode, Invocation
 from appliance.wire.home import Home
-from appliance.wire.settings import Setting, SettingsChange, SettingsChanged
+from appliance.wire.settings import Setting, SettingsChange, SettingsChanged, takes
 
 _COLUMNS: Final[tuple[Column[Setting], ...]] = (
     Column("SETTING", lambda row: row.name),
@@ -125,20 +125,6 @@ def check(invocation: Invocation) -> None:
     click.echo(f"{home.config_file} is understood.")
     if waiting:
         click.echo(f"Wait for a start of the appliance: {', '.join(waiting)}.")
-
-
-def takes(row: Setting) -> str:
-    """`seconds, more than 0, at most 31536000`."""
-    parts = [" | ".join(row.choices) or row.kind]
-    if row.kind == "list":
-        parts = ["words with commas between them"]
-    if row.minimum:
-        parts.append(f"{'more than' if row.above else 'at least'} {row.minimum}")
-    if row.maximum:
-        parts.append(f"at most {row.maximum}")
-    if row.optional:
-        parts.append("or none")
-    return ", ".join(parts)
 
 
 def _rows(home: Home) -> Sequence[Setting]:

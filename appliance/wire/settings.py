@@ -52,3 +52,17 @@ class SettingsChanged(Message, frozen=True):
     changed: list[str]  # names whose value in the file is another now
     restart: list[str]  # of them, those that wait for the next start
     warnings: list[str]  # a variable that wins, a group that is not there, ...
+
+
+def takes(row: Setting) -> str:
+    """`seconds, more than 0, at most 31536000`."""
+    parts = [" | ".join(row.choices) or row.kind]
+    if row.kind == "list":
+        parts = ["words with commas between them"]
+    if row.minimum:
+        parts.append(f"{'more than' if row.above else 'at least'} {row.minimum}")
+    if row.maximum:
+        parts.append(f"at most {row.maximum}")
+    if row.optional:
+        parts.append("or none")
+    return ", ".join(parts)

@@ -110,7 +110,10 @@ class OpsView(View):
         self._show()
 
     def reveal(self, part: str) -> None:
-        self._table.select(part)
+        """Open it, as Enter on its row would."""
+        if part in _PARTS:
+            self._table.select(part)
+            self.console.call_later(self._open, part)
 
     def actions(self) -> Sequence[Action]:
         """Of the part under the cursor, what needs no other screen."""
@@ -192,7 +195,10 @@ class OpsView(View):
 
     @on(LiveTable.Opened)
     async def _opened(self, event: LiveTable.Opened) -> None:
-        await self.console.open(self._view(event.row_id))
+        await self._open(event.row_id)
+
+    async def _open(self, part: str) -> None:
+        await self.console.open(self._view(part))
 
     def _view(self, part: str) -> View:
         """Loaded when it is opened."""

@@ -9,10 +9,10 @@ import msgspec
 from textual import on
 from textual.app import ComposeResult
 
-from appliance.wire.settings import Setting
+from appliance.wire.settings import Setting, takes
 from console.actions import Action, Field, plain
 from console.cells import Cell, Column, Row
-from console.screens.ops_words import field, settings, takes
+from console.screens.ops_words import field, settings
 from console.view import View
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel

@@ -217,17 +217,3 @@ def _ms(seconds: float | None) -> str:
 
 def _per_s(rate: float | None) -> str:
     return f"{MISSING if rate is None else count(max(0.0, rate))}/s"
-
-
-def takes(row: Setting) -> str:
-    """`seconds, more than 0, at most 31536000`."""
-    parts = [" | ".join(row.choices) or row.kind]
-    if row.kind == "list":
-        parts = ["words with commas between them"]
-    if row.minimum:
-        parts.append(f"{'more than' if row.above else 'at least'} {row.minimum}")
-    if row.maximum:
-        parts.append(f"at most {row.maximum}")
-    if row.optional:
-        parts.append("or none")
-    return ", ".join(parts)

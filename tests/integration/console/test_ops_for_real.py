@@ -43,7 +43,6 @@ async def test_a_setting_is_edited_checked_refused_and_unset(site: Site) -> None
         await until(app, pilot, lambda: app.role == "admin" and "● in force" in picture(app))
         assert app.top is not None
         app.top.reveal("settings")
-        await pilot.press("enter")
         await until(app, pilot, lambda: "site.name" in picture(app))
         await pilot.press("slash", *"drain", "enter")
         await until(app, pilot, lambda: "> timeouts.drain_s" in picture(app))
@@ -88,5 +87,4 @@ async def test_the_checks_of_a_real_site_come_in_and_say_what_to_do(site: Site) 
             await pilot.press("escape")
             assert app.top is not None
             app.top.reveal("diagnostics")
-            await pilot.press("enter")
             await until(app, pilot, lambda: "% of a core" in picture(app))

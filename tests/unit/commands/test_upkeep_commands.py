@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from appliance.commands.logs import sentence
-from appliance.commands.settings import takes
 from appliance.settings import load
 from appliance.wire.log_lines import LogLine
-from appliance.wire.settings import Setting
+from appliance.wire.settings import Setting, takes
 from tests.fakes.admin_site import AdminSite, served
 from tests.fakes.command_line import cic
 

@@ -18,12 +18,12 @@ from appliance.wire.certificates import SiteCertificate
 from appliance.wire.checks import CheckOutcome, CheckResult
 from appliance.wire.fleet import Node
 from appliance.wire.manifests import SealingStatus
-from appliance.wire.settings import Setting
+from appliance.wire.settings import Setting, takes
 from console.actions import answered
 from console.screens.ops_backups import create, put_back, verify
 from console.screens.ops_certificates import of_node
 from console.screens.ops_settings import of_setting
-from console.screens.ops_words import diagnosis_lines, field, parse_figures, takes
+from console.screens.ops_words import diagnosis_lines, field, parse_figures
 from tests.fakes.console_pilot import NOW, Driven, driven
 from tests.fakes.sync_port import ENTITLEMENT, STATUS
 
@@ -206,7 +206,7 @@ async def test_each_part_has_its_screen(console: Opened, state: str, size: tuple
         ):
             assert seen.app.top is not None
             seen.app.top.reveal(part)
-            await seen.press("enter")
+            await seen.pilot.pause()
             await seen.reads(text)
             seen.check(f"ops-{part}-{state}")
             await seen.press("escape")
@@ -219,7 +219,7 @@ async def test_what_cannot_be_read_is_said_in_its_line_and_nothing_breaks(consol
         for part in ("checks", "settings", "certificates", "backups", "version", "diagnostics"):
             assert seen.app.top is not None
             seen.app.top.reveal(part)
-            await seen.press("enter")
+            await seen.pilot.pause()
             await seen.reads("is not simulated")
             await seen.press("escape")
 
@@ -244,7 +244,7 @@ async def test_a_viewer_is_offered_no_changes(console: Opened) -> None:
         assert seen.app.top is not None
         for part in ("settings", "backups", "certificates"):
             seen.app.top.reveal(part)
-            await seen.press("enter")
+            await seen.pilot.pause()
             await seen.until(lambda: seen.app.me is not None)
             footer = seen.picture().splitlines()[-1]
             assert not {"Edit", "New backup", "Revoke"} & set(footer.split("  "))
@@ -260,7 +260,7 @@ async def test_ascii_stays_ascii(console: Opened) -> None:
         for part in ("checks", "settings", "certificates", "backups", "version", "diagnostics"):
             assert seen.app.top is not None
             seen.app.top.reveal(part)
-            await seen.press("enter")
+            await seen.pilot.pause()
             await seen.until(lambda: seen.picture().count("--") > 3)
             assert seen.picture().isascii()
             assert " ? " not in seen.picture().replace("? help", "")  # a sign without a form

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.admin.pace import Counted
 from appliance.admin.ports import LiveReplica, LiveRequest, Traffic
@@ -14,15 +14,23 @@ from appliance.metering.ledger import Ledger
 from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import DeploymentView
 
+# What was told last, and of how many requests and tokens in flight.
+_Kept = tuple[int, int, Counted]
+
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """TrafficSource of the admin API. Everything answers at once."""
+    """TrafficSource of the admin API. Everything answers at once.
+
+    Who did nothing since the last time is answered with the same object: most need no second look.
+    """
 
     gateway: Gateway
     scheduler: Scheduler
     ledger: Ledger
     clock: Clock
+    _deployments: dict[str, _Kept] = field(default_factory=dict)
+    _tenants: dict[str, _Kept] = field(default_factory=dict)
 
     @property
     def bands_s(self) -> tuple[float, ...]:
@@ -52,11 +60,15 @@ class Watching:
                 first_token=tuple(stats.first_token.counts),
             ),
             deployments={
-                name: _counted(traffic.deployments.get(name), by_deployment[name])
+                name: _counted(
+                    name, traffic.deployments.get(name), by_deployment[name], self._deployments
+                )
                 for name in traffic.deployments.keys() | by_deployment.keys()
             },
             tenants={
-                tenant_id: _counted(traffic.tenants.get(tenant_id), by_tenant[tenant_id])
+                tenant_id: _counted(
+                    tenant_id, traffic.tenants.get(tenant_id), by_tenant[tenant_id], self._tenants
+                )
                 for tenant_id in traffic.tenants.keys() | {each.tenant_id for each in flying}
             },
             requests=[_request(each) for each in flying],
@@ -68,16 +80,23 @@ class Watching:
         )
 
 
-def _counted(account: Account | None, in_flight: int) -> Counted:
+def _counted(name: str, account: Account | None, in_flight: int, kept: dict[str, _Kept]) -> Counted:
+    requests = 0 if account is None else account.requests
+    known = kept.get(name)
+    if known is not None and known[:2] == (requests, in_flight):
+        return known[2]
     if account is None:
-        return Counted(output_tokens=in_flight)
-    return Counted(
-        requests=account.requests,
-        failures=account.failures,
-        input_tokens=account.input_tokens,
-        output_tokens=account.output_tokens + in_flight,
-        first_token=tuple(account.first_token.counts),
-    )
+        counted = Counted(output_tokens=in_flight)
+    else:
+        counted = Counted(
+            requests=requests,
+            failures=account.failures,
+            input_tokens=account.input_tokens,
+            output_tokens=account.output_tokens + in_flight,
+            first_token=tuple(account.first_token.counts),
+        )
+    kept[name] = requests, in_flight, counted
+    return counted
 
 
 def _request(seen: InFlight) -> LiveRequest:

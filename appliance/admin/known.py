@@ -3,15 +3,17 @@ changed."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from appliance.admin.calls import Services
 from appliance.admin.deployments import deployment_view
 from appliance.admin.ports import Traffic
+from appliance.domain.clock import iso
 from appliance.domain.ids import NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.registry.api_keys import KeyRow
 from appliance.registry.environments import EnvironmentRow
+from appliance.registry.limits import LimitName
 from appliance.registry.models import ModelRow
 from appliance.registry.nodes import NodeRow
 from appliance.registry.snapshot import Snapshot
@@ -20,6 +22,7 @@ from appliance.wire.fleet import Deployment
 from appliance.wire.gpu import Gpu, NodeGpu
 
 T = TypeVar("T")
+LIMITS: Final[tuple[LimitName, ...]] = get_args(LimitName)
 # Scope -> its layer, the name of whose it is, and the limits in force.
 Scopes = Mapping[str, tuple[Layer, str, Limits]]
 
@@ -93,6 +96,24 @@ class Known:
             keys = Counter(row.tenant_id for row in await self.keys())
             self._kept["sizes"] = environments, keys
         found: tuple[Mapping[str, int], Mapping[str, int]] = self._kept["sizes"]
+        return found
+
+    async def created(self) -> Mapping[str, str]:
+        """When each tenant was made, as it is told."""
+        if "created" not in self._kept:
+            self._kept["created"] = {row.id: iso(row.created_at_ns) for row in await self.tenants()}
+        found: Mapping[str, str] = self._kept["created"]
+        return found
+
+    def tenant_limits(self) -> Sequence[tuple[str, Sequence[tuple[LimitName, int]]]]:
+        """Of the tenants that have limits of their own in force: id, and what limits how much."""
+        if "tenant limits" not in self._kept:
+            self._kept["tenant limits"] = [
+                (scope_id, [(n, value) for n in LIMITS if (value := getattr(limits, n))])
+                for scope_id, (layer, _, limits) in self.scopes().items()
+                if layer is Layer.TENANT
+            ]
+        found: Sequence[tuple[str, Sequence[tuple[LimitName, int]]]] = self._kept["tenant limits"]
         return found
 
     def scopes(self) -> Scopes:

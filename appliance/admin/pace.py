@@ -34,6 +34,7 @@ class Rates:
 
 
 NO_RATES: Final = Rates()
+_STILL: Final = Rates(0.0, 0.0, 0.0, 0.0)
 _NOTHING: Final = Counted()
 
 
@@ -43,27 +44,33 @@ class Pace:
     def __init__(self, bounds_s: Sequence[float]) -> None:
         self._bounds_s = tuple(bounds_s)
         self._samples: deque[tuple[float, Mapping[str, Counted]]] = deque()
+        self._then: tuple[float, Mapping[str, Counted]] = (0.0, {})  # that rates are from
 
     def take(self, now_s: float, counted: Mapping[str, Counted]) -> None:
         """Counters by any name, read at `now_s` (monotonic)."""
         self._samples.append((now_s, counted))
         while len(self._samples) > 2 and self._samples[1][0] <= now_s - _SPAN_S:
             self._samples.popleft()
+        self._then = self._sample_of(now_s - _RATE_S)
 
-    def of(self, name: str) -> Rates:
-        """Whoever was not counted before began at zero."""
+    def of(self, name: str, *, percentiles: bool = True) -> Rates:
+        """Whoever was not counted before began at zero. Percentiles are the dearer part."""
         if len(self._samples) < 2:
             return NO_RATES
         now_s, newest = self._samples[-1]
-        new = newest.get(name, _NOTHING)
-        then_s, before = self._sample_of(now_s - _RATE_S)
-        old = before.get(name, _NOTHING)
+        then_s, before = self._then
         first_s, first = self._samples[0]
         past_s, minute_s = now_s - then_s, now_s - first_s
         if past_s <= 0:
             return NO_RATES
-        bands = _less(new.first_token, first.get(name, _NOTHING).first_token)
-        failed = new.failures - first.get(name, _NOTHING).failures
+        new, begun = newest.get(name, _NOTHING), first.get(name, _NOTHING)
+        if new is begun:  # most of a large site's tenants, most of the time
+            return _STILL
+        old = before.get(name, _NOTHING)
+        bands: Sequence[int] = ()
+        if percentiles and new.first_token != begun.first_token:
+            bands = _less(new.first_token, begun.first_token)
+        failed = new.failures - begun.failures
         return Rates(
             requests_per_s=_per(new.requests - old.requests, past_s),
             failures_per_min=_per(failed * 60, max(minute_s, _SPAN_S)),

@@ -9,6 +9,7 @@ import msgspec
 from appliance.admin.calls import Services
 from appliance.admin.deployments import model_view
 from appliance.admin.keys import key_view
+from appliance.admin.known import LIMITS
 from appliance.admin.nodes import seen_node
 from appliance.admin.ports import LiveReplica
 from appliance.admin.tenants import environment_view, state_word
@@ -172,6 +173,7 @@ async def request_rows(services: Services) -> Rows:
 async def tenant_rows(services: Services) -> Rows:
     known, watch = services.stream.known, services.watch
     environments, keys = await known.sizes()
+    created = await known.created()
     running = Counter(each.tenant_id for each in known.traffic().requests)
     fullest = _fullest_limits(services)
     found: dict[str, msgspec.Struct] = {}
@@ -183,7 +185,7 @@ async def tenant_rows(services: Services) -> Rows:
             name=row.name,
             plan=row.plan.value,
             state=state_word(suspended=row.suspended),
-            created_at=iso(row.created_at_ns),
+            created_at=created[row.id],
             environments=environments.get(row.id, 0),
             keys=keys.get(row.id, 0),
             requests_running=running[row.id],
@@ -210,7 +212,7 @@ async def limit_rows(services: Services) -> Rows:
     found: dict[str, msgspec.Struct] = {}
     for scope_id, (layer, name, limits) in services.stream.known.scopes().items():
         used = services.limit_usage.used(layer, scope_id)
-        for limit in _LIMITS:
+        for limit in LIMITS:
             value = getattr(limits, limit)
             if value is not None:
                 found[f"{layer.value}:{scope_id}:{limit}"] = LimitRow(
@@ -224,24 +226,15 @@ async def limit_rows(services: Services) -> Rows:
     return found
 
 
-_LIMITS: Final = ("requests_per_min", "tokens_per_min", "tokens_per_day", "concurrency")
-
-
 def _fullest_limits(services: Services) -> dict[str, tuple[float, str]]:
     """Tenant -> how full the fullest of its own limits is, in percent, and which that is."""
     found: dict[str, tuple[float, str]] = {}
-    for scope_id, (layer, _, limits) in services.stream.known.scopes().items():
-        if layer is not Layer.TENANT:
-            continue
-        used = services.limit_usage.used(layer, scope_id)
-        shares = [
-            (100 * (getattr(used, limit) or 0) / value, limit)
-            for limit in _LIMITS
-            if (value := getattr(limits, limit))
-        ]
+    for tenant_id, limits in services.stream.known.tenant_limits():
+        used = services.limit_usage.used(Layer.TENANT, tenant_id)
+        shares = [(100 * (getattr(used, limit) or 0) / value, limit) for limit, value in limits]
         if shares:
             percent, limit = max(shares)
-            found[scope_id] = round(percent, 1), limit
+            found[tenant_id] = round(percent, 1), limit
     return found
 
 

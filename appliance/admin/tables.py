@@ -6,7 +6,7 @@ field that has a newer one, and every row that ended since.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -73,7 +73,7 @@ class Tables:
             if table is None:
                 continue
             if since is None or since < table.began or since < table.forgotten:
-                rows = {row_id: kept.row for row_id, kept in table.rows.items()}
+                rows = {row_id: dict(kept.row) for row_id, kept in table.rows.items()}
                 found.append(Change(topic=topic, whole=True, rows=rows))
             elif since < table.changed:
                 found.append(_difference(topic, table, since))
@@ -83,21 +83,22 @@ class Tables:
 def _renew(
     table: _Table, row_id: str, kept: _Kept | None, message: msgspec.Struct, version: int
 ) -> bool:
-    row: dict[str, Any] = msgspec.to_builtins(message)
     if kept is None:
+        row: Row = msgspec.to_builtins(message)
         table.rows[row_id] = _Kept(row, dict.fromkeys(row, version), message, version)
         table.ended.pop(row_id, None)
         return True
-    old, kept.row, kept.source = kept.row, row, message
-    different = [name for name, value in row.items() if name not in old or old[name] != value]
-    # A field that is left out where it has its default would otherwise stay as it was.
-    for name in [each for each in old if each not in row]:
-        row[name] = None
-        different.append(name)
+    old, kept.source = kept.source, message
+    different = False
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if getattr(old, name) != value:
+            kept.row[name] = msgspec.to_builtins(value)
+            kept.versions[name] = version
+            different = True
     if different:
-        kept.versions.update(dict.fromkeys(different, version))
         kept.changed = version
-    return bool(different)
+    return different
 
 
 def _difference(topic: Topic, table: _Table, since: int) -> Change:

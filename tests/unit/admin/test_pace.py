@@ -52,3 +52,22 @@ def test_failures_are_told_a_minute() -> None:
     for second in range(61):
         pace.take(float(second), {"a": Counted(failures=second // 30)})
     assert pace.of("a").failures_per_min == 2.0
+
+
+def test_who_did_nothing_for_a_minute_stands_still_and_needs_no_sums() -> None:
+    pace, same = Pace(BOUNDS_S), Counted(requests=9, output_tokens=9, first_token=(9, 0, 0, 0))
+    for second in range(3):
+        pace.take(float(second), {"idle": same, "busy": Counted(requests=second)})
+    idle = pace.of("idle")
+    assert (idle.requests_per_s, idle.output_tokens_per_s, idle.failures_per_min) == (0.0, 0.0, 0.0)
+    assert idle.first_token_p95_ms is None
+    assert pace.of("busy").requests_per_s == 1.0
+
+
+def test_percentiles_can_be_left_out() -> None:
+    pace = Pace(BOUNDS_S)
+    pace.take(0.0, {})
+    pace.take(2.0, {"a": Counted(requests=4, first_token=(4, 0, 0, 0))})
+    assert pace.of("a").first_token_p95_ms is not None
+    rates = pace.of("a", percentiles=False)
+    assert (rates.requests_per_s, rates.first_token_p95_ms) == (2.0, None)

@@ -22,6 +22,7 @@ import uvloop
 from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
+from appliance.admin.observer import Observer
 from appliance.admin.replays import Replays
 from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
@@ -136,10 +137,9 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     scheduler = Scheduler(settings.scheduler)
     authority = await asyncio.to_thread(ensure_authority, home.secrets, clock.wall_ns())
     tls = ApplianceTls(authority, clock)
-    books = _own_books(home, settings, reader, identity)
     gateway = _gateway(
         *(settings, await registry.snapshot(), limits, scheduler, ledger, clock),
-        *(secrets.pepper, tls, books),
+        *(secrets.pepper, tls, _own_books(home, settings, reader, identity)),
     )
     registry.on_change(gateway.swap)
     stack.push_async_callback(gateway.close)
@@ -161,11 +161,13 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
+    observer = Observer(clock, home.observed, (home.state, home.models))
     roles = Roles(settings.access, clock, audited_refusals(registry))
     watch = Watch(Watching(gateway, scheduler, ledger, clock), clock)
     stack.push_async_callback(watch.stop)
     await watch.start()
-    parts = Parts(home, clock, registry, ledger, fleet, scheduler, sync, authority, tls)
+    backups = await _backups(stack, home, settings, clock)
+    parts = Parts(home, clock, registry, ledger, fleet, scheduler, sync, authority, tls, backups)
     services = Services(
         site=_site(settings, clock),
         registry=registry,
@@ -177,17 +179,20 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         manifests=manifest_service(home, sealer, clock),
         packs=PackDesk(registry, home.models, home.pack_key_file),
         joining=joining,
-        backups=await _backups(stack, home, settings, clock),
+        backups=backups,
         bursts=Bursts(bursts),
         roles=roles,
         replays=Replays(clock, os.urandom),
         upkeep=make_upkeep(parts, settings, roles, ring),
         watch=watch,
         stream=LiveStream(os.urandom),
+        observer=observer,
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)
     await admin.start()
+    stack.push_async_callback(observer.stop)
+    await observer.start(services)
     return live
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.admin.ports import BackupSource
 from appliance.admin.settings_desk import SettingsDesk
 from appliance.checking.books import book_checks, commit_check
 from appliance.checking.disk import disk_checks
@@ -13,6 +14,7 @@ from appliance.checking.findings import Check, Finding, aside, good
 from appliance.checking.fleet import fleet_checks
 from appliance.checking.host import host_checks, process_checks
 from appliance.checking.standing import (
+    backup_check,
     certificates_check,
     entitlement_check,
     settings_check,
@@ -44,6 +46,7 @@ class Parts:
     sync: Synchronisation
     authority: SiteAuthority
     tls: ApplianceTls
+    backups: BackupSource
 
 
 def running_checks(parts: Parts, settings: SettingsDesk) -> list[Check]:
@@ -58,6 +61,7 @@ def running_checks(parts: Parts, settings: SettingsDesk) -> list[Check]:
         *process_checks(),
         *host_checks(parts.home),
         settings_check(settings),
+        backup_check(parts.backups.all, parts.clock),
         certificates_check(parts.registry, parts.authority, parts.clock),
         *fleet_checks(parts.registry, parts.fleet),
         sync_check(parts.sync.status),

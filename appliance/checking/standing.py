@@ -1,20 +1,23 @@
 """How the site stands: its settings, its certificates, its control plane, its entitlement."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from appliance.admin.certificates import nodes as node_certificates
 from appliance.admin.settings_desk import SettingsDesk
 from appliance.checking.findings import Check, Finding, aside, count, good, span
-from appliance.domain.clock import Clock
+from appliance.domain.clock import Clock, utc
 from appliance.registry.registry import Registry
 from appliance.security.certificate_facts import CertificateFacts, facts_of
 from appliance.security.site_ca import SiteAuthority
 from appliance.settings import SettingsError
+from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.sync import EntitlementStatus, SyncStatus
 
 _LAG_WARNING_S: Final = 3_600
+_BACKUP_OLD_S: Final = 7 * 86_400
 _DAYS_WARNING: Final = 14
 _DAY_NS: Final = 86_400 * 1_000_000_000
 _CA_DAYS_WARNING: Final = 365
@@ -41,6 +44,28 @@ def settings_found(desk: SettingsDesk) -> Finding:
         )
         return Finding("warning", told, "Start the appliance again when it suits.")
     return good("What runs is what the file and the environment say.")
+
+
+def backup_check(listed: Callable[[], Awaitable[BackupList]], clock: Clock) -> Check:
+    async def look() -> Sequence[Finding]:
+        return [backup_found(await listed(), utc(clock.wall_ns()))]
+
+    return Check("backup", "A disk that fails takes with it what was nowhere else.", look)
+
+
+def backup_found(found: BackupList, now: datetime) -> Finding:
+    """`found` has the newest first."""
+    if found.last_error:
+        return Finding("failed", found.last_error, "`cic backup create --to FOLDER`")
+    if not found.backups:
+        return Finding("warning", f"There is none in {found.folder}.", "`cic backup create`")
+    age_s = (now - datetime.fromisoformat(found.backups[0].made_at)).total_seconds()
+    told = f"{count(len(found.backups), 'backup')}, the newest {span(max(0.0, age_s))} old."
+    if age_s > _BACKUP_OLD_S:
+        return Finding("warning", told, "`cic backup create`, or set backups.every_s.")
+    if found.next_step:
+        return Finding("warning", f"{told} {found.next_step}", "`cic backup key --to FILE`")
+    return good(told)
 
 
 def certificates_check(registry: Registry, authority: SiteAuthority, clock: Clock) -> Check:

@@ -87,9 +87,10 @@ class BackupsView(View):
         if found.next_step:
             lines += field("do", found.next_step.replace("`", ""), width, "warn")
         if row is not None:
-            inside = f"{count(row.records)} records, newest manifest {or_missing(row.newest)}"
             lines += field("file", row.path, width)
-            lines += field("holds", inside, width)
+            if row.records is not None:
+                inside = f"{count(row.records)} records, newest manifest {or_missing(row.newest)}"
+                lines += field("holds", inside, width)
         self._told.show(lines + field("put back", put_back(row), width, "dim"))
 
     def _cells(self, _row_id: str, row: Row) -> Sequence[Cell]:

@@ -40,6 +40,7 @@ def test_a_new_site_is_well_and_its_books_are_read(site: Site) -> None:
         *("disk.space", "disk.latency", "ledger.tip", "ledger.commit", "registry.integrity"),
         *("host.clock", "host.memory", "process.open-files", "process.event-loop", "node", "gpu"),
         *("certificates", "home.modes", "settings.file", "sync", "entitlement", "deployment"),
+        "backup",
     }
     for key in (("ledger.tip", ""), ("registry.integrity", ""), ("home.modes", "")):
         assert found[key]["outcome"] == "ok", found[key]

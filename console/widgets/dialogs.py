@@ -161,6 +161,11 @@ class ActionDialog(Dialog):
         named = self._typed.value.strip() == self.action.type_this
         if not problem and self.action.danger == "typed" and not named:
             problem = f"That is not {self.action.type_this}."
+        if not problem:
+            try:
+                self.action.argv(values)
+            except ValueError as error:  # what was answered makes no command
+                problem = str(error)
         if problem:
             self._say(problem)
             return

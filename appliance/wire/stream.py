@@ -136,7 +136,7 @@ class RequestRow(Message, frozen=True):
     id: str
     tenant: str
     environment: str
-    key: str  # its prefix
+    key: str  # its name
     deployment: str
     replica: str | None
     node: str | None

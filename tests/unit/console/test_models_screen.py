@@ -360,3 +360,14 @@ def test_what_a_log_has_beyond_what_was_seen(
 
 def test_a_line_commands_no_terminal() -> None:
     assert printable("a\x1b[2J\tb") == "a [2J b"
+
+
+async def test_a_form_that_changes_nothing_is_not_sent(console: Opened) -> None:
+    async with console() as seen:
+        await seen.reads("E Scale/edit")
+        await seen.press("E")
+        await seen.reads("Nothing is different yet.")
+        await seen.until(lambda: len(seen.app.screen_stack) == 2)
+        await seen.press(*["tab"] * 9, "enter")
+        await seen.until(lambda: seen.picture().count("Nothing is different yet.") == 2)
+        assert seen.app.is_running

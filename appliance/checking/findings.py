@@ -37,12 +37,6 @@ def good(seen: str, subject: str = "") -> Finding:
     return Finding("ok", seen, subject=subject)
 
 
-def worst(findings: Sequence[Finding]) -> CheckOutcome:
-    """The outcome of all of them together."""
-    order: tuple[CheckOutcome, ...] = ("failed", "warning", "ok", "skipped")
-    return next((o for o in order if any(f.outcome == o for f in findings)), "skipped")
-
-
 async def aside(work: Callable[[], T]) -> T:
     """Run what blocks in a thread of its own, which nobody waits for when a disk hangs."""
     loop = asyncio.get_running_loop()

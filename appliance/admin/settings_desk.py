@@ -70,10 +70,6 @@ class SettingsDesk:
         self._running = self._started.settings if running is None else running
         self.lock = asyncio.Lock()  # one change at a time
 
-    @property
-    def running(self) -> Settings:
-        return self._running
-
     def rows(self) -> list[Setting]:
         """Every setting. A file that is not understood any more leaves out what is pending.
 

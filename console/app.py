@@ -13,6 +13,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Container
 from textual.filter import LineFilter
+from textual.message_pump import MessagePump
 from textual.widgets import Static
 
 from appliance.wire.access import AccessRole, Me
@@ -27,6 +28,7 @@ from console.deeds import Deeds
 from console.export import as_text, write_out
 from console.hang_up import HangUp
 from console.header import account, footer_hints, header, mode_bar, running, standing
+from console.keys import KeyOrder
 from console.lock import Lock, LockScreen, lock_now
 from console.modes import ALERTS_MODE, MODES
 from console.profile import COLUMNS_MIN, LINES_MIN, Profile
@@ -98,6 +100,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         self._notice = notice
         self._monotonic_ns = monotonic_ns
         self._hang_up = HangUp()
+        self._keys = KeyOrder(super().on_event, self._way_of_keys, self.monotonic_s)
         self._stacks: dict[str, list[View]] = {}
         self._mode = start
         self.feed = Feed(
@@ -307,7 +310,13 @@ class ConsoleApp(App[int], inherit_bindings=False):
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent | events.Paste):
             self.lock.heard(self.monotonic_s())
-        await super().on_event(event)
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            await self._keys.take(event)
+        else:
+            await super().on_event(event)
+
+    def _way_of_keys(self) -> Sequence[MessagePump]:
+        return (self.focused or self.screen).ancestors_with_self
 
     def on_key(self, event: events.Key) -> None:
         """A capital letter that nothing below wanted: an action on what is selected.

@@ -114,7 +114,7 @@ class LockScreen(ModalScreen[None]):
             yield Static("", id="said")
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
@@ -150,7 +150,7 @@ class ChooseDialog(Dialog):
             yield Static(Text("Enter locks · Esc does not"), classes="twin")
 
     def on_mount(self) -> None:
-        self.query_one("#first", Input).focus()
+        self.set_focus(self.query_one("#first", Input))
 
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:

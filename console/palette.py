@@ -25,7 +25,7 @@ from console.cells import Cell
 from console.command_line import Deed, Go, No, Run, Suggestion, meaning, suggestions
 from console.lock import ChooseDialog, lock_now
 from console.themes import LOOKS, cursor_style, tone_style
-from console.widgets.dialogs import Dialog
+from console.widgets.dialogs import Dialog, keep_early
 from console.widgets.line import FrameLine, fit
 from console.widgets.output import OutputDialog
 
@@ -140,7 +140,7 @@ class CommandLine(Dialog):
             yield FrameLine(name="said")
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))  # now: keys come before a later message
         self._suggest()
         self.run_worker(self._learn(), name="tree", exit_on_error=True)
 
@@ -179,6 +179,8 @@ class CommandLine(Dialog):
         line.cursor_position = len(text)
 
     def action_take(self) -> None:
+        if not self.is_mounted:
+            return
         found = self.query_one(Suggestions)
         taken = found.chosen or (found.found[0] if found.found else None)
         if taken is not None:
@@ -186,6 +188,8 @@ class CommandLine(Dialog):
 
     def action_move(self, step: int) -> None:
         """Among the suggestions; in an empty line among what was typed before."""
+        if not self.is_mounted:
+            return
         found = self.query_one(Suggestions)
         if found.found and self._earlier is None:
             found.move(step)
@@ -200,9 +204,15 @@ class CommandLine(Dialog):
             self._earlier = None
             self._put("")
 
-    def on_key(self, event: events.Key) -> None:
+    async def on_key(self, event: events.Key) -> None:
         if event.is_printable:
             self._earlier = None
+        line = self.query_one(Input)
+        if event.key == "enter" and self.focused is line:  # see `keep_early`
+            event.stop()
+            await line.action_submit()
+        else:
+            keep_early(self, event)
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:

@@ -56,6 +56,15 @@ class Dialog(ModalScreen[Any]):
         self.close()
 
 
+def keep_early(dialog: ModalScreen[Any], event: events.Key) -> None:
+    """A letter that was typed right behind the key that opened a dialog, before its line had the
+    keyboard, comes to the dialog itself: it belongs into the line."""
+    line = dialog.focused
+    if isinstance(line, Input) and event.is_printable and event.character:
+        event.stop()
+        line.insert_text_at_cursor(event.character)
+
+
 class ActionDialog(Dialog):
     """A form, a confirmation, or both. `carry_out` runs the command; it stays open until that
     succeeded, so an error is read beside what was typed. Its result is the Outcome, None if not."""
@@ -108,11 +117,11 @@ class ActionDialog(Dialog):
         self._show_twin()
         questions = [self._question(field.name) for field in self.action.fields]
         if questions:
-            questions[0].focus()
+            self.set_focus(questions[0])
         elif self.action.danger == "typed":
-            self._typed.focus()
+            self.set_focus(self._typed)
         else:
-            self._press("cancel").focus()
+            self.set_focus(self._press("cancel"))
 
     def values(self) -> dict[str, str]:
         return {field.name: value_of(self._question(field.name)) for field in self.action.fields}
@@ -144,6 +153,8 @@ class ActionDialog(Dialog):
         if wanted and event.character in ("y", "Y"):
             event.stop()
             self._go()
+        else:
+            keep_early(self, event)
 
     @on(Press.Pressed)
     def _pressed(self, event: Press.Pressed) -> None:

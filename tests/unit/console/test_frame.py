@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 
 from console.widgets.dialogs import TextDialog
 from console.widgets.output import OutputDialog
@@ -161,6 +162,26 @@ async def test_a_cic_command_runs_as_a_child_and_its_end_is_told(console: Opened
         await seen.reads("Tab completes")
         await seen.press("up")
         await seen.reads("cic tenant list")
+
+
+async def test_keys_that_arrive_together_are_carried_out_one_after_the_other(
+    console: Opened,
+) -> None:
+    """`:` and a word in one piece, as a slow line or a macro sends them."""
+    async with console(mode="3") as seen:
+        await seen.reads("gemma-2-9b")
+        for key in ("colon", *"theme", "space", *"light", "enter"):
+            seen.app.post_message(events.Key(key, _character(key)))
+        await seen.until(lambda: seen.app.look == "light", "the theme")
+        for key in ("N", *"small", "escape", "4", "colon", *"nodes", "enter"):
+            seen.app.post_message(events.Key(key, _character(key)))
+        await seen.until(lambda: seen.app.mode == "2", "the nodes")
+        assert len(seen.app.screen_stack) == 1
+
+
+def _character(key: str) -> str | None:
+    named = {"colon": ":", "space": " ", "enter": "\r", "escape": "\x1b"}
+    return named.get(key, key)
 
 
 async def test_a_burst_of_keys_in_the_command_line_breaks_nothing(console: Opened) -> None:

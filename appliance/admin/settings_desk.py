@@ -70,6 +70,11 @@ class SettingsDesk:
         self._running = self._started.settings if running is None else running
         self.lock = asyncio.Lock()  # one change at a time
 
+    @property
+    def running(self) -> Settings:
+        """What is in force now."""
+        return self._running
+
     def rows(self) -> list[Setting]:
         """Every setting. A file that is not understood any more leaves out what is pending.
 

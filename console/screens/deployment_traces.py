@@ -218,9 +218,11 @@ class EngineLogView(View):
             mark = "" if len(found) == 1 else f"{each.node} {each.replica[-6:]} "
             fresh = new_lines(self._known.get(place, []), each.lines)
             new += [mark + printable(line) for line in fresh]
-            if each.problem and self._problems.get(place) != each.problem:
-                new.append(f"{mark}-- {each.problem}")
-            self._known[place], self._problems[place] = list(each.lines), each.problem
+            nothing = "" if each.lines else "It has written nothing since its start."
+            said = each.problem or nothing
+            if said and self._problems.get(place) != said:
+                new.append(f"{mark}-- {said}")
+            self._known[place], self._problems[place] = list(each.lines), said
         at_end = self._log.is_vertical_scroll_end
         if new:
             self._log.write_lines(new, scroll_end=at_end)

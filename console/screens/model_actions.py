@@ -60,9 +60,7 @@ def new_deployment(models: Sequence[str], model: str = "") -> Action:
         impact="Clients write its name as `model`. Empty: no GPUs, 4096 tokens of context, 4"
         " requests at once, any node, never unloaded. Nodes go with commas.",
         fields=(
-            Field(
-                "name", "Name", default=model, required=True, hint="Clients write it as `model`."
-            ),
+            Field("name", "Name", default=model, required=True),
             Field("engine", "Engine", "choice", _ENGINES, default="vllm"),
             Field("model", "Model, or its path", choices=tuple(models), default=model),
             Field("replicas", "Replicas", "int", default="1", required=True),

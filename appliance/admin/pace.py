@@ -8,6 +8,7 @@ from typing import Final
 # Rates are over the last seconds, so that they follow; percentiles over a minute.
 _RATE_S: Final = 5.0
 _SPAN_S: Final = 60.0
+_APART_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +39,36 @@ _STILL: Final = Rates(0.0, 0.0, 0.0, 0.0)
 _NOTHING: Final = Counted()
 
 
+_Sample = tuple[float, Mapping[str, Counted]]
+
+
 class Pace:
-    """Samples of the last minute. `bounds_s` are those of the histogram's bands."""
+    """What is needed of the last minute. `bounds_s` are those of the histogram's bands."""
 
     def __init__(self, bounds_s: Sequence[float]) -> None:
         self._bounds_s = tuple(bounds_s)
-        self._samples: deque[tuple[float, Mapping[str, Counted]]] = deque()
-        self._then: tuple[float, Mapping[str, Counted]] = (0.0, {})  # that rates are from
+        self._now: _Sample | None = None
+        self._recent: deque[_Sample] = deque()  # the first is what rates are from
+        self._minute: deque[_Sample] = deque()  # some seconds apart
 
     def take(self, now_s: float, counted: Mapping[str, Counted]) -> None:
         """Counters by any name, read at `now_s` (monotonic)."""
-        self._samples.append((now_s, counted))
-        while len(self._samples) > 2 and self._samples[1][0] <= now_s - _SPAN_S:
-            self._samples.popleft()
-        self._then = self._sample_of(now_s - _RATE_S)
+        self._now = now_s, counted
+        self._recent.append(self._now)
+        while len(self._recent) > 1 and self._recent[1][0] <= now_s - _RATE_S:
+            self._recent.popleft()
+        if not self._minute or now_s - self._minute[-1][0] >= _APART_S:
+            self._minute.append(self._now)
+        while len(self._minute) > 1 and self._minute[1][0] <= now_s - _SPAN_S:
+            self._minute.popleft()
 
     def of(self, name: str, *, percentiles: bool = True) -> Rates:
         """Whoever was not counted before began at zero. Percentiles are the dearer part."""
-        if len(self._samples) < 2:
+        if self._now is None:
             return NO_RATES
-        now_s, newest = self._samples[-1]
-        then_s, before = self._then
-        first_s, first = self._samples[0]
+        now_s, newest = self._now
+        then_s, before = self._recent[0]
+        first_s, first = self._minute[0]
         past_s, minute_s = now_s - then_s, now_s - first_s
         if past_s <= 0:
             return NO_RATES
@@ -79,13 +88,6 @@ class Pace:
             first_token_p50_ms=self._percentile_ms(bands, 0.5),
             first_token_p95_ms=self._percentile_ms(bands, 0.95),
         )
-
-    def _sample_of(self, moment_s: float) -> tuple[float, Mapping[str, Counted]]:
-        """The newest that is as old as that; the oldest where none is."""
-        for sample in reversed(self._samples):
-            if sample[0] <= moment_s:
-                return sample
-        return self._samples[0]
 
     def _percentile_ms(self, bands: Sequence[int], share: float) -> float | None:
         """Inside its band in proportion; None where nothing was observed."""

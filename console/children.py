@@ -58,14 +58,19 @@ class Outcome:
 
 def twin(home: Home, arguments: Sequence[str]) -> str:
     """The command line that does the same, as it can be typed."""
-    return shlex.join(("cic", *home.arguments, *arguments))
+    return shlex.join(("cic", *_home(home, arguments), *arguments))
 
 
 def command(home: Home, arguments: Sequence[str]) -> list[str]:
     """What is started: the `cic` beside this interpreter."""
     beside = Path(sys.executable).with_name("cic")
     program = [str(beside)] if beside.exists() else [sys.executable, "-m", "appliance.cli"]
-    return [*program, *home.arguments, *arguments]
+    return [*program, *_home(home, arguments), *arguments]
+
+
+def _home(home: Home, arguments: Sequence[str]) -> tuple[str, ...]:
+    """What names the home; nothing where the arguments name another one themselves."""
+    return () if arguments[:1] and arguments[0] == "--home" else home.arguments
 
 
 class Children:

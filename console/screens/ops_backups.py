@@ -62,7 +62,9 @@ class BackupsView(View):
     def actions(self) -> Sequence[Action]:
         row = self._selected()
         folder = "" if self._list is None else self._list.folder
-        return (*([] if row is None else [verify(row)]), create(folder), key_out())
+        key_file = str(self.console.home.backup_key_file)
+        of_row = [] if row is None else [verify(row), restore(row, key_file)]
+        return (*of_row, create(folder), key_out())
 
     def subject(self) -> Any:
         return None if self._list is None else msgspec.to_builtins(self._list)
@@ -105,11 +107,11 @@ class BackupsView(View):
 
 
 def put_back(row: Backup | None) -> str:
-    """Restoring is not done to a site that runs. Pure."""
+    """Over a site that runs nothing is put. Pure."""
     file = "FILE" if row is None else PurePath(row.path).name
     return (
-        f"cic --home NEW backup restore {file}, into a home beside this one; over this one when it"
-        " is stopped, with --replace: what was there is kept."
+        "R puts it into another home. Over this one: stop its service, then"
+        f" cic backup restore {file} --replace; what was there is kept beside."
     )
 
 
@@ -156,6 +158,27 @@ def verify(row: Backup) -> Action:
         impact="Unpacks it aside, opens every database and recomputes every chain.",
         slow=True,
         done=f"The backup of {day_time(row.made_at)} is sound.",
+    )
+
+
+def restore(row: Backup, key_file: str) -> Action:
+    """Into another home: this one runs. `key_file` opens what the site's own key sealed."""
+    asked = (Field("passphrase", "Passphrase", "secret", required=True),)
+    to = Field("to", "New home", "path", required=True, hint="An empty or new folder.")
+    return Action(
+        key="R",
+        title="Restore",
+        role="admin",
+        argv=lambda values: [
+            *("--home", values["to"], "backup", "restore", row.path),
+            *(("--key-file", key_file) if row.key_id else _by_input(values)),
+        ],
+        fields=(to,) if row.key_id else (to, *asked),
+        stdin="" if row.key_id else "passphrase",
+        impact=f"Puts the site as of {day_time(row.made_at)} into a home of its own; this one goes"
+        " on untouched. Start it there only when this one is stopped: two of one site are a fork.",
+        slow=True,
+        done="Restored. Start it with `cic --home` and that folder, when this one is stopped.",
     )
 
 

@@ -17,10 +17,12 @@ from appliance.wire.backups import Backup, BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.checks import CheckOutcome, CheckResult
 from appliance.wire.fleet import Node
+from appliance.wire.home import find_home
 from appliance.wire.manifests import SealingStatus
 from appliance.wire.settings import Setting, takes
 from console.actions import answered
-from console.screens.ops_backups import create, put_back, verify
+from console.children import twin
+from console.screens.ops_backups import create, put_back, restore, verify
 from console.screens.ops_certificates import of_node
 from console.screens.ops_settings import of_setting
 from console.screens.ops_words import diagnosis_lines, field, parse_figures
@@ -294,6 +296,21 @@ def test_a_passphrase_is_never_in_a_command() -> None:
     assert verify(by_phrase).argv({"passphrase": "x y z"})[-2:] == ["--passphrase-file", "-"]
     assert verify(found.backups[0]).fields == ()
     assert Path(found.backups[0].path).name in put_back(found.backups[0])
+
+
+def test_a_backup_is_restored_into_another_home() -> None:
+    kept = backup_list("busy").backups[0]
+    action = restore(kept, "/h/backup-key")
+    argv = action.argv({"to": "/srv/again"})
+    assert argv == [
+        *("--home", "/srv/again", "backup", "restore", kept.path, "--key-file", "/h/backup-key")
+    ]
+    line = twin(find_home("/h", {}), argv)
+    assert line.startswith("cic --home /srv/again backup restore")
+    by_phrase = restore(msgspec.structs.replace(kept, key_id=""), "/h/backup-key")
+    sealed = by_phrase.argv({"to": "/srv/again", "passphrase": "five words or more"})
+    assert sealed[-2:] == ["--passphrase-file", "-"]
+    assert "five" not in " ".join(sealed)
 
 
 def test_revoking_wants_the_nodes_name() -> None:

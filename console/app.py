@@ -205,7 +205,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         for stack in self._stacks.values():
             for view in stack:
                 view.display = view is top
-        if top is None:
+        if top is None or not top.is_mounted:  # it is shown when it is there
             return
         topics = top.topics()
         self._want()
@@ -247,7 +247,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def _tick(self, tick: Tick) -> None:
         changes = self.store.apply(tick, self._monotonic_ns())
         top = self.top
-        if changes and top is not None:
+        if changes and top is not None and top.is_mounted:
             top.update(self.store, changes)
         self.refresh_header()
         self._show_standing()

@@ -6,7 +6,7 @@ Nothing here is awaited while a screen is painted. What changes the site is done
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -76,7 +76,7 @@ class Admin:
         method: str = "GET",
         body: msgspec.Struct | None = None,
         silence_s: float = SILENCE_S,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The lines of an answer as they come, without their ends. Closing it ends the request."""
         import httpx  # noqa: PLC0415 (0.07 s, and not before the first picture)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ class Reader(Protocol):
 
     def lines(
         self, path: str, query: Query | None, *, headers: dict[str, str], silence_s: float
-    ) -> AsyncIterator[bytes]: ...
+    ) -> AsyncGenerator[bytes, None]: ...
 
 
 @dataclass(slots=True)
@@ -138,16 +139,17 @@ class Feed:
                 headers=headers,
                 silence_s=max(10.0, _SILENT_INTERVALS * self._every_s),
             )
-            async for line in lines:
-                event = events.take(line)
-                if event is None:
-                    continue
-                tick = msgspec.json.decode(event.data, type=Tick)
-                if not came:
-                    came = True
-                    self._on_begin(topics)
-                self._last_id, self._held = event.id, topics
-                self._on_tick(tick)
+            async with aclosing(lines):
+                async for line in lines:
+                    event = events.take(line)
+                    if event is None:
+                        continue
+                    tick = msgspec.json.decode(event.data, type=Tick)
+                    if not came:
+                        came = True
+                        self._on_begin(topics)
+                    self._last_id, self._held = event.id, topics
+                    self._on_tick(tick)
             self._on_loss(AdminError("broken_off", "The appliance ended the live stream."))
         except AdminError as error:
             self._on_loss(error)

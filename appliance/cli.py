@@ -46,6 +46,7 @@ _EXIT_CODES: Final = {
     "schema_too_new": ExitCode.CONFIGURATION,
     "database_damaged": ExitCode.DAMAGED,
     "no_such_manifest": ExitCode.NOT_FOUND,
+    "no_such_alert": ExitCode.NOT_FOUND,
     "no_such_record": ExitCode.NOT_FOUND,
     "not_sealed_yet": ExitCode.CONFLICT,
     "other_manifest_key": ExitCode.CONFIGURATION,

@@ -63,6 +63,9 @@ class Live:
     def explain(self, deployment_id: DeploymentId) -> Explanation | None:
         return self.fleet.explain(deployment_id)
 
+    def ledger_healthy(self) -> bool:
+        return self.ledger.healthy
+
     def ready(self) -> bool:
         return self.gateway.ready and self.ledger.healthy
 

@@ -22,6 +22,7 @@ import uvloop
 from appliance import lock, memory
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
+from appliance.admin.observer import Observer
 from appliance.admin.replays import Replays
 from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
@@ -160,6 +161,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
+    observer = Observer(clock, home.observed, (home.state, home.models))
     roles = Roles(settings.access, clock, audited_refusals(registry))
     watch = Watch(Watching(gateway, scheduler, ledger, clock), clock)
     stack.push_async_callback(watch.stop)
@@ -184,10 +186,13 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         upkeep=make_upkeep(parts, settings, roles, ring),
         watch=watch,
         stream=LiveStream(os.urandom),
+        observer=observer,
     )
     admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
     stack.push_async_callback(admin.stop)
     await admin.start()
+    stack.push_async_callback(observer.stop)
+    await observer.start(services)
     return live
 
 

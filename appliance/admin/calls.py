@@ -27,6 +27,7 @@ from appliance.wire.access import AccessRole
 from appliance.wire.admin import SEQ_MAX
 
 if TYPE_CHECKING:
+    from appliance.admin.observer import Observer
     from appliance.admin.stream import LiveStream
 
 
@@ -61,6 +62,7 @@ class Services:
     upkeep: Upkeep
     watch: Watch
     stream: "LiveStream"
+    observer: "Observer"
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

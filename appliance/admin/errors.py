@@ -3,6 +3,7 @@
 AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
+├── NoSuchAlert     it has ended, or never was
 ├── TooManySubscribers  the live stream has as many readers as it may have
 ├── NotPermittedRole  the caller's role does not reach
 ├── KeyOfAnotherRequest  an Idempotency-Key that stands for something else
@@ -33,6 +34,10 @@ class BadRequest(AdminError):
 
 class NoSuchRoute(AdminError):
     code = "no_such_route"
+
+
+class NoSuchAlert(AdminError):
+    code = "no_such_alert"
 
 
 class TooManySubscribers(AdminError):
@@ -91,6 +96,7 @@ STATUSES: Final = {
     "not_permitted_role": HTTPStatus.FORBIDDEN,
     "idempotency_key_reused": HTTPStatus.CONFLICT,
     "answer_not_kept": HTTPStatus.CONFLICT,
+    "no_such_alert": HTTPStatus.NOT_FOUND,
     "too_many_subscribers": HTTPStatus.SERVICE_UNAVAILABLE,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,

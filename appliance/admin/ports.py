@@ -142,6 +142,10 @@ class LiveState(Protocol):
         """What the agent of a node answers, as JSON. Raises when it does not answer in time."""
         ...
 
+    def ledger_healthy(self) -> bool:
+        """Whether records can be written."""
+        ...
+
     def ready(self) -> bool:
         """What `/readyz` answers."""
         ...

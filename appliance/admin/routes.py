@@ -20,6 +20,7 @@ from appliance.admin import (
     manifests,
     model_packs,
     nodes,
+    observing,
     own_logs,
     placement,
     site,
@@ -384,4 +385,5 @@ ROUTES: Final = (
     *certificates.ROUTES,
     *stream.ROUTES,
     *backups.ROUTES,
+    *observing.ROUTES,
 )

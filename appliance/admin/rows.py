@@ -27,6 +27,8 @@ from appliance.wire.stream import (
 )
 
 Rows = Mapping[str, msgspec.Struct]
+_EVENTS_MAX: Final = 200
+
 RowSource = Callable[[Services], Awaitable[Rows]]
 
 
@@ -242,6 +244,15 @@ async def sync_rows(services: Services) -> Rows:
     return {"sync": await services.sync.status()}
 
 
+async def alert_rows(services: Services) -> Rows:
+    return services.observer.alerts()
+
+
+async def event_rows(services: Services) -> Rows:
+    """The last ones; `/v1/events` has more."""
+    return {str(event.seq): event for event in services.observer.events()[-_EVENTS_MAX:]}
+
+
 SOURCES: Final[Mapping[Topic, RowSource]] = {
     "site": site_rows,
     "nodes": node_rows,
@@ -255,4 +266,6 @@ SOURCES: Final[Mapping[Topic, RowSource]] = {
     "keys": key_rows,
     "limits": limit_rows,
     "sync": sync_rows,
+    "alerts": alert_rows,
+    "events": event_rows,
 }

@@ -73,6 +73,13 @@ class LiveStream:
             )
         return self._events(services, topics, every_s, self._seen(last_id))
 
+    async def rows(
+        self, services: Services, topics: tuple[Topic, ...]
+    ) -> dict[Topic, dict[str, msgspec.Struct]]:
+        """The rows of now, as they are for subscribers, for who looks at the site from inside."""
+        await self._refresh(services, topics)
+        return {topic: self._tables.messages(topic) for topic in topics}
+
     def _seen(self, last_id: str) -> int | None:
         boot, _, version = last_id.partition(".")
         if boot != self._boot or not (version.isascii() and version.isdecimal()):

@@ -65,6 +65,11 @@ class Tables:
             self.version = table.changed = version
         return changed
 
+    def messages(self, topic: Topic) -> dict[str, msgspec.Struct]:
+        """What the rows of a topic were made of last."""
+        table = self._tables.get(topic)
+        return {} if table is None else {row_id: kept.source for row_id, kept in table.rows.items()}
+
     def changes(self, topics: Iterable[Topic], since: int | None) -> list[Change]:
         """What became of these topics after version `since`; None: everything."""
         found = []

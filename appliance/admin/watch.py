@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Final
 
 from appliance.admin.pace import Counted, Pace, Rates
@@ -44,6 +45,10 @@ class Watch:
     def tenant(self, tenant_id: str) -> Rates:
         """Without percentiles."""
         return self._pace.of(f"t:{tenant_id}", percentiles=False)
+
+    def tenants(self) -> Collection[str]:
+        """Ids of those that asked anything since the start."""
+        return self._source.traffic().tenants.keys()
 
     def sample(self) -> None:
         """Read the counters now."""

@@ -56,6 +56,12 @@ class Audit:
             ).hex()
         )
 
+    async def newest(self) -> int:
+        """The number of the newest entry; 0: there is none."""
+        return await self._store.read(
+            lambda connection: int(connection.execute("SELECT audit_seq FROM state").fetchone()[0])
+        )
+
     async def note(
         self, actor: str, action: str, kind: str, object_id: str, name: str, what: object
     ) -> None:

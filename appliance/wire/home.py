@@ -65,6 +65,11 @@ class Home:
         return self.state / "backups"
 
     @property
+    def observed(self) -> Path:
+        """What the appliance remembers of what it saw: alerts, events, history."""
+        return self.state / "observed"
+
+    @property
     def models(self) -> Path:
         return self.state / "models"
 

@@ -19,6 +19,7 @@ import uvloop
 
 from appliance.admin.calls import Services, Site
 from appliance.admin.log_ring import LogRing
+from appliance.admin.observer import Observer
 from appliance.admin.ports import DeploymentLive, Figures, NodeLive
 from appliance.admin.replays import Replays
 from appliance.admin.roles import GroupsOf, Roles, audited_refusals
@@ -67,6 +68,10 @@ class Live:
     answer: bytes = b"null"  # of every node, to every question
     caught_up_after: int = 0  # changes
     questions: list[tuple[NodeId, str, str]] = field(default_factory=list)
+    healthy: bool = True
+
+    def ledger_healthy(self) -> bool:
+        return self.healthy
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:
         return self.deployments.get(deployment_id, self.every_deployment)
@@ -300,6 +305,7 @@ def _serve(
         upkeep=upkeep,
         watch=Watch(traffic, clock),
         stream=LiveStream(os.urandom),
+        observer=Observer(clock, None),
     )
     server = AdminServer(home.admin_socket, services, metrics, metrics_listen=metrics_listen)
     try:

@@ -109,6 +109,11 @@ class LiveTable(ScrollView, can_focus=True):
         """Ids of the rows that pass the filter, in their order."""
         return tuple(self._ranking.order)
 
+    @property
+    def row_ids(self) -> Sequence[str]:
+        """Ids of all rows, those that the filter hides too, in the order in which they came."""
+        return tuple(self._ranking.rows)
+
     def say_empty(self, text: str) -> None:
         """What stands there while there are no rows."""
         if text != self._empty:

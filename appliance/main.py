@@ -161,11 +161,9 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
-    observer = Observer(clock, home.observed, (home.state, home.models))
     roles = Roles(settings.access, clock, audited_refusals(registry))
-    watch = Watch(Watching(gateway, scheduler, ledger, clock), clock)
-    stack.push_async_callback(watch.stop)
-    await watch.start()
+    watching = Watching(gateway, scheduler, ledger, clock)
+    watch = await stack.enter_async_context(Watch(watching, clock))
     backups = await _backups(stack, home, settings, clock)
     parts = Parts(home, clock, registry, ledger, fleet, scheduler, sync, authority, tls, backups)
     services = Services(
@@ -184,15 +182,11 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         roles=roles,
         replays=Replays(clock, os.urandom),
         upkeep=make_upkeep(parts, settings, roles, ring),
-        watch=watch,
+        watch=await _watch(stack, Watching(gateway, scheduler, ledger, clock), clock),
         stream=LiveStream(os.urandom),
-        observer=observer,
+        observer=Observer(clock, home.observed, (home.state, home.models)),
     )
-    admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
-    stack.push_async_callback(admin.stop)
-    await admin.start()
-    stack.push_async_callback(observer.stop)
-    await observer.start(services)
+    await _answer(stack, home, settings, services, live)
     return live
 
 

@@ -182,7 +182,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         roles=roles,
         replays=Replays(clock, os.urandom),
         upkeep=make_upkeep(parts, settings, roles, ring),
-        watch=await _watch(stack, Watching(gateway, scheduler, ledger, clock), clock),
+        watch=watch,
         stream=LiveStream(os.urandom),
         observer=Observer(clock, home.observed, (home.state, home.models)),
     )
@@ -220,6 +220,17 @@ async def _backups(
     stack.push_async_callback(desk.stop)
     await desk.start()
     return desk
+
+
+async def _answer(
+    stack: AsyncExitStack, home: Home, settings: Settings, services: Services, live: Live
+) -> None:
+    """The admin API, and the observer of the site that is behind parts of it."""
+    admin = AdminServer(home.admin_socket, services, live, metrics_listen=settings.metrics.listen)
+    stack.push_async_callback(admin.stop)
+    await admin.start()
+    stack.push_async_callback(services.observer.stop)
+    await services.observer.start(services)
 
 
 def _own_books(

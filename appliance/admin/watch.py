@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Self
 
 from appliance.admin.pace import Counted, Pace, Rates
 from appliance.admin.ports import Traffic, TrafficSource
@@ -23,6 +23,13 @@ class Watch:
         self._clock = clock
         self._pace = Pace(source.bands_s)
         self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())

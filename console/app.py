@@ -247,7 +247,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def _tick(self, tick: Tick) -> None:
         changes = self.store.apply(tick, self._monotonic_ns())
         top = self.top
-        if changes and top is not None and top.is_mounted:
+        if changes and top is not None and top.is_mounted and self.is_running:
             top.update(self.store, changes)
         self.refresh_header()
         self._show_standing()
@@ -269,7 +269,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
 
     def refresh_header(self) -> None:
         line = self.line("header")
-        if line is None:
+        if line is None or not self.is_running:
             return
         who = account(self.me.account, self.me.role, read_only=self.read_only) if self.me else []
         line.show(header(self.store, self.now()), who)
@@ -284,7 +284,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def refresh_footer(self) -> None:
         line = self.line("footer")
         top = self.top
-        if line is None or top is None:
+        if line is None or top is None or not self.is_running:
             return
         age_s = self.store.age_s(self._monotonic_ns())
         trouble = self.trouble.message if self.trouble else ""

@@ -90,9 +90,10 @@ class Observer:
         """Those with a higher number, oldest first."""
         return [event for event in self._events if event.seq > since]
 
-    async def more(self) -> bool:
-        """Whether there will be events beyond those that are there; returns when there are."""
-        await self._moved.wait()
+    async def more(self, since: int) -> bool:
+        """Returns when there are events with a higher number; False when there will be none."""
+        while self._seq <= since and not self._over:
+            await self._moved.wait()
         return not self._over
 
     @property

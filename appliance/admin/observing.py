@@ -59,7 +59,7 @@ async def _pieces(services: Services, since: int, *, follow: bool) -> AsyncItera
         yield b"".join(msgspec.json.encode(event) + b"\n" for event in found)
         if found:
             since = found[-1].seq
-        if not follow or not await observer.more():
+        if not follow or not await observer.more(since):
             return
 
 

@@ -118,7 +118,10 @@ def _show(at: str, tables: Tables) -> None:
     ):
         click.echo()
         rows = _busiest(tables[topic].values())  # type: ignore[index]  # four of the topics
-        print_rows(rows[:_ROWS_MAX], columns, nothing)
+        if rows:
+            print_rows(rows[:_ROWS_MAX], columns, nothing)
+        else:
+            click.echo(nothing)
         if len(rows) > _ROWS_MAX:
             click.echo(f"and {len(rows) - _ROWS_MAX} more")
 

@@ -68,4 +68,4 @@ class FrameLine(Widget):
             segments.append(Segment(text, base + tone_style(look, cell.tone)))
         segments.append(Segment(" " * max(0, room), base))
         segments += [Segment(text, base + tone_style(look, tone)) for text, tone in right]
-        return Strip(segments).adjust_cell_length(width, base)
+        return Strip(segments).simplify().adjust_cell_length(width, base)

@@ -396,4 +396,4 @@ class LiveTable(ScrollView, can_focus=True):
             text = aligned(cell.text, wide, right=column.right)
             segments.append(Segment(text, base + self._tone(cell.tone)))
             segments.append(Segment(" ", base))
-        return Strip(segments).adjust_cell_length(width, base)
+        return Strip(segments).simplify().adjust_cell_length(width, base)

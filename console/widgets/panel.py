@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.containers import Vertical
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -77,14 +79,35 @@ class Lines(Widget):
         self._lines: tuple[tuple[Cell, ...], ...] = ()
 
     def show(self, lines: Sequence[Sequence[Cell]]) -> None:
-        new = tuple(tuple(line) for line in lines)
-        if new != self._lines:
-            self._lines = new
-            self.refresh()
+        old, new = self._lines, tuple(tuple(line) for line in lines)
+        self._lines = new
+        for y in range(max(len(old), len(new))):
+            span = differing(old[y] if y < len(old) else (), new[y] if y < len(new) else ())
+            if span is not None:
+                first, last = span
+                width = self.size.width - first if last is None else last - first
+                self.refresh(Region(first, y, width, 1))
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
         look = getattr(self.app, "look", "dark")
         cells = self._lines[y] if y < len(self._lines) else ()
         segments = [Segment(cell.text, base + tone_style(look, cell.tone)) for cell in cells]
-        return Strip(segments).adjust_cell_length(self.size.width, base)
+        return Strip(segments).simplify().adjust_cell_length(self.size.width, base)
+
+
+def differing(old: Sequence[Cell], new: Sequence[Cell]) -> tuple[int, int | None] | None:
+    """From where to where two lines differ, in cells; to None: to the end. None: they are alike."""
+    if old == new:
+        return None
+    same = 0
+    while same < min(len(old), len(new)) and old[same] == new[same]:
+        same += 1
+    first = sum(cell_len(cell.text) for cell in new[:same])
+    widths = [cell_len(cell.text) for cell in old], [cell_len(cell.text) for cell in new]
+    if widths[0] != widths[1]:
+        return first, None
+    end = len(new)
+    while old[end - 1] == new[end - 1]:
+        end -= 1
+    return first, sum(widths[1][:end])

@@ -70,7 +70,10 @@ class DiagnosticsView(View):
         return dict(self._now)
 
     def _again(self) -> None:
-        if self.display and self.console.top is self and not self.console.paused:
+        """Not while the appliance is away: the last line of the screen says so already."""
+        console = self.console
+        looked_at = self.display and console.top is self and not console.locked
+        if looked_at and not console.paused and console.trouble is None:
             self.load(self._read())
 
     async def _read(self) -> None:

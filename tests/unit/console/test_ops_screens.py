@@ -22,8 +22,10 @@ from appliance.wire.manifests import SealingStatus
 from appliance.wire.settings import Setting, takes
 from console.actions import answered
 from console.children import twin
+from console.client import AdminError
 from console.screens.ops_backups import create, put_back, restore, verify
 from console.screens.ops_certificates import of_node
+from console.screens.ops_running import DiagnosticsView
 from console.screens.ops_settings import of_setting
 from console.screens.ops_words import diagnosis_lines, field, parse_figures
 from tests.fakes.console_pilot import NOW, Driven, driven
@@ -237,6 +239,25 @@ async def test_checks_can_be_run_again_and_the_worst_is_under_the_cursor(console
         await seen.reads("> ✖ failed")
         await seen.reads("cic model gc --dry-run")
         assert isinstance(seen.app.top.subject() if seen.app.top else None, list)
+
+
+async def test_figures_are_not_asked_for_while_the_appliance_is_away(console: Opened) -> None:
+    async with console() as seen:
+        prepare(seen, "busy")
+        await seen.press("8")
+        assert seen.app.top is not None
+        seen.app.top.reveal("diagnostics")
+        await seen.reads("71.0k, 3 open")
+        view = seen.app.top
+        assert isinstance(view, DiagnosticsView)
+        asked = seen.site.asked.count("/metrics")
+        seen.app.trouble = AdminError("not_running", "It does not run.")
+        view._again()
+        await seen.pilot.pause()
+        assert seen.site.asked.count("/metrics") == asked
+        seen.app.trouble = None
+        view._again()
+        await seen.until(lambda: seen.site.asked.count("/metrics") == asked + 1)
 
 
 async def test_a_viewer_is_offered_no_changes(console: Opened) -> None:

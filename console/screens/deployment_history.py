@@ -61,7 +61,7 @@ class HistoryView(View):
             self.load(self._read())
 
     async def _read(self) -> None:
-        query = {"of": self._of, "span": _SPANS[self._span][0]}
+        query = {"of": f"deployment/{self._of}", "span": _SPANS[self._span][0]}
         self._series = await self.admin.get("/v1/history", list[HistorySeries], query)
         self._read_at_s = self.console.now().timestamp()
         self._paint()
@@ -144,7 +144,8 @@ def pictures(
 
 
 def _title(series: HistorySeries) -> str:
-    return series.series.replace("_", " ")
+    """Its name without the unit, which stands behind its figure."""
+    return series.series.removesuffix("_per_s").removesuffix("_ms").replace("_", " ")
 
 
 def _unit(unit: str) -> str:

@@ -163,7 +163,11 @@ async def test_the_past_is_drawn_of_what_the_appliance_kept(
                 for at in range(350, 0, -1)
             ],
         )
-        for name, unit in (("output_tokens", "tok/s"), ("first_token_p95", "ms"), ("queued", ""))
+        for name, unit in (
+            ("output_tokens_per_s", "tok/s"),
+            ("first_token_p95_ms", "ms"),
+            ("queued", ""),
+        )
     ]
     async with console(size=size) as seen:
         await seen.reads("gemma-2-9b")

@@ -166,16 +166,20 @@ class UsageView(View):
             [
                 Cell("  control plane  ", "dim"),
                 Cell(or_missing(sync.get("state")), _sync_tone(sync)),
-                Cell(f"  last contact {ago(sync.get('last_contact'), now)} ago"),
+                Cell(
+                    f"  last contact {ago(sync['last_contact'], now)} ago"
+                    if sync.get("last_contact")
+                    else "  no contact yet"
+                ),
                 Cell(f"  {sync.get('control_plane_url') or 'not enrolled'}", "dim"),
             ],
             [
                 Cell("  manifests      ", "dim"),
-                Cell(f"sealed through {count(sync.get('sealed_through'))}"),
-                Cell(f"  receipted through {count(sync.get('accepted_through'))}"),
-                Cell(f"  {count(lag)} wait", "warn" if lag else "plain"),
-                Cell(f", oldest {duration(sync.get('lag_age_s'))}" if lag else ""),
-                Cell(f"  {count(site.get('unsealed'))} records not sealed yet"),
+                Cell(f"sealed to {count(sync.get('sealed_through'))}"),
+                Cell(f", receipted to {count(sync.get('accepted_through'))}"),
+                Cell(f", {count(lag)} wait", "warn" if lag else "plain"),
+                Cell(f" since {duration(sync.get('lag_age_s'))}" if lag else ""),
+                Cell(f"; {count(site.get('unsealed'))} unsealed records"),
             ],
             self._licence(),
         ]

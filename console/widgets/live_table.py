@@ -377,7 +377,7 @@ class LiveTable(ScrollView, can_focus=True):
         for _, column, _, wide in self._columns_laid_out():
             title = column.title
             if column.key == self._ranking.sort_by:
-                title += "▼" if self._ranking.descending else "▲"
+                title = title[: wide - 1] + ("▼" if self._ranking.descending else "▲")
             segments.append(Segment(aligned(title, wide, right=column.right) + " ", style))
         return Strip(segments).adjust_cell_length(width, style)
 

@@ -1,6 +1,8 @@
 """Figures in Prometheus' exposition format, collected anew for every scrape."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import get_args
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,6 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 from appliance.admin.metrics_gpus import node_metrics
 from appliance.admin.metrics_process import process_metrics
 from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
+from appliance.wire.stream import Alert, AlertSeverity
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -22,8 +25,11 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 class Exposition:
     """`/metrics` of one appliance. Every name begins with `crosslogic_`; units come last."""
 
-    def __init__(self, source: MetricsSource, version: str) -> None:
+    def __init__(
+        self, source: MetricsSource, version: str, alerts: Callable[[], Iterable[Alert]] = tuple
+    ) -> None:
         self._source = source
+        self._alerts = alerts
         self._version = version
         self._collectors = CollectorRegistry(auto_describe=False)
         self._collectors.register(self)
@@ -49,6 +55,7 @@ class Exposition:
         yield from process_metrics(figures.loop_delay_s)
         yield from _ledger(figures)
         yield from _sync(figures)
+        yield _attention(self._alerts())
 
 
 def _traffic(figures: Figures) -> Iterator[Metric]:
@@ -180,6 +187,18 @@ def _sync(figures: Figures) -> Iterator[Metric]:
                 "Whole days until the next stage.",
                 value=entitlement.days_left,
             )
+
+
+def _attention(alerts: Iterable[Alert]) -> Metric:
+    """Zero for a severity that nothing has: so a rule on it sees the end of an alert."""
+    found = Counter((alert.severity, alert.acknowledged_at is not None) for alert in alerts)
+    family = GaugeMetricFamily(
+        "crosslogic_alerts", "What wants an administrator now.", labels=["severity", "acknowledged"]
+    )
+    for severity in get_args(AlertSeverity):
+        for known in (False, True):
+            family.add_metric([severity, str(known).lower()], found[severity, known])
+    return family
 
 
 def _histogram(name: str, meaning: str, figures: HistogramFigures | None) -> Iterator[Metric]:

@@ -40,7 +40,9 @@ class AdminServer:
         *,
         metrics_listen: str | None = None,
     ) -> None:
-        exposition = Exposition(metrics, services.site.version)
+        exposition = Exposition(
+            metrics, services.site.version, lambda: services.observer.alerts().values()
+        )
         self._path = path
         self._stream = services.stream
         self._admin = _runner(admin_app(services, exposition))

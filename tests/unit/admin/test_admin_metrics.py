@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.admin.errors import ListenFailed
 from appliance.admin.metrics import Exposition
 from appliance.admin.ports import Figures, HistogramFigures, ReplicaFigures, RequestFigures
+from appliance.wire.stream import Alert
 from tests.fakes.admin_site import FixedFigures, served
 
 BUSY = Figures(
@@ -48,6 +49,26 @@ def test_every_figure_is_shown_under_its_labels() -> None:
     assert shown["crosslogic_build_info", (("version", "0.1.0"),)] == 1
     assert shown["crosslogic_ledger_commit_seconds_sum", ()] == 0.25
     assert shown["crosslogic_ledger_commit_seconds_count", ()] == 2
+
+
+def test_alerts_are_counted_and_none_is_a_zero() -> None:
+    def alert(number: int, *, known: bool) -> Alert:
+        return Alert(
+            id=str(number), severity="error", subject="node", ref="n", text="", next_step="",
+            since="", acknowledged_at="2026-11-23T19:22:00.000Z" if known else None,
+        )  # fmt: skip
+
+    alerts = [alert(1, known=False), alert(2, known=False), alert(3, known=True)]
+    exposition = Exposition(FixedFigures(BUSY), "0.1.0", lambda: alerts)
+    shown = samples(exposition.text().decode())
+    for severity, known, count in (
+        ("error", "false", 2),
+        ("error", "true", 1),
+        ("fatal", "false", 0),
+    ):
+        assert (
+            shown["crosslogic_alerts", (("acknowledged", known), ("severity", severity))] == count
+        )
 
 
 def test_a_histogram_keeps_its_sums() -> None:

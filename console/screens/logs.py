@@ -29,6 +29,7 @@ from console.screens.ops_words import Line, field
 from console.store import Changes, Store
 from console.view import View
 from console.widgets.dialogs import TextDialog
+from console.widgets.line import fit
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel
 from console.words import MISSING, ago, or_missing
@@ -47,6 +48,7 @@ _EVENTS: Final = (
     Column("text", "WHAT HAPPENED", 30, grow=True),
 )
 _TITLES: Final = {"log": "l Log", "audit": "u Audit", "alerts": "a Alerts", "events": "e Events"}
+_TOLD_LINES: Final = 6
 
 
 class AlertsTab(Tab):
@@ -290,7 +292,12 @@ class LogsView(View):
         self._bar.show([cells])
         if self._tab.panel is not None:
             self._tab.panel.entitle(self._tab.title(), self._tab.note())
-        self._told.show(self._tab.told(self.console.size.width))
+        lines = self._tab.told(self.console.size.width)
+        if len(lines) > _TOLD_LINES:  # Enter shows all of it
+            *head, last = lines[_TOLD_LINES - 1]
+            cut = fit(last.text, max(1, len(last.text) - 2)).rstrip("…") + " …"
+            lines = [*lines[: _TOLD_LINES - 1], [*head, Cell(cut, last.tone)]]
+        self._told.show(lines)
 
     @on(LiveTable.Moved)
     def _moved(self) -> None:

@@ -19,6 +19,7 @@ _LEVELS: Final[Mapping[str, tuple[str, Tone]]] = {
     "critical": ("✖ critical", "bad"),
     "fatal": ("✖ fatal", "bad"),
 }
+_NOTHING: Final = frozenset({"", "null", "[]", "{}"})  # not worth a word in a sentence
 _WORST_FIRST: Final = ("fatal", "error", "warning", "info")
 
 
@@ -136,7 +137,7 @@ def change_of(entry: AuditEntry) -> str:
         return "Nothing is told with it."
     found = list(differences(entry.before, entry.after))
     if entry.before is None:
-        return "; ".join(f"{name} {now}" for name, _, now in found)
+        return "; ".join(f"{name} {now}" for name, _, now in found if now not in _NOTHING)
     if entry.after is None:
         return f"It is no more; {plural(len(found), 'value')} of it was known."
     told = [f"{name}: {was or MISSING} → {now or MISSING}" for name, was, now in found]

@@ -27,9 +27,9 @@ from appliance.domain.errors import CrossLogicError
 from appliance.wire.stream import Alert, Event, Topic
 
 _LOOK_S: Final = 3.0
-_SAMPLE_S: Final = 10.0
 _SLOW_S: Final = 60.0  # what changes slowly: certificates, disks, backups
-_SAVE_S: Final = 300.0
+_NOTE_S: Final = 60.0  # alerts and events are written down so often
+_SAVE_S: Final = 300.0  # the history, which is large, so often
 _EVENTS_MAX: Final = 2_000
 _TENANTS_MAX: Final = 200  # of the busiest, in the history
 _TOPICS: Final[tuple[Topic, ...]] = (
@@ -53,8 +53,7 @@ class Observer:
         self._before: Observed | None = None
         self._slow: dict[str, Any] = {}
         self._slow_s: float | None = None
-        self._sampled_s: float | None = None
-        self._saved_s = 0.0
+        self._noted_s = self._saved_s = 0.0
         self._audit_seq: int | None = None
         self._wall_s: tuple[float, float] | None = None  # wall and monotonic at the last look
         self._moved = asyncio.Event()
@@ -63,7 +62,7 @@ class Observer:
 
     async def start(self, services: Services) -> None:
         await asyncio.to_thread(self._load)
-        self._saved_s = self._clock.monotonic_s()
+        self._noted_s = self._saved_s = self._clock.monotonic_s()
         self._tell([Happening("info", "site.started", "site", "site", "The appliance started.")])
         self._task = asyncio.get_running_loop().create_task(self._run(services))
 
@@ -123,12 +122,14 @@ class Observer:
         self._tell(await self._audited(services))
         self._before = seen
         self._log(turned)
-        if self._sampled_s is None or now_s - self._sampled_s >= _SAMPLE_S:
-            self._sampled_s = now_s
-            self._history.take(self._clock.wall_ns() // 10**9, _samples(services, seen))
+        # At each look: a point of 10 s is the mean of what was seen in it, and none is left out.
+        self._history.take(self._clock.wall_ns() // 10**9, _samples(services, seen))
         if now_s - self._saved_s >= _SAVE_S:
-            self._saved_s = now_s
+            self._noted_s = self._saved_s = now_s
             await asyncio.to_thread(self._save)
+        elif now_s - self._noted_s >= _NOTE_S:
+            self._noted_s = now_s
+            await asyncio.to_thread(self._save, history=False)
 
     async def _observe(self, services: Services, now_s: float) -> Observed:
         if self._slow_s is None or now_s - self._slow_s >= _SLOW_S:
@@ -238,14 +239,15 @@ class Observer:
             log.warning("what was observed is lost", extra={"file": name, "reason": str(error)})
             return None
 
-    def _save(self) -> None:
+    def _save(self, *, history: bool = True) -> None:
         if self._folder is None:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write("alerts.json", msgspec.json.encode(list(self._alerts.all().values())))
             self._write("events.json", msgspec.json.encode(list(self._events)))
-            self._write("history.mp", msgspec.msgpack.encode(self._history.saved()))
+            if history:
+                self._write("history.mp", msgspec.msgpack.encode(self._history.saved()))
         except OSError as error:
             log.warning("what was observed is not kept", extra={"reason": str(error)})
 

@@ -133,7 +133,8 @@ def _say(at: str, tables: Tables) -> None:
     click.echo(f"Tokens out: {_rate(site['output_tokens_per_s'])}.")
     click.echo(f"Control plane: {_cloud(tables)}.")
     alerts = list(tables["alerts"].values())
-    click.echo(f"{len(alerts)} alerts." if alerts else "No alerts.")
+    number = f"{len(alerts)} alert{'' if len(alerts) == 1 else 's'}."
+    click.echo(number if alerts else "No alerts.")
     for row in alerts:
         click.echo(f"{row['severity']}: {row['text']} Next: {row['next_step']}")
     for row in tables["nodes"].values():

@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -76,6 +76,10 @@ test-burst: ## Bursts with real SkyPilot and its API server, without a cloud (fe
 bench: ## Compare the gateway with nginx and vllm-router: CPU per request and per event
 	@packaging/setup bench
 	@$(bin)/python -m tests.benchmarks $(ARGS)
+
+bench-console: ## What the console costs on a terminal, beside its goals (exit code 1 when one is missed)
+	@packaging/setup test
+	@$(bin)/python -m tests.benchmarks.console $(ARGS)
 
 lock: ## Resolve the requirements anew and write the locks
 	@packaging/setup lock

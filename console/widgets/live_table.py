@@ -6,6 +6,7 @@ rows changed twice a second); this one, on the Line API, refreshes one Region a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -26,6 +27,8 @@ from console.widgets.line import fit
 from console.widgets.ranking import Ranking, SortKey
 
 _FILTER_MAX: Final = 200
+# Rows whose figures change their order move no oftener: what jumps each second cannot be read.
+_SETTLE_S: Final = 5.0
 
 
 class _OfRow(Message):
@@ -82,8 +85,11 @@ class LiveTable(ScrollView, can_focus=True):
         descending: bool = False,
         empty: str = "Nothing here yet.",
         id: str | None = None,  # noqa: A002 (Textual's name)
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(id=id)
+        self._monotonic_s = monotonic_s
+        self._settled_s = monotonic_s()
         self._columns = tuple(columns)
         self._cells_of = cells
         self._empty = empty
@@ -139,7 +145,11 @@ class LiveTable(ScrollView, can_focus=True):
         gone = tuple(gone)
         for row_id in gone:
             self._painted.pop(row_id, None)
-        if self._ranking.patch(rows, gone):
+        now_s = self._monotonic_s()
+        settle = now_s - self._settled_s >= _SETTLE_S
+        if settle:
+            self._settled_s = now_s
+        if self._ranking.patch(rows, gone, settle=settle):
             self._arranged(before)
             return
         for row_id in rows:

@@ -24,6 +24,7 @@ class Ranking:
         self.wanted = ""
         self.rows: dict[str, Row] = {}
         self.order: list[str] = []
+        self.unsettled = False
         self._sort_key = sort_key
         self._words = words
         self._at: dict[str, int] = {}
@@ -42,8 +43,12 @@ class Ranking:
         self._keys = {row_id: self._key(row_id) for row_id in self.rows}
         self._arrange()
 
-    def patch(self, rows: Mapping[str, Row], gone: Iterable[str]) -> bool:
-        """Whether the order, or what is shown, is another one now."""
+    def patch(self, rows: Mapping[str, Row], gone: Iterable[str], *, settle: bool) -> bool:
+        """Whether the order, or what is shown, is another one now.
+
+        Without `settle` rows whose figures alone changed stay where they are for now, so that
+        they can be read; `unsettled` then says that the order is not quite right.
+        """
         moved = False
         for row_id in gone:
             if self.rows.pop(row_id, None) is not None:
@@ -53,10 +58,14 @@ class Ranking:
             known = row_id in self.rows
             self.rows[row_id] = row
             key = self._key(row_id)
-            if not known or key != self._keys[row_id] or self.wanted:
-                self._keys[row_id] = key
+            if not known or self.wanted:
                 moved = True
-        return moved and self._arrange()
+            elif key != self._keys[row_id]:
+                self.unsettled = True
+            self._keys[row_id] = key
+        if moved or (settle and self.unsettled):
+            return self._arrange()
+        return False
 
     def rank(self, key: str, *, descending: bool) -> None:
         """Sort by another column."""
@@ -73,6 +82,7 @@ class Ranking:
         return self._sort_key(row_id, self.rows[row_id], self.sort_by) if self.sort_by else None
 
     def _arrange(self) -> bool:
+        self.unsettled = False
         before = self.order
         ids = list(self.rows)
         if self.wanted:

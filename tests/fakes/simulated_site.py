@@ -140,6 +140,12 @@ class SimulatedSite:
 
     def _faulty(self, answer: Answer) -> Answer:
         async def handler(request: web.Request) -> web.StreamResponse:
+            try:
+                return await tried(request)
+            except ConnectionResetError:  # the reader has left
+                return web.Response()
+
+        async def tried(request: web.Request) -> web.StreamResponse:
             self.asked.append(request.path)
             faults = self.faults
             if faults.slow_s:

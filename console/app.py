@@ -36,7 +36,7 @@ from console.store import Changes, Store
 from console.stream import Feed
 from console.tasks import Tasks
 from console.themes import DEFAULT, LOOKS
-from console.view import View
+from console.view import Reading, View
 from console.widgets.dialogs import TextDialog
 from console.widgets.line import FrameLine
 
@@ -238,7 +238,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def _connected(self, topics: frozenset[Topic]) -> None:
         self.trouble = None
         self.store.subscribed(topics)
-        self.run_worker(self.guarded(self._ask_who()), group="me", exclusive=True)
+        self.run_worker(Reading(self._ask_who(), self.guarded), group="me", exclusive=True)
 
     def _lost(self, error: AdminError) -> None:
         self.trouble = error

@@ -23,6 +23,7 @@ KEY_VARIABLE: Final = "CIC_IDEMPOTENCY_KEY"
 _LINE_BYTES_MAX: Final = 1024 * 1024
 _ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 _END_S: Final = 5.0
+_NOT_STARTED: Final = 127  # as a shell has it
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -107,12 +108,19 @@ class Children:
 
         argv = (*arguments, "--json")
         answer = bytearray()
-        code = await self._run(argv, stdin, {KEY_VARIABLE: key}, answer, hear)
+        try:
+            code = await self._run(argv, stdin, {KEY_VARIABLE: key}, answer, hear)
+        except OSError as error:
+            return Outcome(tuple(arguments), _NOT_STARTED, None, "failed", _not_started(error))
         return _outcome(tuple(arguments), code, bytes(answer), said)
 
     async def follow(self, arguments: Sequence[str], on_line: Callable[[str], None]) -> int:
         """Run it as it is typed; everything it writes goes to `on_line`. Its exit code."""
-        return await self._run(tuple(arguments), "", {}, None, on_line)
+        try:
+            return await self._run(tuple(arguments), "", {}, None, on_line)
+        except OSError as error:
+            on_line(_not_started(error))
+            return _NOT_STARTED
 
     async def _run(
         self,
@@ -149,6 +157,11 @@ class Children:
         finally:
             if process.returncode is None:
                 await _end(process)
+
+
+def _not_started(error: OSError) -> str:
+    """This host has no memory or process left for it, or `cic` itself is gone."""
+    return f"`cic` could not be started: {error.strerror or error}."
 
 
 async def _tell(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:

@@ -65,7 +65,7 @@ class Admin:
             content = response.content
         if response.status_code >= 400:
             raise _refusal(response.status_code, content)
-        return _decode(content, answer)
+        return decoded(content or b"null", answer)
 
     async def lines(
         self,
@@ -166,9 +166,10 @@ def _refusal(status: int, content: bytes) -> AdminError:
     return AdminError(body.code, body.message, next_step=body.next_step)
 
 
-def _decode(content: bytes, answer: type[T]) -> T:
+def decoded(content: bytes, answer: type[T]) -> T:
+    """An answer, or a line of one. AdminError: it is not what it should be."""
     try:
-        return msgspec.json.decode(content or b"null", type=answer)
+        return msgspec.json.decode(content, type=answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise AdminError(
             "bad_answer",

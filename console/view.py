@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Vertical
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from appliance.wire.stream import Topic
     from console.app import ConsoleApp
     from console.client import Admin
+
+
+class Reading(Awaitable[None]):
+    """One that may be replaced before it began: then it is closed, not forgotten."""
+
+    def __init__(
+        self,
+        reading: Coroutine[Any, Any, None],
+        guarded: Callable[[Awaitable[None]], Awaitable[None]],
+    ) -> None:
+        self._reading = reading
+        self._guarded = guarded
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._guarded(self._reading).__await__()
+
+    def __del__(self) -> None:
+        self._reading.close()
 
 
 class View(Vertical):
@@ -83,9 +101,8 @@ class View(Vertical):
     def load(self, reading: Coroutine[Any, Any, None], *, name: str = "load") -> None:
         """Run it beside the screen. A second one of the same name replaces the first; all end when
         the view goes. An AdminError is shown as a notice."""
-        self.run_worker(
-            self.console.guarded(reading), name=name, group=name, exclusive=True, exit_on_error=True
-        )
+        guarded = Reading(reading, self.console.guarded)
+        self.run_worker(guarded, name=name, group=name, exclusive=True, exit_on_error=True)
 
     def selection_changed(self) -> None:
         """The footer may have other actions now."""

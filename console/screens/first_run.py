@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, cast
 
-import msgspec
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -18,7 +17,7 @@ from appliance.wire.stream import Topic
 from appliance.wire.sync import EntitlementStatus
 from console.actions import Action, Field, Values
 from console.cells import Cell, Column, Row, Tone
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.first_steps import Facts, Standing, Step, StepName, Tables, first_open, steps
 from console.screens.model_actions import new_deployment
 from console.screens.tenant_actions import new_environment, new_key, new_tenant
@@ -95,10 +94,8 @@ class FirstRunView(View):
     async def _check(self) -> None:
         try:
             lines = self.admin.lines("/v1/checks", {"only": "clock"})
-            self._checks = tuple(
-                [msgspec.json.decode(line, type=CheckResult) async for line in lines if line]
-            )
-        except (AdminError, msgspec.DecodeError):
+            self._checks = tuple([decoded(line, CheckResult) async for line in lines if line])
+        except AdminError:
             return  # the step does without it
         self._show()
 

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from appliance.wire.admin import AuditEntry
 from console.actions import Action, plain
 from console.cells import Cell, Column
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.screens.logs_tab import Tab
 from console.screens.logs_words import audit_cells, audit_row, change_of, differences, same
 from console.screens.ops_words import Line, field
@@ -110,7 +110,7 @@ class AuditTab(Tab):
         except AdminError as error:
             self.table.say_empty(error.sentence)
             raise
-        entries = [msgspec.json.decode(line, type=AuditEntry) for line in kept]
+        entries = [decoded(line, AuditEntry) for line in kept]
         self.table.say_empty("Nothing was changed yet.")
         if entries:
             over = max(0, len(self.table.row_ids) + len(entries) - ENTRIES_MAX)

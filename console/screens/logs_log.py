@@ -10,7 +10,7 @@ from textual.timer import Timer
 
 from appliance.wire.log_lines import LOG_LEVELS, LogLevel, LogLine
 from console.cells import Cell, Column, Row
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.screens.logs_tab import Tab
 from console.screens.logs_words import level, log_cells, log_row, log_text
 from console.screens.ops_words import Line, field
@@ -121,7 +121,7 @@ class LogTab(Tab):
                 async for line in lines:
                     self._trouble = ""
                     if line:
-                        self._take(msgspec.json.decode(line, type=LogLine))
+                        self._take(decoded(line, LogLine))
                     else:
                         self.table.say_empty(f"Nothing of {wanted} or worse was logged.")
             except AdminError as error:

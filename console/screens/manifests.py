@@ -14,6 +14,7 @@ from appliance.wire.manifests import Manifest, ManifestShown
 from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell, Column, Row
+from console.client import decoded
 from console.screens.records import RecordsView
 from console.screens.usage_actions import of_the_site
 from console.store import Changes, Store
@@ -72,7 +73,7 @@ class ManifestsView(View):
         rows: dict[str, Row] = {}
         async for line in self.admin.lines("/v1/manifests"):
             if line:
-                manifest = msgspec.json.decode(line, type=Manifest)
+                manifest = decoded(line, Manifest)
                 rows[f"{manifest.epoch}-{manifest.seq}"] = msgspec.to_builtins(manifest)
                 if len(rows) > _SHOWN_MAX:
                     del rows[next(iter(rows))]

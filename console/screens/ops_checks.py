@@ -14,7 +14,7 @@ from textual.binding import Binding
 
 from appliance.wire.checks import CheckResult
 from console.cells import Cell, Column, Row
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.screens.ops_words import ORDER, health, outcome
 from console.screens.ops_words import field as told
 from console.view import View
@@ -82,7 +82,7 @@ class ChecksView(View):
             lines = self.admin.lines("/v1/checks", silence_s=_SILENCE_S)
             async for line in lines:
                 if line:
-                    results.append(msgspec.json.decode(line, type=CheckResult))
+                    results.append(decoded(line, CheckResult))
                     health_now.results = results
                     self._show()
         except AdminError as error:

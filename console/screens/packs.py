@@ -20,7 +20,7 @@ from textual.widgets import Static
 from appliance.wire.models import CatalogueModel, PackLookAt, PackSeen
 from console.actions import Action
 from console.cells import Cell, Column, Row
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.screens.model_actions import import_pack, sweep
 from console.view import View
 from console.widgets.dialogs import TextDialog
@@ -218,7 +218,7 @@ class PackView(View):
         except AdminError as error:
             self._facts.update(Text(f"  ✖ {error.sentence}"))
             return
-        self._seen = seen = msgspec.json.decode(b"\n".join(pieces), type=PackSeen)
+        self._seen = seen = decoded(b"\n".join(pieces), PackSeen)
         self._facts.update(Text(pack_text(seen)))
         self._licence.update(Text(_plain(seen.licence_text)))
         note = (

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from appliance.wire.admin import LedgerRow
 from console.actions import Action
 from console.cells import Cell, Column, Row
+from console.client import decoded
 from console.screens.usage_actions import prove
 from console.view import View
 from console.widgets.detail import Detail, Fact
@@ -77,7 +78,7 @@ class RecordsView(View):
         async for line in self.admin.lines("/v1/ledger", {"since": max(0, since)}):
             if not line:
                 continue
-            record = msgspec.json.decode(line, type=LedgerRow)
+            record = decoded(line, LedgerRow)
             if self._last is not None and record.seq > self._last:
                 break
             row = msgspec.to_builtins(record)

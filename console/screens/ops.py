@@ -12,7 +12,7 @@ from appliance.wire.admin import SiteStatus
 from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.settings import Setting
-from console.actions import Action
+from console.actions import Action, Field
 from console.cells import Cell, Column, Row
 from console.client import AdminError
 from console.screens.ops_checks import ChecksView, Health
@@ -60,6 +60,12 @@ _PARTS: Final[Mapping[str, tuple[str, str, str]]] = {
         "cic backup list",
         "Settings, tenants, keys, ledger and secrets, encrypted, made while the site serves; tried"
         " out by V; put back by a command of a stopped site.",
+    ),
+    "support": (
+        "Support bundle",
+        "cic support create",
+        "What helps others to help, in one file: chosen piece by piece, redacted, sent nowhere. B"
+        " writes it; `:support list` shows what it holds.",
     ),
     "version": (
         "Versions",
@@ -117,6 +123,8 @@ class OpsView(View):
 
     def actions(self) -> Sequence[Action]:
         """Of the part under the cursor, what needs no other screen."""
+        if self._table.current == "support":
+            return (_support(),)
         if self._table.current != "backups":
             return ()
         from console.screens.ops_backups import create, key_out  # noqa: PLC0415 (rarely needed)
@@ -163,7 +171,8 @@ class OpsView(View):
             *(self._health.results, self._health.began, self.console.now()),
             running=self._health.running,
         )
-        own = {"checks": checks, "tasks": tasks}
+        never: Told = (Cell("○ none", "dim"), "nothing is collected until B asks for it")
+        own = {"checks": checks, "tasks": tasks, "support": never}
         return {part: own.get(part) or self._standing.get(part, _WAITING) for part in _PARTS}
 
     def _show(self) -> None:
@@ -198,7 +207,10 @@ class OpsView(View):
         await self._open(event.row_id)
 
     async def _open(self, part: str) -> None:
-        await self.console.open(self._view(part))
+        if part == "support":
+            self.console.deeds.act(_support())
+        else:
+            await self.console.open(self._view(part))
 
     def _view(self, part: str) -> View:
         """Loaded when it is opened."""
@@ -221,6 +233,20 @@ class OpsView(View):
         if part == "version":
             return ops_running.VersionView()
         return ops_running.DiagnosticsView() if part == "diagnostics" else ops_running.TasksView()
+
+
+def _support() -> Action:
+    return Action(
+        key="B",
+        title="Write the bundle",
+        role="operator",
+        argv=lambda values: ["support", "create", "--to", values["to"]],
+        impact="Collects what is listed by `cic support list`, redacts it and writes it here. It"
+        " is sent nowhere.",
+        fields=(Field("to", "File", "path", default="support.tar.gz", required=True),),
+        slow=True,
+        done="The bundle is written. Look inside before it leaves.",
+    )
 
 
 def _cells(_row_id: str, row: Row) -> Sequence[Cell]:

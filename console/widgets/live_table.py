@@ -27,8 +27,6 @@ from console.widgets.line import fit
 from console.widgets.ranking import Ranking, SortKey
 
 _FILTER_MAX: Final = 200
-# Rows whose figures change their order move no oftener: what jumps each second cannot be read.
-_SETTLE_S: Final = 5.0
 
 
 class _OfRow(Message):
@@ -89,7 +87,6 @@ class LiveTable(ScrollView, can_focus=True):
     ) -> None:
         super().__init__(id=id)
         self._monotonic_s = monotonic_s
-        self._settled_s = monotonic_s()
         self._columns = tuple(columns)
         self._cells_of = cells
         self._empty = empty
@@ -145,11 +142,7 @@ class LiveTable(ScrollView, can_focus=True):
         gone = tuple(gone)
         for row_id in gone:
             self._painted.pop(row_id, None)
-        now_s = self._monotonic_s()
-        settle = now_s - self._settled_s >= _SETTLE_S
-        if settle:
-            self._settled_s = now_s
-        if self._ranking.patch(rows, gone, settle=settle):
+        if self._ranking.patch(rows, gone, settle=self._ranking.settles(self._monotonic_s())):
             self._arranged(before)
             return
         for row_id in rows:
@@ -255,7 +248,7 @@ class LiveTable(ScrollView, can_focus=True):
         self.action_move(step * max(1, self._lines() - 1))
 
     def action_edge(self, step: int) -> None:
-        self._move_to(0 if step < 0 else len(self._ranking.order) - 1)
+        self.action_move(step * len(self._ranking.order))
 
     def action_open(self) -> None:
         if self._cursor is not None:
@@ -304,29 +297,26 @@ class LiveTable(ScrollView, can_focus=True):
 
     def on_key(self, event: events.Key) -> None:
         if self._labels.offered:
-            event.stop()
-            event.prevent_default()
             row_id = self._labels.type(event.character)
             if row_id is not None:
                 self.select(row_id)
             self.refresh()
         elif self._filtering:
-            if self._filter_key(event):
-                event.stop()
-                event.prevent_default()
+            if not self._filter_key(event):
+                return
         elif event.key == "escape" and self._ranking.wanted:
-            event.stop()
-            event.prevent_default()
             self.show_only("")
+        else:
+            return
+        event.stop()
+        event.prevent_default()
 
     def _filter_key(self, event: events.Key) -> bool:
         """Whether the key was for the filter; the others move the cursor meanwhile."""
         text = self._ranking.wanted
-        if event.key == "enter":
+        if event.key in ("enter", "escape"):
             self._filtering = False
-        elif event.key == "escape":
-            self._filtering = False
-            text = ""
+            text = text if event.key == "enter" else ""
         elif event.key == "backspace":
             text = text[:-1]
         elif event.is_printable and event.character:

@@ -1,11 +1,13 @@
 """The rows of a table in the order they are shown. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from console.cells import Row
 
 SortKey = Callable[[str, Row, str], Any]  # (row id, row, column) -> anything ordered, None last
+# Rows whose figures change their order move no oftener: what jumps each second cannot be read.
+_SETTLE_S: Final = 5.0
 
 
 class Ranking:
@@ -25,6 +27,7 @@ class Ranking:
         self.rows: dict[str, Row] = {}
         self.order: list[str] = []
         self.unsettled = False
+        self._settled_s = 0.0
         self._sort_key = sort_key
         self._words = words
         self._at: dict[str, int] = {}
@@ -42,6 +45,13 @@ class Ranking:
         self.rows = dict(rows)
         self._keys = {row_id: self._key(row_id) for row_id in self.rows}
         self._arrange()
+
+    def settles(self, now_s: float) -> bool:
+        """Whether rows may change places now (monotonic): so often and no oftener."""
+        due = now_s - self._settled_s >= _SETTLE_S
+        if due:
+            self._settled_s = now_s
+        return due
 
     def patch(self, rows: Mapping[str, Row], gone: Iterable[str], *, settle: bool) -> bool:
         """Whether the order, or what is shown, is another one now.

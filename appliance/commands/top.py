@@ -16,6 +16,7 @@ _TOPICS: Final[tuple[Topic, ...]] = (
     *("site", "nodes", "deployments", "tenants", "alerts", "sync"),
 )
 _ROWS_MAX: Final = 15
+_EVERY_S: Final = 2.0
 _CLEAR: Final = "\x1b[H\x1b[2J"
 Tables = Mapping[Topic, Mapping[str, Row]]
 
@@ -55,19 +56,23 @@ _ALERTS: Final[list[Column[Row]]] = [
     "--every",
     "every_s",
     type=click.FloatRange(0.5, 60.0),
-    default=2.0,
-    show_default=True,
     metavar="S",
-    help="Seconds between two pictures.",
+    help="Again and again, S seconds apart; with --json one object a line. A terminal: each 2 s.",
 )
 @click.pass_obj
-def top(invocation: Invocation, every_s: float, *, once: bool, plain: bool) -> None:
-    """The site at a glance: nodes, deployments, busy tenants, alerts. Ctrl-C ends it."""
+def top(invocation: Invocation, every_s: float | None, *, once: bool, plain: bool) -> None:
+    """The site at a glance: nodes, deployments, busy tenants, alerts.
+
+    On a terminal it is painted again and again until Ctrl-C; otherwise, and with --once, --json or
+    --plain, it is told once.
+    """
     repaint = sys.stdout.isatty() and not (plain or invocation.json)
-    follow = not once and (repaint or invocation.json or plain)
+    follow = not once and (repaint or every_s is not None)
     with AdminClient(invocation.home) as client:
-        for at, tables in _ticks(client, every_s):
-            if invocation.json:
+        for at, tables in _ticks(client, every_s or _EVERY_S):
+            if invocation.json and follow:
+                click.echo(msgspec.json.encode({"at": at, "tables": tables}))
+            elif invocation.json:
                 print_json({"at": at, "tables": tables})
             elif plain:
                 _say(at, tables)

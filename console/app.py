@@ -238,7 +238,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     def _connected(self, topics: frozenset[Topic]) -> None:
         self.trouble = None
         self.store.subscribed(topics)
-        self.run_worker(Reading(self._ask_who(), self.guarded), group="me", exclusive=True)
+        Reading(self._ask_who(), self.guarded).begin(self, "me")
 
     def _lost(self, error: AdminError) -> None:
         self.trouble = error

@@ -11,6 +11,7 @@ from console.actions import Action
 from console.store import Changes, Store
 
 if TYPE_CHECKING:
+    from textual.dom import DOMNode
     from textual.widget import Widget
 
     from appliance.wire.access import AccessRole
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Reading(Awaitable[None]):
-    """One that may be replaced before it began: then it is closed, not forgotten."""
+    """What a worker awaits. It may be replaced before it began: then `close` it."""
 
     def __init__(
         self,
@@ -33,8 +34,12 @@ class Reading(Awaitable[None]):
     def __await__(self) -> Generator[Any, None, None]:
         return self._guarded(self._reading).__await__()
 
-    def __del__(self) -> None:
-        self._reading.close()
+    def begin(self, node: DOMNode, name: str) -> None:
+        """Beside the screen; the one of the same name that was there ends."""
+        worker = node.run_worker(self, name=name, group=name, exclusive=True, exit_on_error=True)
+        task = worker._task
+        if task is not None:
+            task.add_done_callback(lambda _: self._reading.close())
 
 
 class View(Vertical):
@@ -101,8 +106,7 @@ class View(Vertical):
     def load(self, reading: Coroutine[Any, Any, None], *, name: str = "load") -> None:
         """Run it beside the screen. A second one of the same name replaces the first; all end when
         the view goes. An AdminError is shown as a notice."""
-        guarded = Reading(reading, self.console.guarded)
-        self.run_worker(guarded, name=name, group=name, exclusive=True, exit_on_error=True)
+        Reading(reading, self.console.guarded).begin(self, name)
 
     def selection_changed(self) -> None:
         """The footer may have other actions now."""

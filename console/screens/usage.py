@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -26,7 +26,7 @@ from console.view import View
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel
 from console.widgets.plot import Series, plot
-from console.words import MISSING, ago, count, duration, or_missing, until
+from console.words import MISSING, ago, count, duration, moment, or_missing, until
 
 _GROUPS: Final = (
     ("tenant", "model"),
@@ -270,7 +270,9 @@ def _shown(row: UsageRow, by: Sequence[str]) -> Row:
 
 
 def _hour_s(hour: str | None) -> float:
-    return datetime.fromisoformat(str(hour)).replace(tzinfo=UTC).timestamp()
+    """Seconds on the wall clock; what is no time lies before every span."""
+    at = moment(hour)
+    return 0.0 if at is None else at.timestamp()
 
 
 def _sync_tone(sync: Row) -> Tone:

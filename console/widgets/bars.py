@@ -10,6 +10,6 @@ def bar(used: float | None, whole: float | None, width: int) -> list[Cell]:
     if used is None or not whole:
         return [Cell("░" * width, "dim")]
     share = max(0.0, used / whole)
-    full = min(width, int(share * width + 0.5))
+    full = int(min(1.0, share) * width + 0.5)
     tone: Tone = "bad" if share >= 1 else "warn" if share >= _WARN else "good"
     return [Cell("█" * full, tone), Cell("░" * (width - full), "dim")]

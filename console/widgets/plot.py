@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import floor
 from typing import Final
 
 from console.cells import Cell, Tone
@@ -64,7 +65,7 @@ def _columns(
     values: list[float | None] = [None] * columns
     began_s = until_s - span_s
     for at_s, value in points:
-        place = int((at_s - began_s) / span_s * columns)
+        place = floor((at_s - began_s) / span_s * columns)
         if value is None or not 0 <= place < columns:
             continue
         before = values[place]
@@ -127,6 +128,8 @@ def _text(value: float | None, unit: str) -> str:
 
 
 def _short(value: float) -> str:
+    if value >= 10_000_000_000:
+        return f"{value / 1e12:.2g}T" if value >= 1e12 else f"{value / 1e9:.0f}G"
     if value >= 10_000_000:
         return f"{value / 1_000_000:.0f}M"
     if value >= 10_000:

@@ -18,4 +18,4 @@ def spark(values: Sequence[float | None], width: int, *, top: float | None = Non
 def _height(value: float, scale: float) -> str:
     if scale <= 0 or value <= 0:
         return _HEIGHTS[0]
-    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(value / scale * len(_HEIGHTS)))]
+    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(min(1.0, value / scale) * len(_HEIGHTS)))]

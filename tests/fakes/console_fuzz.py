@@ -52,6 +52,7 @@ from console.app import ConsoleApp
 from console.command_line import DEEDS, PLACES
 from console.command_tree import Command, described
 from console.profile import Profile
+from console.widgets.dialogs import SecretDialog
 from tests.fakes.console_pilot import NOW
 from tests.fakes.random_messages import random_message, random_row, random_text
 from tests.fakes.simulated_fleet import SimulatedFleet
@@ -119,6 +120,8 @@ _TYPED: Final = (
     "limits",
     "serve",
 )
+_WAITS_S: Final = (0.0, 0.001, 0.004)
+_ANSWER_S: Final = 20.0
 _LOCKED_MAX: Final = 40
 
 
@@ -216,7 +219,7 @@ class Fuzz:
                 before = self.events
                 await kind(pilot)
                 self.events = max(self.events, before + 1)  # each key is one
-                await self._look(app, pilot)
+                await self._look(app)
             if app.is_running:
                 await self._answers_again(app, pilot)
         assert app.return_code in (None, 0), app.return_code  # None: the pilot ended it
@@ -226,12 +229,9 @@ class Fuzz:
         self._locked = self._locked + 1 if app.locked else 0
         return self._locked > _LOCKED_MAX
 
-    async def _look(self, app: ConsoleApp, pilot: Pilot[int]) -> None:
+    async def _look(self, app: ConsoleApp) -> None:
         # Mostly so long that it is on its way, sometimes until it is done.
-        if self.chance.random() < 0.03:
-            await pilot.pause()
-        else:
-            await asyncio.sleep(self.chance.choice((0.0, 0.001, 0.004)))
+        await asyncio.sleep(0.05 if self.chance.random() < 0.03 else self.chance.choice(_WAITS_S))
         if app._exception is not None:
             return  # it is raised by the pilot's end
         self.visited.update(type(view).__name__ for view in app.query("View"))
@@ -243,20 +243,17 @@ class Fuzz:
     async def _answers_again(self, app: ConsoleApp, pilot: Pilot[int]) -> None:
         """After all that, it is a console as before."""
         self._mended()
-        await pilot.resize_terminal(80, 24)
-        for _ in range(500):
-            if len(app.screen_stack) == 1 or app.locked or not app.is_running:
-                break
-            if type(app.screen).__name__ == "SecretDialog":
-                app.screen.dismiss(None)
-            await pilot.press("escape")
-        if app.locked or not app.is_running:
-            return
-        assert len(app.screen_stack) == 1, app.screen_stack
-        for _ in range(3):  # a filter and labels first
-            await pilot.press("escape")
-        await pilot.press("2")
-        assert app.mode == "2"
+        self._resized(pilot, 80, 24)
+        async with asyncio.timeout(_ANSWER_S):
+            while app.is_running and not app.locked and len(app.screen_stack) > 1:
+                if isinstance(app.screen, SecretDialog):
+                    app.screen.dismiss(None)  # only its own button closes it
+                self._type(pilot, "escape")
+                await asyncio.sleep(0.01)
+            for key in ("escape", "escape", "2"):  # a filter and labels first
+                self._type(pilot, key)
+            while app.is_running and not app.locked and app.mode != "2":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     # What a person does.
 
@@ -321,6 +318,9 @@ class Fuzz:
         by_chance = (self.chance.randrange(1, 220), self.chance.randrange(1, 70))
         width, height = self.chance.choice((*_SIZES[:3], *_SIZES, by_chance))
         self._note(f"resize {width}x{height}")
+        self._resized(pilot, width, height)
+
+    def _resized(self, pilot: Pilot[int], width: int, height: int) -> None:
         size = Size(width, height)
         driver = pilot.app._driver
         assert isinstance(driver, Screen)
@@ -427,7 +427,7 @@ class Fuzz:
         self.site.boot = f"b{self.chance.randrange(10**6)}"
         self.site.faults = Faults(hang_up=True)
         self.site.tell()
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)
         await self._mend(pilot)
 
     async def _role(self, pilot: Pilot[int]) -> None:
@@ -441,7 +441,7 @@ class Fuzz:
         self.site.answers = _Answers(self.chance)
 
     async def _wait(self, pilot: Pilot[int]) -> None:
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)
 
     # What `cic` would have done.
 

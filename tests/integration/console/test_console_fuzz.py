@@ -15,6 +15,7 @@ SEED = int(os.environ.get("CONSOLE_FUZZ_SEED", "1"))
 _SEEDS = int(os.environ.get("CONSOLE_FUZZ_SEEDS", "2"))
 
 
+@pytest.mark.timeout(60 + EVENTS // 10)
 @pytest.mark.parametrize("nth", range(_SEEDS))
 async def test_the_console_survives_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int

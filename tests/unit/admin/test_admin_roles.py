@@ -76,6 +76,8 @@ class Other:
     def _in_child(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         """Really as another uid: the kernel says so to the server."""
         address = socket_address(self._site.home.admin_socket)
+        # Made here: it reads certificates from where that account may not look.
+        transport = httpx.HTTPTransport(uds=address)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -84,9 +86,7 @@ class Other:
                 os.setgroups([])
                 os.setgid(OTHER_UID)
                 os.setuid(OTHER_UID)
-                with httpx.Client(
-                    transport=httpx.HTTPTransport(uds=address), base_url="http://appliance"
-                ) as client:
+                with httpx.Client(transport=transport, base_url="http://appliance") as client:
                     answer = client.request(method, path, json=body)
                 said = answer.json() if answer.content else None
                 os.write(writing, json.dumps([answer.status_code, said]).encode())

@@ -4,6 +4,11 @@ from console.actions import Action, Field, plain
 
 
 def of_the_site() -> list[Action]:
+    """What can be done wherever usage or manifests are looked at."""
+    return [*_carrying(), *_standing()]
+
+
+def _carrying() -> list[Action]:
     return [
         Action(
             key="T",
@@ -41,6 +46,11 @@ def of_the_site() -> list[Action]:
             slow=True,
             done="The documents are taken.",
         ),
+    ]
+
+
+def _standing() -> list[Action]:
+    return [
         Action(
             key="V",
             title="Verify all",
@@ -56,6 +66,11 @@ def of_the_site() -> list[Action]:
             argv=plain("manifest", "seal"),
             done="What is new is sealed.",
         ),
+    ]
+
+
+def _introducing() -> list[Action]:
+    return [
         Action(
             key="E",
             title="Enrol",

@@ -142,12 +142,16 @@ class LiveTable(ScrollView, can_focus=True):
         gone = tuple(gone)
         for row_id in gone:
             self._painted.pop(row_id, None)
-        if self._ranking.patch(rows, gone, settle=self._ranking.settles(self._monotonic_s())):
+        window, many = self._ranking.order[first:last], len(self._ranking.order)
+        moved = self._ranking.patch(rows, gone, settle=self._ranking.settles(self._monotonic_s()))
+        order = self._ranking.order
+        if moved and (many != len(order) or self._cursor not in self._ranking):
             self._arranged(before)
             return
-        for row_id in rows:
-            at = self._ranking.at(row_id)
-            if at is not None and first <= at < last:
+        for at, row_id in enumerate(order[first:last], start=first):
+            if moved and window[at - first] != row_id:
+                self.refresh(Region(0, at - first + 1, self.size.width, 1))
+            elif row_id in rows:
                 self._repaint(row_id, at, old.get(row_id))
 
     def repaint(self) -> None:
@@ -198,7 +202,7 @@ class LiveTable(ScrollView, can_focus=True):
         """The rows are others, or in another order; the cursor was at `before`."""
         order = self._ranking.order
         self.virtual_size = Size(self.size.width, len(order) + 1)
-        if self._cursor is None or self._ranking.at(self._cursor) is None:
+        if self._cursor not in self._ranking:
             self._set_cursor(order[min(before, len(order) - 1)] if order else None)
         self.refresh()
 
@@ -241,8 +245,7 @@ class LiveTable(ScrollView, can_focus=True):
             self.refresh(Region(0, line - first + 1, self.size.width, 1))
 
     def action_move(self, step: int) -> None:
-        known = self._cursor is not None and self._ranking.at(self._cursor) is not None
-        self._move_to(self._place() + step if known else 0)
+        self._move_to(self._place() + step if self._cursor in self._ranking else 0)
 
     def action_page(self, step: int) -> None:
         self.action_move(step * max(1, self._lines() - 1))
@@ -331,8 +334,6 @@ class LiveTable(ScrollView, can_focus=True):
             event.stop()
             pasted = "".join(sign for sign in event.text if sign.isprintable())
             self.show_only((self._ranking.wanted + pasted)[:_FILTER_MAX])
-
-    # Painting.
 
     def on_resize(self) -> None:
         self._laid_out_for = -1

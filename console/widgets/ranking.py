@@ -37,6 +37,10 @@ class Ranking:
         """Its place among those that are shown."""
         return self._at.get(row_id)
 
+    def __contains__(self, row_id: object) -> bool:
+        """Whether it is shown."""
+        return row_id in self._at
+
     @property
     def counts(self) -> str:
         return f"{len(self.order)} of {len(self.rows)}"

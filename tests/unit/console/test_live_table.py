@@ -103,19 +103,27 @@ async def test_a_row_that_is_out_of_sight_paints_nothing() -> None:
         assert app.refreshed == []
 
 
-async def test_a_row_that_comes_goes_or_moves_paints_the_table() -> None:
+async def test_a_row_that_comes_or_goes_paints_the_table() -> None:
     app = Shown()
     async with app.run_test(size=(40, 10)) as pilot:
         await _filled(app, pilot, 5)
-        for patched, gone in (
-            ({"r9": {"name": "new", "n": 1, "rank": 9}}, ()),
-            ({"r0": {"name": "name-0", "n": 0, "rank": 8}}, ()),
-            ({}, ("r3",)),
-        ):
+        for patched, gone in (({"r9": {"name": "new", "n": 1, "rank": 9}}, ()), ({}, ("r3",))):
             app.refreshed.clear()
             app.table.patch(patched, gone)
             assert Region(-1, -1, 0, 0) in app.refreshed
-        assert list(app.table.shown) == ["r1", "r2", "r4", "r0", "r9"]
+        assert list(app.table.shown) == ["r0", "r1", "r2", "r4", "r9"]
+
+
+async def test_rows_that_change_places_paint_their_lines_and_do_so_not_too_often() -> None:
+    app = Shown()
+    async with app.run_test(size=(40, 10)) as pilot:
+        await _filled(app, pilot, 5)
+        app.lines()
+        app.table.patch({"r1": {"name": "name-1", "n": 1, "rank": 9}})
+        assert list(app.table.shown) == ["r0", "r2", "r3", "r4", "r1"]
+        assert {region.y for region in app.refreshed} == {2, 3, 4, 5}
+        app.table.patch({"r0": {"name": "name-0", "n": 0, "rank": 99}})
+        assert list(app.table.shown)[0] == "r0"  # it moved a moment ago
 
 
 async def test_the_cursor_stays_on_its_row_and_near_one_that_went() -> None:

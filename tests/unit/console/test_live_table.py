@@ -122,7 +122,7 @@ async def test_rows_that_change_places_paint_their_lines_and_do_so_not_too_often
         app.table.patch({"r1": {"name": "name-1", "n": 1, "rank": 9}})
         assert list(app.table.shown) == ["r0", "r2", "r3", "r4", "r1"]
         assert {region.y for region in app.refreshed} == {2, 3, 4, 5}
-        app.table._monotonic_s = lambda: app.now_s  # noqa: SLF001 (no time passes any more)
+        app.table._monotonic_s = lambda: app.now_s  # no time passes any more
         app.table.patch({"r0": {"name": "name-0", "n": 0, "rank": 99}})
         assert next(iter(app.table.shown)) == "r0"
 

@@ -356,6 +356,7 @@ answer = client.chat.completions.create(
 print(answer.choices[0].message.content)
 
 {on_the_path()}{cic_line(home, "status")}         what runs
+{cic_line(home, "console")}        the whole site in this terminal
 {cic_line(home, "usage")}          who used how many tokens
 {cic_line(home, "ledger verify")}  that nothing was lost or changed
 """)

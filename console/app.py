@@ -36,7 +36,7 @@ from console.store import Changes, Store
 from console.stream import Feed
 from console.tasks import Tasks
 from console.themes import DEFAULT, LOOKS
-from console.view import Reading, View
+from console.view import Reading, View, forget_what_is_gone
 from console.widgets.dialogs import TextDialog
 from console.widgets.line import FrameLine
 
@@ -199,6 +199,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
             gone = stack.pop()
             self._show_top()
             await gone.remove()
+            forget_what_is_gone()
 
     def _show_top(self) -> None:
         top = self.top

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual._styles_cache import StylesCache
 from textual.containers import Vertical
 
 from console.actions import Action
@@ -40,6 +41,11 @@ class Reading(Awaitable[None]):
         task = worker._task
         if task is not None:
             task.add_done_callback(lambda _: self._reading.close())
+
+
+def forget_what_is_gone() -> None:
+    """Textual would keep the painted lines of up to 1,024 widgets that are not there any more."""
+    StylesCache.get_inner_outer.cache_clear()
 
 
 class View(Vertical):

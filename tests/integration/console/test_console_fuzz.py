@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from textual.worker import WorkerFailed
 
 from tests.fakes.console_fuzz import Fuzz
 from tests.fakes.simulated_site import simulated_site
@@ -29,7 +30,9 @@ async def test_the_console_survives_everything(
         fuzz = Fuzz(site, seed, ascii_only=nth % 2 == 0)
         try:
             await fuzz.run(EVENTS // _SEEDS)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerFailed):  # it names its cause, but not where that was
+                log.exception("In a worker:", exc_info=error.error)
             log.exception("Seed %d, event %d, after:\n%s", seed, fuzz.events, "\n".join(fuzz.trail))
             raise
     log.info("%d consoles, %d commands, in %s", fuzz.begun, fuzz.children, sorted(fuzz.visited))

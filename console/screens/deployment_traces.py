@@ -12,7 +12,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widget import Widget
-from textual.widgets import Log
 
 from appliance.wire.engine_traces import ReplicaDump, ReplicaLog
 from appliance.wire.placement import Explanation, NodeVerdict
@@ -20,6 +19,7 @@ from console.cells import Cell, Column, Row
 from console.view import View
 from console.widgets.dialogs import TextDialog
 from console.widgets.live_table import LiveTable
+from console.widgets.log_text import LogText
 from console.widgets.panel import Lines, Panel
 from console.words import MISSING, count
 
@@ -188,7 +188,7 @@ class EngineLogView(View):
         self._of_replica = replica_id
         self._known: dict[tuple[str, str], list[str]] = {}
         self._problems: dict[tuple[str, str], str] = {}
-        self._log = Log(max_lines=_LINES_MAX)
+        self._log = LogText(max_lines=_LINES_MAX)
 
     def compose(self) -> ComposeResult:
         yield Panel("Engine logs", self._log, id="log")

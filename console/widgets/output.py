@@ -12,13 +12,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Log, Static
+from textual.widgets import Static
 from textual.worker import Worker
 
 from console.cells import Cell
 from console.children import Outcome
 from console.widgets.dialogs import Dialog
 from console.widgets.line import FrameLine
+from console.widgets.log_text import LogText
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp
@@ -51,7 +52,7 @@ class OutputDialog(Dialog):
         self._waiting: list[str] = []
         self._exit_code: int | None = None
         self._work: Worker[None] | None = None
-        self._log = Log(max_lines=_LINES_MAX)
+        self._log = LogText(max_lines=_LINES_MAX)
         self._foot = FrameLine(name="foot")
 
     @property

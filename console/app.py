@@ -198,6 +198,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         if len(stack) > 1:
             gone = stack.pop()
             self._show_top()
+            self.workers.cancel_node(gone)  # what it reads has no place to be shown
             await gone.remove()
             forget_what_is_gone()
 

@@ -38,6 +38,9 @@ MEANT = {
     *("on_mouse_move", "on_leave", "copy_to_clipboard", "key_escape", "watch_scroll_y"),
 }
 
+# Overridden to change what Textual itself does there; its docstring says why.
+MENDED = {"LogText": {"_update_size"}}
+
 
 def classes() -> Iterator[type]:
     for found in pkgutil.walk_packages(console.__path__, "console."):
@@ -89,7 +92,8 @@ def test_takes_no_name_of_textual(own: type) -> None:
     for base in own.__mro__[1:]:
         if base.__module__.startswith("textual."):
             theirs |= names_of(base)
+    meant = MEANT | MENDED.get(own.__name__, set())
     taken = {
-        name for name in given_names(own) & theirs if not (name.startswith("__") or name in MEANT)
+        name for name in given_names(own) & theirs if not (name.startswith("__") or name in meant)
     }
     assert taken == set(), f"{Path(inspect.getfile(own)).name}: {taken}"

@@ -61,6 +61,7 @@ def console(
     from console.app import ConsoleApp  # noqa: PLC0415
     from console.lock import Lock  # noqa: PLC0415
     from console.remembered import Remembered, keep, recall, remembered_file  # noqa: PLC0415
+    from console.terminal import driver_for  # noqa: PLC0415
     from console.themes import DEFAULT, LOOKS  # noqa: PLC0415
 
     if theme is not None and theme not in LOOKS:
@@ -81,6 +82,7 @@ def console(
         lock=Lock(lock_after_s, passphrase),
         notice=notice,
     )
+    app.driver_class = driver_for(app.driver_class)
     code = app.run(mouse=profile.mouse)
     look = before.look if theme or not many_colours else app.look
     with contextlib.suppress(OSError):  # the next time it begins as it came

@@ -20,7 +20,6 @@ from appliance.wire.access import AccessRole, Me
 from appliance.wire.home import Home
 from appliance.wire.stream import Tick, Topic
 from console.actions import permitted
-from console.ascii import AsciiFilter
 from console.children import Children
 from console.client import Admin, AdminError
 from console.commands import Commands
@@ -31,6 +30,7 @@ from console.header import account, footer_hints, header, mode_bar, running, sta
 from console.keys import KeyOrder
 from console.lock import Lock, LockScreen, lock_now
 from console.modes import ALERTS_MODE, MODES
+from console.plain import line_filters
 from console.profile import COLUMNS_MIN, LINES_MIN, Profile
 from console.store import Changes, Store
 from console.stream import Feed
@@ -128,8 +128,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         yield FrameLine(name="footer")
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = super().get_line_filters()
-        return [*filters, AsciiFilter()] if self.profile.ascii else filters
+        return [*super().get_line_filters(), *line_filters(ascii_only=self.profile.ascii)]
 
     async def on_mount(self) -> None:
         self._hang_up.watch(self)

@@ -9,15 +9,18 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 import msgspec
 from aiohttp import web
 
 from appliance.wire.home import Home, find_home
-from appliance.wire.stream import Change, Tick
+from appliance.wire.stream import Change, Tick, Topic
 from tests.fakes.simulated_fleet import Condition, SimulatedFleet, iso
 
+_TOPICS: Final[frozenset[str]] = frozenset(get_args(Topic))
+_EVERY_S_MIN: Final = 0.5
+_EVERY_S_MAX: Final = 60.0
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -181,13 +184,15 @@ class SimulatedSite:
         tables = self.fleet.tables()
         if topic in ("nodes", "gpus", "models", "environments", "keys"):
             return web.json_response(list(tables[topic].values()))
-        return web.json_response(
-            {"code": "no_such_route", "message": f"{request.path} is not simulated."}, status=404
-        )
+        return _refused("no_such_route", f"{request.path} is not simulated.", 404)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        topics = set(request.query.get("topics", "").split(","))
-        every_s = float(request.query.get("every_s", "1"))
+        asked = {topic for topic in request.query.get("topics", "").split(",") if topic}
+        topics, every_s = asked or set(_TOPICS), float(request.query.get("every_s", "1"))
+        if not (topics <= _TOPICS and set(request.query) <= {"topics", "every_s"}):
+            return _refused("bad_request", "The stream has no such topic or parameter.", 400)
+        if not _EVERY_S_MIN <= every_s <= _EVERY_S_MAX:
+            return _refused("bad_request", "every_s: 0.5 to 60.", 400)
         boot, _, text = request.headers.get("Last-Event-ID", "").partition(".")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -214,6 +219,10 @@ class SimulatedSite:
             for topic, rows in self.fleet.tables().items()
             if topic in topics
         ]
+
+
+def _refused(code: str, message: str, status: int) -> web.Response:
+    return web.json_response({"code": code, "message": message}, status=status)
 
 
 def _abort(request: web.Request) -> None:

@@ -34,7 +34,8 @@ GOALS = {
     "key to paint p95": (30.0, "ms"),
     "serial bytes": (3.0, "KiB/s"),
 }
-_DATA = b"TOK/s"  # the titles come with the first figures
+_DATA = b"4210"  # the simulated site's tokens a second: titles are painted before any figure
+_UNPAINTED_MS = 1_000.0
 _SETTLE_S = 4.0
 _ALL = ("--nodes", "64", "--deployments", "200", "--tenants", "500")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -125,7 +126,7 @@ def site(home: Path, *options: str) -> Iterator[None]:
 
 
 def first_data_ms(home: Path) -> float:
-    """From the start of the process until a table with figures is painted."""
+    """From the start of the process until a figure is painted."""
     with console(home, (80, 24)) as seen:
         seen.pump(20.0, lambda: _DATA in seen.seen)
         return (time.perf_counter() - seen.began_s) * 1000
@@ -158,8 +159,9 @@ def key_to_paint_ms(home: Path, presses: int) -> list[float]:
                     pass
                 began_s = time.perf_counter()
                 seen.type(b"\x1b[B" if press % 20 < 10 else b"\x1b[A")
-                if select.select([seen.main], [], [], 1.0)[0]:
-                    waits.append((time.perf_counter() - began_s) * 1000)
+                painted = select.select([seen.main], [], [], _UNPAINTED_MS / 1000)[0]
+                took_ms = (time.perf_counter() - began_s) * 1000
+                waits.append(took_ms if painted else _UNPAINTED_MS)  # none is left out
                 seen.pump(0.05)
     return sorted(waits)
 

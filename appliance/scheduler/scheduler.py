@@ -5,13 +5,13 @@ back: sends a started ticket's request, answers a shed one. Times are seconds of
 clock. Every ticket that arrives ends exactly once: by `finish`, by `cancel`, or by being shed.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Final
 
-from appliance.domain.ids import DeploymentId, ReplicaId
-from appliance.scheduler.fair_queue import FairQueue
+from appliance.domain.ids import DeploymentId, EnvironmentId, TenantId
+from appliance.scheduler.deployment import Deployment
+from appliance.scheduler.lanes import LaneSpec
 from appliance.scheduler.placement import any_left, choose
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.standing import Standing
@@ -25,7 +25,6 @@ from appliance.scheduler.tickets import (
     Outcome,
     Placed,
     Queued,
-    ReplicaView,
     Shed,
     ShedLate,
     ShedReason,
@@ -46,33 +45,6 @@ _UNAVAILABLE_RETRY_S: Final = 10
 _NOTHING: Final[Effects] = ()
 
 
-class _Deployment:
-    """The replicas of one deployment and who waits for them."""
-
-    __slots__ = ("again", "asked_at_s", "fair", "known", "loading", "ready", "starting")
-
-    def __init__(self) -> None:
-        self.known: dict[ReplicaId, Standing] = {}  # ready, or gone but not yet idle
-        self.ready: list[Standing] = []
-        self.starting = 0
-        self.loading = UNKNOWN_LOADING
-        self.asked_at_s: float | None = None  # the last arrival
-        self.fair = FairQueue()
-        # Tickets that lost their replica and wait for another; they go first.
-        self.again: OrderedDict[Ticket, None] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
-        return len(self.fair.waiting) + len(self.again)
-
-    def oldest(self) -> Ticket | None:
-        """The ticket that has waited longest."""
-        fair, again = self.fair.oldest(), next(iter(self.again), None)
-        if fair is None or again is None:
-            return fair or again
-        return fair if fair.queued_at_s <= again.queued_at_s else again
-
-
 class Scheduler:
     """Places tickets on replicas, queues them fairly, sheds what cannot be served in time."""
 
@@ -80,7 +52,7 @@ class Scheduler:
 
     def __init__(self, settings: Scheduling) -> None:
         self._settings = settings
-        self._deployments: dict[DeploymentId, _Deployment] = {}
+        self._deployments: dict[DeploymentId, Deployment] = {}
         self._turn = 0
 
     def set_replicas(
@@ -102,7 +74,7 @@ class Scheduler:
         """
         deployment = self._deployments.get(deployment_id)
         if deployment is None:
-            deployment = self._deployments[deployment_id] = _Deployment()
+            deployment = self._deployments[deployment_id] = Deployment()
         deployment.starting = starting
         deployment.loading = loading
         for standing in deployment.ready:
@@ -115,23 +87,56 @@ class Scheduler:
         self._forget_if_gone(deployment_id, deployment)
         return effects
 
+    def set_lanes(
+        self, deployment_id: DeploymentId, specs: Iterable[LaneSpec], now_s: float
+    ) -> Effects:
+        """Make these the reservations that are in force; of an unknown deployment there are none.
+
+        Who waits already goes on by the way it came.
+        """
+        deployment = self._deployments.get(deployment_id)
+        if deployment is None:
+            return _NOTHING
+        deployment.lanes.set(specs, now_s)
+        return self._dispatch(deployment, now_s)
+
+    def promised(
+        self,
+        deployment_id: DeploymentId,
+        tenant_id: TenantId,
+        environment_id: EnvironmentId,
+        now_s: float,
+    ) -> bool:
+        """Whether one more request of theirs is within a reservation."""
+        deployment = self._deployments.get(deployment_id)
+        if deployment is None or not deployment.lanes:
+            return False
+        lane = deployment.lanes.of(tenant_id, environment_id, now_s)
+        return lane is not None and lane.promises(now_s)
+
     def arrive(self, ticket: Ticket, now_s: float) -> Admission:
-        """A new request. Tickets that already wait are never overtaken by it."""
+        """A new request. Tickets that already wait are never overtaken by it, but by a lane."""
         deployment = self._deployments.get(ticket.deployment_id)
         if deployment is not None:
             deployment.asked_at_s = now_s
+            if deployment.lanes:
+                ticket.lane = deployment.lanes.of(ticket.tenant_id, ticket.environment_id, now_s)
         if deployment is None or not deployment.ready:
-            ticket.state = TicketState.DONE
-            return self._shed_without_replica(deployment, now_s)
+            shed = self._shed_without_replica(deployment, now_s)
+            return self._turned_away(ticket, shed)
         if not deployment.fair.waiting:
             standing = choose(deployment.ready, ticket.tokens, (), now_s)
             if standing is not None:
                 return Placed(self._place(ticket, standing, now_s))
-        if deployment.waiting >= self._settings.queue_length_max:
-            ticket.state = TicketState.DONE
-            return Shed(ShedReason.OVERLOADED, self._drain_retry_s(deployment, now_s))
+        lane = ticket.lane
+        full = deployment.waiting >= self._settings.queue_length_max
+        if full and (lane is None or not lane.promises(now_s)):
+            retry_s = self._drain_retry_s(deployment, now_s)
+            return self._turned_away(ticket, Shed(ShedReason.OVERLOADED, retry_s))
         ticket.state = TicketState.WAITING
         deployment.fair.push(ticket, now_s)
+        if lane is not None:
+            lane.wait(ticket)
         return Queued(deployment.waiting)
 
     def first_byte(self, ticket: Ticket, now_s: float) -> Effects:
@@ -208,16 +213,22 @@ class Scheduler:
 
     def view(self, now_s: float) -> tuple[DeploymentView, ...]:
         """Everything, for status and metrics."""
-        return tuple(_view(each, known, now_s) for each, known in self._deployments.items())
+        return tuple(known.view(each, now_s) for each, known in self._deployments.items())
 
     def view_of(self, deployment_id: DeploymentId, now_s: float) -> DeploymentView | None:
         """One of them; None: it is not known here."""
         deployment = self._deployments.get(deployment_id)
-        return None if deployment is None else _view(deployment_id, deployment, now_s)
+        return None if deployment is None else deployment.view(deployment_id, now_s)
 
     # Everything below changes one deployment.
 
-    def _standing(self, deployment: _Deployment, target: ReplicaTarget, now_s: float) -> Standing:
+    def _turned_away(self, ticket: Ticket, shed: Shed) -> Shed:
+        ticket.state = TicketState.DONE
+        if ticket.lane is not None:
+            ticket.lane.refuse(ticket)
+        return shed
+
+    def _standing(self, deployment: Deployment, target: ReplicaTarget, now_s: float) -> Standing:
         settings = self._settings
         standing = deployment.known.get(target.replica_id)
         if standing is None:
@@ -233,6 +244,9 @@ class Scheduler:
     def _place(self, ticket: Ticket, standing: Standing, now_s: float) -> ReplicaTarget:
         self._turn += 1
         standing.started(ticket.tokens, self._turn, now_s)
+        if ticket.lane is not None:
+            ticket.lane.unwait(ticket)
+            ticket.lane.start(ticket, now_s)
         target = standing.target
         ticket.state = TicketState.RUNNING
         ticket.place = standing
@@ -252,6 +266,8 @@ class Scheduler:
         assert standing is not None  # a running ticket is somewhere
         ticket.place = None
         standing.ended(ticket.tokens)
+        if ticket.lane is not None:
+            ticket.lane.end(ticket, ticket.used, now_s)
         settings = self._settings
         started_s = ticket.started_at_s
         if outcome is Outcome.ENGINE_FAILED:
@@ -277,8 +293,8 @@ class Scheduler:
             for standing in ready:
                 standing.assume(best)
 
-    def _dispatch(self, deployment: _Deployment, now_s: float) -> Effects:
-        """Start whatever can run now: first those that were let down, then by the fair order."""
+    def _dispatch(self, deployment: Deployment, now_s: float) -> Effects:
+        """Start whatever can run now: those that were let down, lanes, then by the fair order."""
         if not deployment.waiting:
             return _NOTHING
         effects: list[Effect] = []
@@ -293,6 +309,13 @@ class Scheduler:
                 retry_s = self._drain_retry_s(deployment, now_s)
                 effects.append(ShedLate(ticket, ShedReason.TRIES_EXHAUSTED, retry_s))
         fair = deployment.fair
+        while deployment.lanes and (lane := deployment.lanes.due(now_s)) is not None:
+            first = next(iter(lane.waiting))
+            standing = choose(deployment.ready, first.tokens, (), now_s)
+            if standing is None:
+                break
+            fair.remove(first)
+            effects.append(Start(first, self._place(first, standing, now_s)))
         while (head := fair.head()) is not None:
             standing = choose(deployment.ready, head.tokens, (), now_s)
             if standing is None:
@@ -301,11 +324,13 @@ class Scheduler:
             effects.append(Start(head, self._place(head, standing, now_s)))
         return effects
 
-    def _time_out(self, deployment: _Deployment, now_s: float, effects: list[Effect]) -> None:
+    def _time_out(self, deployment: Deployment, now_s: float, effects: list[Effect]) -> None:
         limit_s = now_s - self._settings.queue_wait_s
         while (oldest := deployment.oldest()) is not None and oldest.queued_at_s <= limit_s:
             self._unqueue(deployment, oldest)
             oldest.state = TicketState.DONE
+            if oldest.lane is not None:
+                oldest.lane.refuse(oldest)
             if deployment.ready:
                 retry_s = self._drain_retry_s(deployment, now_s)
                 effects.append(ShedLate(oldest, ShedReason.OVERLOADED, retry_s))
@@ -313,13 +338,15 @@ class Scheduler:
                 shed = self._shed_without_replica(deployment, now_s)
                 effects.append(ShedLate(oldest, shed.reason, shed.retry_after_s))
 
-    def _unqueue(self, deployment: _Deployment, ticket: Ticket) -> None:
+    def _unqueue(self, deployment: Deployment, ticket: Ticket) -> None:
         if ticket in deployment.again:
             del deployment.again[ticket]
         else:
             deployment.fair.remove(ticket)
+            if ticket.lane is not None:
+                ticket.lane.unwait(ticket)
 
-    def _shed_without_replica(self, deployment: _Deployment | None, now_s: float) -> Shed:
+    def _shed_without_replica(self, deployment: Deployment | None, now_s: float) -> Shed:
         if deployment is not None and deployment.starting:
             left_s = deployment.loading.left_s(now_s)
             retry_s = _MODEL_LOADING_RETRY_S if left_s is None else ceil(left_s)
@@ -327,34 +354,12 @@ class Scheduler:
             return Shed(ShedReason.MODEL_LOADING, retry_s)
         return Shed(ShedReason.UNAVAILABLE, _UNAVAILABLE_RETRY_S)
 
-    def _drain_retry_s(self, deployment: _Deployment, now_s: float) -> int:
+    def _drain_retry_s(self, deployment: Deployment, now_s: float) -> int:
         drained_s = deployment.fair.drained_in_s(now_s)
         if drained_s is None:
             drained_s = self._settings.queue_wait_s
         return min(max(ceil(drained_s), RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
 
-    def _forget_if_gone(self, deployment_id: DeploymentId, deployment: _Deployment) -> None:
+    def _forget_if_gone(self, deployment_id: DeploymentId, deployment: Deployment) -> None:
         if not (deployment.known or deployment.starting or deployment.waiting):
             self._deployments.pop(deployment_id, None)
-
-
-def _view(deployment_id: DeploymentId, deployment: _Deployment, now_s: float) -> DeploymentView:
-    return DeploymentView(
-        deployment_id=deployment_id,
-        queued=deployment.waiting,
-        asked_at_s=deployment.asked_at_s,
-        replicas=tuple(_replica_view(standing, now_s) for standing in deployment.ready),
-    )
-
-
-def _replica_view(standing: Standing, now_s: float) -> ReplicaView:
-    return ReplicaView(
-        target=standing.target,
-        running=standing.running,
-        slots=standing.slots,
-        outstanding_tokens=standing.outstanding_tokens,
-        tokens_per_s=standing.tokens_per_s,
-        failures=standing.failures,
-        ejected_s=max(0.0, standing.ejected_until_s - now_s) if not standing.trusted else 0.0,
-        trusted=standing.trusted,
-    )

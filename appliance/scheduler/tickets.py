@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from appliance.domain.ids import DeploymentId, ReplicaId, TenantId
+from appliance.domain.ids import DeploymentId, EnvironmentId, ReplicaId, TenantId
+from appliance.scheduler.lanes import Lane, LaneView
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.standing import Standing
 
@@ -39,25 +40,41 @@ class Ticket:
     """One request on its way to a replica. Identity is its key; the caller may subclass it.
 
     `tokens` is the work expected of it: prompt estimate plus the output reserved; it stays as it
-    is until the ticket is done. The fields below `tokens` belong to the scheduler; others only
-    read them.
+    is until the ticket is done. `used` are the tokens it really took, to be set before `finish`.
+    The fields below belong to the scheduler; others only read them.
     """
 
     __slots__ = (
+        "charged",
         "deployment_id",
+        "environment_id",
+        "lane",
         "place",
         "queued_at_s",
+        "reserved",
         "started_at_s",
         "state",
         "tenant_id",
         "tokens",
         "tried",
+        "used",
     )
 
-    def __init__(self, deployment_id: DeploymentId, tenant_id: TenantId, tokens: int) -> None:
+    def __init__(
+        self,
+        deployment_id: DeploymentId,
+        tenant_id: TenantId,
+        tokens: int,
+        environment_id: EnvironmentId | None = None,
+    ) -> None:
         self.deployment_id = deployment_id
         self.tenant_id = tenant_id
+        self.environment_id = environment_id
         self.tokens = tokens
+        self.used = 0
+        self.lane: Lane | None = None  # of its tenant's reservation
+        self.reserved = False  # it ran by that lane's credit, not by everybody's way
+        self.charged = 0.0  # tokens of that credit, until it ends
         self.state = TicketState.NEW
         self.place: Standing | None = None  # where it runs
         self.tried: tuple[ReplicaId, ...] = ()  # every replica it was placed on, in order
@@ -158,3 +175,4 @@ class DeploymentView:
     queued: int
     replicas: tuple[ReplicaView, ...]
     asked_at_s: float | None = None  # when the last request came, by the scheduler's clock
+    lanes: tuple[LaneView, ...] = ()

@@ -311,13 +311,14 @@ class ConsoleApp(App[int], inherit_bindings=False):
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent | events.Paste):
             self.lock.heard(self.monotonic_s())
-        if isinstance(event, events.Key) and not event.is_forwarded:
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
             await self._keys.take(event)
         else:
             await super().on_event(event)
 
     def _way_of_keys(self) -> Sequence[MessagePump]:
-        return (self.focused or self.screen).ancestors_with_self
+        # Itself twice: what a key made focused gets the keyboard one message later.
+        return (*(self.focused or self.screen).ancestors_with_self, self)
 
     def on_key(self, event: events.Key) -> None:
         """A capital letter that nothing below wanted: an action on what is selected.

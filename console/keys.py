@@ -1,4 +1,4 @@
-"""Keys one after the other: each is carried out before the next one is looked at.
+"""Keys and pastes one after the other: each is carried out before the next is looked at.
 
 Textual gives a key to the widget that has the keyboard when the key arrives, and carries it out
 later. Keys that arrive together, as over a slow line or in a macro, would so all go to the first
@@ -15,6 +15,8 @@ from typing import Final
 from textual import events
 from textual.message_pump import MessagePump
 
+Typed = events.Key | events.Paste
+
 _WAITING_MAX: Final = 4_096
 _LONGEST_S: Final = 2.0
 
@@ -24,19 +26,19 @@ class KeyOrder:
 
     def __init__(
         self,
-        deliver: Callable[[events.Key], Awaitable[None]],
+        deliver: Callable[[Typed], Awaitable[None]],
         way: Callable[[], Sequence[MessagePump]],
         now_s: Callable[[], float],
     ) -> None:
         self._deliver = deliver
         self._way = way
         self._now_s = now_s
-        self._waiting: deque[events.Key] = deque(maxlen=_WAITING_MAX)
+        self._waiting: deque[Typed] = deque(maxlen=_WAITING_MAX)
         self._since_s: float | None = None  # a key is on its way since then
         self._turn = 0
 
-    async def take(self, key: events.Key) -> None:
-        """A key from the terminal."""
+    async def take(self, key: Typed) -> None:
+        """A key or a paste from the terminal."""
         self._waiting.append(key)
         late = self._since_s is not None and self._now_s() - self._since_s > _LONGEST_S
         if self._since_s is None or late:  # a widget that is stuck holds nobody up for long

@@ -67,7 +67,7 @@ class FirstRunView(View):
         self._me: Me | None = None
         self._entitlement: EntitlementStatus | None = None
         self._checks: tuple[CheckResult, ...] = ()
-        self._placed = False  # the cursor is put on the first open step once
+        self._placed = ""  # the step that the cursor was put on
         self._table = LiveTable(_COLUMNS, _cells, sort_by="number")
         self._advice = Static("", id="advice")
 
@@ -109,12 +109,18 @@ class FirstRunView(View):
             for number, step in enumerate(self._steps, start=1)
         }
         self._table.replace(rows)
-        step = first_open(self._steps)
-        known = all(store.knows(topic) for topic in _TOPICS)
-        if known and not self._placed and step is not None:
-            self._placed = True
-            self._table.select(step.name)
+        self._go_on()
         self._advise()
+
+    def _go_on(self) -> None:
+        """To the first open step; from there to the next when it is done, unless somebody looks at
+        another one meanwhile."""
+        if not all(self.store.knows(topic) for topic in _TOPICS):
+            return
+        step = first_open(self._steps)
+        if step is not None and self._placed in ("", self._table.current):
+            self._placed = step.name
+            self._table.select(step.name)
 
     @on(LiveTable.Moved)
     def _moved(self) -> None:

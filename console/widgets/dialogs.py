@@ -69,6 +69,11 @@ class ActionDialog(Dialog):
     """A form, a confirmation, or both. `carry_out` runs the command; it stays open until that
     succeeded, so an error is read beside what was typed. Its result is the Outcome, None if not."""
 
+    BINDINGS: ClassVar[list[Any]] = [
+        # Before what scrolls the form: the other answers are as they shall be.
+        Binding("pagedown", "to_go", "To the buttons", show=False, priority=True),
+    ]
+
     def __init__(
         self,
         action: Action,
@@ -108,6 +113,8 @@ class ActionDialog(Dialog):
             with Horizontal(classes="buttons"):
                 yield Press("Cancel", name="cancel")
                 yield Press(self._verb, name="go")
+                if len(action.fields) > 1:
+                    yield Static(Text("PgDn comes here"), classes="twin")
 
     @property
     def _verb(self) -> str:
@@ -147,6 +154,9 @@ class ActionDialog(Dialog):
         self.focus_next()
         if isinstance(self.focused, Press) and self.focused.name == "cancel":
             self.focus_next()
+
+    def action_to_go(self) -> None:
+        self.set_focus(self._press("go"))
 
     def on_key(self, event: events.Key) -> None:
         wanted = self.action.danger == "confirm" and not isinstance(self.focused, Input)

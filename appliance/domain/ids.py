@@ -24,6 +24,7 @@ PREFIXES: Final = {
     "replica": "rep",
     "node": "nod",
     "burst": "bur",
+    "reservation": "rsv",  # of capacity
     "member": "mem",  # a machine of a burst
     "record": "rec",
     "request": "req",

@@ -1,8 +1,10 @@
-"""What goes with a tenant or an environment when it is deleted."""
+"""What goes with a tenant or an environment when it is deleted, and what keeps a deployment."""
 
 from appliance.registry.api_keys import delete_key, keys_of
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.environments import EnvironmentRow, environments_of, retire_environment
 from appliance.registry.errors import InUse
+from appliance.registry.reservations import end_reservations, reservations_of
 from appliance.registry.store import Change
 from appliance.registry.tenants import TenantRow
 
@@ -19,6 +21,7 @@ def empty_tenant(change: Change, tenant: TenantRow, cascade: bool) -> None:  # n
     for environment in environments:
         empty_environment(change, environment, cascade)
         retire_environment(change, environment)
+    end_reservations(change, tenant_id=tenant.id)
 
 
 def empty_environment(change: Change, environment: EnvironmentRow, cascade: bool) -> None:  # noqa: FBT001 (an injected step)
@@ -32,3 +35,14 @@ def empty_environment(change: Change, environment: EnvironmentRow, cascade: bool
         )
     for key in keys:
         delete_key(change, key)
+    end_reservations(change, environment_id=environment.id)
+
+
+def release_deployment(change: Change, deployment: DeploymentRow) -> None:
+    """Raise InUse while the deployment has promises to keep."""
+    promises = reservations_of(change.connection, change.now_ns, deployment.id)
+    if promises:
+        raise InUse(
+            f"Capacity of {deployment.name!r} is reserved (reservations: {promises}).",
+            next_step="See `cic reservation list`; end them first with `cic reservation end ID`.",
+        )

@@ -1,7 +1,7 @@
 """Deployments: a model, an engine, settings and replicas. The name is what clients ask for."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -42,9 +42,17 @@ _LIVING: Final = (
 class Deployments:
     """`ref` is an id or a name."""
 
-    __slots__ = ("_seal", "_site_region", "_store")
+    __slots__ = ("_release", "_seal", "_site_region", "_store")
 
-    def __init__(self, store: Store, site_region: str, seal: Seal) -> None:
+    def __init__(
+        self,
+        store: Store,
+        site_region: str,
+        seal: Seal,
+        release: Callable[[Change, DeploymentRow], None],
+    ) -> None:
+        """`release(change, deployment)` raises InUse while others rely on it."""
+        self._release = release
         self._store = store
         self._site_region = site_region
         self._seal = seal
@@ -202,10 +210,11 @@ class Deployments:
         return await self._set_suspended(actor, "resume", ref, suspended=False)
 
     async def delete(self, actor: str, ref: str) -> None:
-        """Raises NotFound."""
+        """Raises NotFound; InUse while capacity of it is reserved."""
 
         def run(change: Change) -> None:
             row = find_deployment(change.connection, ref)
+            self._release(change, row)
             set_replica_count(change, row.id, row.generation, 0)
             # The sealed key is of no use any more, and what is not there cannot leak.
             change.connection.execute(

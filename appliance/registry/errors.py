@@ -5,6 +5,8 @@ RegistryError
 ├── Ambiguous         the name stands for several objects; say of which tenant or environment
 ├── AlreadyExists     the name is taken among the living
 ├── InUse             it cannot be deleted while others rely on it
+├── CapacityExceeded  more would be promised than was measured, less the headroom
+├── CapacityUnknown  nothing was measured yet
 ├── InvalidValue      a name, a URL, a number or another value is not acceptable
 ├── ModelUnreadable   the file of a model is missing, cut short, or no model
 ├── TokenRefused       a node's token is unknown, used, expired, revoked, or for another node
@@ -33,6 +35,14 @@ class AlreadyExists(RegistryError):
 
 class InUse(RegistryError):
     code = "in_use"
+
+
+class CapacityExceeded(RegistryError):
+    code = "capacity_exceeded"
+
+
+class CapacityUnknown(RegistryError):
+    code = "capacity_unknown"
 
 
 class InvalidValue(RegistryError):

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "node": "node list",
     "region": "region list",
     "burst": "burst status",
+    "reservation": "reservation list",
 }
 
 

@@ -11,7 +11,7 @@ from appliance.domain.limits import UNLIMITED, Limits
 from appliance.registry.api_keys import APIKeys
 from appliance.registry.audit import Audit
 from appliance.registry.bursts import Bursts
-from appliance.registry.cascade import empty_environment, empty_tenant
+from appliance.registry.cascade import empty_environment, empty_tenant, release_deployment
 from appliance.registry.ceiling import Ceiling
 from appliance.registry.deployments import Deployments
 from appliance.registry.environments import Environments
@@ -28,6 +28,7 @@ from appliance.registry.packs import Packs
 from appliance.registry.profiles import Profiles
 from appliance.registry.regions import Regions, ensure_region
 from appliance.registry.replicas import Replicas
+from appliance.registry.reservations import Reservations
 from appliance.registry.schema import MIGRATIONS
 from appliance.registry.settings import SiteSettings
 from appliance.registry.snapshot import Snapshot
@@ -75,7 +76,7 @@ class Registry:
         self.limits = LayerLimitsTable(store, global_limits, self._ceiling)
         self.regions = Regions(store)
         self.models = Models(store)
-        self.deployments = Deployments(store, site_region, seal)
+        self.deployments = Deployments(store, site_region, seal, release_deployment)
         self.generations = Generations(store)
         self.profiles = Profiles(store)
         self.replicas = Replicas(store)
@@ -86,6 +87,7 @@ class Registry:
         self.notices = NodeNotices(store)
         self.packs = Packs(store)
         self.bursts = Bursts(store)
+        self.reservations = Reservations(store)
         self.settings = SiteSettings(store)
         self.audit = Audit(store)
 

@@ -13,6 +13,7 @@ from appliance.registry import (
     schema_joining,
     schema_models,
     schema_notices,
+    schema_reservations,
 )
 from appliance.registry.chain import GENESIS
 from appliance.storage.database import Migration, Schema
@@ -170,4 +171,5 @@ MIGRATIONS: Final = (
     schema_faults.MIGRATION,
     schema_bursts.MIGRATION,
     schema_joining.MIGRATION,
+    schema_reservations.MIGRATION,
 )

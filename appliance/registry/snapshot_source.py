@@ -33,7 +33,9 @@ _OF_KEYS: Final = " AND k.id IN (SELECT value FROM json_each(?))"
 _CHANGED: Final = "SELECT object_kind, object_id FROM audit WHERE seq > ? LIMIT ?"
 
 # Changes of these kinds touch the credentials of no key …
-_TOUCH_NO_KEY: Final = frozenset({"region", "model", "deployment", "node", "replica", "setting"})
+_TOUCH_NO_KEY: Final = frozenset(
+    {"region", "model", "deployment", "node", "replica", "setting", "reservation"}
+)
 # … changes of these kinds touch those of one, and all others may touch any.
 _TOUCH_ONE_KEY: Final = frozenset({"key", "key limits"})
 # More changes at once than this are cheaper to read as a whole.

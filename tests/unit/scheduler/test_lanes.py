@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from appliance.domain.ids import EnvironmentId, TenantId
 from appliance.scheduler.lanes import BURST_S, Lane, LaneSpec, LaneView
 from appliance.scheduler.scheduler import Scheduler
-from appliance.scheduler.tickets import Outcome, Placed, Shed, ShedReason, Start, Ticket
+from appliance.scheduler.tickets import Effects, Outcome, Placed, Shed, ShedReason, Start, Ticket
 from appliance.settings import Scheduling
 from tests.fakes.replicas import DEPLOYMENT, target
 
@@ -20,15 +20,15 @@ PROD, TEST = EnvironmentId("env_prod"), EnvironmentId("env_test")
 STEP_S = 0.1
 
 
-def spec(rate: int, **changes: object) -> LaneSpec:
-    whole = {
-        "reservation_id": "rsv_1",
-        "tenant_id": ACME,
-        "environment_id": None,
-        "tokens_per_s": rate,
-        "priority": 0,
-    }
-    return LaneSpec(**(whole | changes))  # type: ignore[arg-type] (fields by name)
+def spec(
+    rate: int,
+    reservation_id: str = "rsv_1",
+    *,
+    tenant: TenantId = ACME,
+    environment: EnvironmentId | None = None,
+    priority: int = 0,
+) -> LaneSpec:
+    return LaneSpec(reservation_id, tenant, environment, rate, priority)
 
 
 def asked(tenant: TenantId, tokens: int, environment: EnvironmentId | None = None) -> Ticket:
@@ -103,8 +103,8 @@ class Site:
         for end in range(steps, len(made) + 1):
             yield sum(made[end - steps : end]) / (self.slots * self.pace * window_s)
 
-    def _start(self, effects: object) -> None:
-        for effect in effects:  # type: ignore[attr-defined] (a sequence of effects)
+    def _start(self, effects: Effects) -> None:
+        for effect in effects:
             assert isinstance(effect, Start)
             self.running[effect.ticket] = effect.ticket.tokens * self.promise_used
 
@@ -162,7 +162,7 @@ def test_a_full_queue_turns_the_flood_away_and_not_the_promise() -> None:
 def test_environments_have_their_own_and_then_their_tenants() -> None:
     scheduler = Scheduler(Scheduling())
     scheduler.set_replicas(DEPLOYMENT, [target("a", slots=4)], 0.0)
-    of_prod = spec(1, reservation_id="rsv_2", environment_id=PROD)
+    of_prod = spec(1, "rsv_2", environment=PROD)
     scheduler.set_lanes(DEPLOYMENT, [spec(1), of_prod], 0.0)
     tickets = [asked(ACME, 10, each) for each in (PROD, PROD, TEST)]
     for each in tickets:
@@ -176,7 +176,7 @@ def test_environments_have_their_own_and_then_their_tenants() -> None:
 def test_the_higher_priority_goes_first() -> None:
     scheduler = Scheduler(Scheduling())
     scheduler.set_replicas(DEPLOYMENT, [target("a", slots=1)], 0.0)
-    high = spec(5, reservation_id="rsv_2", tenant_id=TenantId("ten_high"), priority=7)
+    high = spec(5, "rsv_2", tenant=TenantId("ten_high"), priority=7)
     scheduler.set_lanes(DEPLOYMENT, [spec(50), high], 0.0)
     first = asked(HOG, 10)
     scheduler.arrive(first, 0.0)

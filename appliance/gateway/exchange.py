@@ -89,7 +89,11 @@ class Exchange(Ticket):
 
     def __init__(self, wiring: Wiring, call: Call, order: Order) -> None:
         entry = order.entry
-        super().__init__(entry.deployment_id, order.caller.tenant_id, order.reservation.tokens)
+        caller = order.caller
+        super().__init__(
+            *(entry.deployment_id, caller.tenant_id, order.reservation.tokens),
+            caller.environment_id,
+        )
         self._wiring = wiring
         self._call = call
         self._order = order
@@ -140,6 +144,7 @@ class Exchange(Ticket):
             prompt_tokens=opening.prompt_estimate,
             output_tokens=0 if relay is None else relay.tokens,
             client=self._call.connection.peer,
+            reservation_id=None if self.lane is None else self.lane.spec.reservation_id,
         )
 
     # Admission.
@@ -428,6 +433,7 @@ class Exchange(Ticket):
             wiring.limits.settle(self._order.reservation, tokens.total, now_s)
         else:
             wiring.limits.release(self._order.reservation, now_s)
+        self.used = tokens.total
         effects = wiring.scheduler.finish(self, outcome, tokens.output, now_s)
         latency_s = now_s - self._started_s
         operation = self._order.route.operation
@@ -436,7 +442,7 @@ class Exchange(Ticket):
         wiring.traffic.settled(name, self.tenant_id, status, tokens, self._first_token_s)
         wiring.ledger.settle(
             Settlement(
-                opening=self._opening,
+                opening=self._order.billed(self._opening, reserved=self.reserved),
                 status=status,
                 tokens=tokens,
                 measured=self._tally.measured,

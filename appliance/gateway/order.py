@@ -3,6 +3,7 @@
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from appliance.domain.ids import RecordId, RequestId
 from appliance.gateway import request, slots
@@ -16,6 +17,7 @@ from appliance.registry.snapshot import Credential, DeploymentEntry
 from appliance.scheduler.replicas import ReplicaTarget
 
 PRICE_CLASS: Final = "serverless"
+RESERVED_CLASS: Final = "reserved"
 # It has no use for a cache salt. The other engines either know it or ignore it.
 _LLAMACPP: Final = "llamacpp"
 
@@ -56,6 +58,10 @@ class Order(msgspec.Struct, frozen=True, gc=False):
             price_class=PRICE_CLASS,
             prompt_estimate=self.prompt_estimate,
         )
+
+    def billed(self, opening: Opening, *, reserved: bool) -> Opening:
+        """The opening with the class that the request ran in, which is known when it has run."""
+        return replace(opening, price_class=RESERVED_CLASS) if reserved else opening
 
     def for_engine(self, target: ReplicaTarget, request_id: str) -> bytes:
         """The request as this replica gets it, head and body."""

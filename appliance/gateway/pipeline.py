@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from appliance.domain.limits import Layer
 from appliance.gateway import access, bodies, forms, head, refusals, request
 from appliance.gateway.call import Call
 from appliance.gateway.errors import GatewayError, UnsupportedOperation
@@ -166,7 +167,14 @@ class Pipeline:
             likely = wiring.estimator.likely(entry.deployment_id, ask.input_bytes)
             likely = min(max(likely, ask.token_ids), most)
         tokens = most + (_output_tokens(ask, entry, most) if route.generates else 0)
-        reservation = wiring.limits.reserve(caller.layers, tokens, wiring.clock.monotonic_s())
+        now_s = wiring.clock.monotonic_s()
+        layers = caller.layers
+        # What was promised to a tenant is not the site's to take back.
+        if wiring.scheduler.promised(
+            entry.deployment_id, caller.tenant_id, caller.environment_id, now_s
+        ):
+            layers = tuple(each for each in layers if each.layer is not Layer.GLOBAL)
+        reservation = wiring.limits.reserve(layers, tokens, now_s)
         if isinstance(reservation, Refusal):
             raise refusals.limited(reservation)
         return Order(

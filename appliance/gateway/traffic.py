@@ -73,3 +73,4 @@ class InFlight:
     prompt_tokens: int  # estimated
     output_tokens: int  # so far
     client: str
+    reservation_id: str | None = None  # that its tenant has for it

@@ -39,7 +39,7 @@ class Opening(msgspec.Struct, frozen=True, gc=False):
     deployment_id: DeploymentId
     region: str
     operation: Operation
-    price_class: str  # "serverless"; reserved capacity has its own class later
+    price_class: str  # "serverless"; "reserved" within a reservation, as known when it ends
     prompt_estimate: int
 
 

@@ -1,4 +1,5 @@
-"""The terminal's input: whatever bytes it sends, the console stays, and none is a key by mistake.
+"""The terminal: whatever bytes it sends, the console stays, and none is a key by mistake. What is
+sent to it is what differs from what stands there.
 
 Textual's own driver ends the app at a byte that is no UTF-8 and at a sequence whose number is
 beyond all characters; a serial line with noise sends both. And it takes what it does not know, also
@@ -15,13 +16,15 @@ import re
 import select
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Final
+from typing import Any, Final
 
 from textual import events
 from textual._xterm_parser import XTermParser
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
+
+from console.painting import Painting
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ _PASTE_SILENT_S: Final = 1.0
 _SEQUENCE: Final = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-Z\\-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
 )
+# So long after its size changed a terminal may still arrange what stands on it.
+_SETTLED_S: Final = 1.0
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _REISSUED: Final = "circumflex_accent"  # how Textual types an ESC that begins nothing it knows
 
@@ -125,7 +130,30 @@ class Typed:
 
 
 class Terminal(LinuxDriver):
-    """Reads its input by `Typed`; all else is Textual's."""
+    """Reads its input by `Typed`, paints by `Painting`; all else is Textual's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._painting = Painting()
+        self._columns_and_lines = (0, 0)
+        self._sized_s = 0.0
+
+    def write(self, data: str) -> None:
+        """Only what differs. Not while its size changes: who knows what a terminal made of that."""
+        size, now_s = self._get_terminal_size(), time.monotonic()
+        if size != self._columns_and_lines:
+            self._columns_and_lines, self._sized_s = size, now_s
+        if now_s - self._sized_s < _SETTLED_S:
+            self._painting.forget()
+        super().write(self._painting.changed(data, size))
+
+    def process_message(self, message: Message) -> None:
+        """^L paints all again, where another program wrote over it."""
+        if isinstance(message, events.Key) and message.key == "ctrl+l":
+            self._painting.forget()
+            self._app.call_later(self._app.refresh)
+            return
+        super().process_message(message)
 
     def run_input_thread(self) -> None:
         """In a thread of its own, until `exit_event`."""

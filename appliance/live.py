@@ -22,6 +22,7 @@ from appliance.gateway.app import Gateway
 from appliance.gateway.stats import Histogram
 from appliance.limits.memory import MemoryLimitStore
 from appliance.metering.ledger import Ledger
+from appliance.reserving import Reserving
 from appliance.scheduler.scheduler import Scheduler
 from appliance.scheduler.tickets import DeploymentView
 from appliance.sync.sealer import Sealer
@@ -44,6 +45,7 @@ class Live:
     sync: Synchronisation
     sealer: Sealer
     bursts: BurstDesk
+    reserving: Reserving
     delay: LoopDelay = field(default_factory=LoopDelay)
 
     def deployment(self, deployment_id: DeploymentId) -> DeploymentLive | None:

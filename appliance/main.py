@@ -6,10 +6,8 @@ still finds what it needs.
 """
 
 import asyncio
-import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +17,7 @@ from typing import Final
 
 import uvloop
 
-from appliance import lock, memory
+from appliance import lock, memory, process
 from appliance.admin.calls import Services, Site
 from appliance.admin.ledger_usage import LedgerUsage
 from appliance.admin.observer import Observer
@@ -53,6 +51,7 @@ from appliance.modelpacks.store import PackDesk
 from appliance.own_books import OwnBooks
 from appliance.registry.registry import Registry, open_database
 from appliance.registry.snapshot import Snapshot
+from appliance.reserving import Reserving
 from appliance.scheduler.scheduler import Scheduler
 from appliance.sealing import make_sealer, manifest_service
 from appliance.security.api_keys import digester
@@ -84,10 +83,7 @@ class AddressUnusable(CrossLogicError):
 def run(home: Home, settings: Settings, *, with_agent: bool) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CrossLogicError when it cannot start."""
     logs.configure(settings.log.level)
-    _allow_open_files()
-    _tune_interpreter()
-    # A core file would be prompts and keys on disk. The agent and its engines inherit this.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    process.prepare()
     with lock.held(home.lock_file):
         uvloop.run(_serve(home, settings, with_agent=with_agent))
 
@@ -107,6 +103,7 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
                 background.create_task(_kept("lease", appliance.sync.watch)),
                 background.create_task(_kept("sync", appliance.sync.run)),
                 background.create_task(_kept("bursts", appliance.bursts.run)),
+                background.create_task(_kept("reservations", appliance.reserving.run)),
             ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
@@ -143,12 +140,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     )
     registry.on_change(gateway.swap)
     stack.push_async_callback(gateway.close)
-    fleet = _fleet(registry, scheduler, gateway, settings, clock, home, engines)
-    stack.push_async_callback(fleet.stop)
-    await fleet.start()
-    joining = _joining(registry, fleet, authority, tls, settings, clock)
-    stack.push_async_callback(joining.stop)
-    await joining.start()
+    fleet = await _fleet(stack, registry, scheduler, gateway, settings, clock, home, engines)
+    joining = await _joining(stack, registry, fleet, authority, tls, settings, clock)
     sync = synchronisation(
         *(home, settings, registry, ledger, fleet, clock),
         key=lambda: sealer.identity.key,
@@ -160,7 +153,11 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     address = await _listen(gateway, settings.gateway.listen)
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
-    live = Live(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts)
+    reserving = Reserving(registry, scheduler, gateway, settings.scheduler, clock)
+    live = Live(
+        *(fleet, gateway, scheduler, limits, ledger, clock, address, sync, sealer, bursts),
+        reserving,
+    )
     roles = Roles(settings.access, clock, audited_refusals(registry))
     watching = Watching(gateway, scheduler, ledger, clock)
     watch = await stack.enter_async_context(Watch(watching, clock))
@@ -179,6 +176,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         joining=joining,
         backups=backups,
         bursts=Bursts(bursts),
+        reserving=reserving,
         roles=roles,
         replays=Replays(clock, os.urandom),
         upkeep=make_upkeep(parts, settings, roles, ring),
@@ -240,7 +238,8 @@ def _own_books(
     return OwnBooks(reader, proofs, window_s=settings.manifests.window_s)
 
 
-def _fleet(
+async def _fleet(
+    stack: AsyncExitStack,
     registry: Registry,
     scheduler: Scheduler,
     gateway: Gateway,
@@ -249,7 +248,7 @@ def _fleet(
     home: Home,
     engines: EngineTally,
 ) -> Fleet:
-    return Fleet(
+    fleet = Fleet(
         registry=registry,
         scheduler=scheduler,
         apply=gateway.apply,
@@ -258,9 +257,13 @@ def _fleet(
         socket=home.agent_socket,
         counted=engines.observe,
     )
+    stack.push_async_callback(fleet.stop)
+    await fleet.start()
+    return fleet
 
 
-def _joining(
+async def _joining(
+    stack: AsyncExitStack,
     registry: Registry,
     fleet: Fleet,
     authority: SiteAuthority,
@@ -270,7 +273,7 @@ def _joining(
 ) -> JoinDesk:
     """The way in for nodes of other hosts: certificates, what they say, the models they copy."""
     models = ModelFiles(registry.models.known, Pace(settings.nodes.copy_bytes_per_s, clock))
-    return JoinDesk(
+    joining = JoinDesk(
         registry=registry,
         authority=authority,
         api=lambda desk: NodeApi(
@@ -285,6 +288,9 @@ def _joining(
         site=settings.site.name,
         clock=clock,
     )
+    stack.push_async_callback(joining.stop)
+    await joining.start()
+    return joining
 
 
 def _limits(reader: LedgerReader, clock: Clock) -> MemoryLimitStore:
@@ -342,27 +348,6 @@ async def _listen(gateway: Gateway, listen: str) -> tuple[str, int]:
             next_step="Name another address with --listen HOST:PORT or gateway.listen, or stop the"
             " program that has it.",
         ) from error
-
-
-def _allow_open_files() -> None:
-    """As many sockets as the system lets us have; a shell's usual 1,024 is for a person."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _tune_interpreter() -> None:
-    """Fewer interruptions of the event loop: together about 5% of a request's CPU time.
-
-    - What was loaded so far lives as long as the process: the collector need not look at it again,
-      nor as often as for a program that makes cycles.
-    - The ledger's thread gets its turn whenever the loop waits or writes to a socket; taking the
-      turn from it every 5 ms only costs switches.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-    sys.setswitchinterval(0.02)
 
 
 @contextmanager

@@ -79,6 +79,7 @@ class Scheduling(Section, frozen=True):
     eject_s: Positive = 5.0  # the first time; doubles up to eject_s_max
     eject_s_max: Positive = 120.0
     requests_per_replica_max: Count = 4_096  # in flight, where an engine does not tell its slots
+    headroom_percent: Annotated[int, msgspec.Meta(ge=0, le=95)] = 20  # never promised
 
 
 class Fleet(Section, frozen=True):

@@ -60,6 +60,11 @@ def synchronisation(
         deployments = await registry.deployments.list()
         return SiteSize(
             gpus=sum(len(node.gpus) for node in nodes if node is not None),
+            reserved_tokens_per_s=sum(
+                row.tokens_per_s
+                for row in await registry.reservations.list(clock.wall_ns())
+                if row.promise.holds_at(clock.wall_ns())
+            ),
             models=sorted({row.model_name for row in deployments if row.model_name}),
         )
 

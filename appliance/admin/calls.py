@@ -13,6 +13,7 @@ from appliance.admin.ports import (
     LimitUsage,
     LiveState,
     ManifestSource,
+    ReservationSource,
     SyncPort,
     UsageSource,
 )
@@ -55,6 +56,7 @@ class Services:
     manifests: ManifestSource
     packs: PackDesk
     bursts: BurstSource
+    reserving: ReservationSource
     joining: JoinSource
     backups: BackupSource
     roles: Roles

@@ -101,6 +101,8 @@ STATUSES: Final = {
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,
     "already_exists": HTTPStatus.CONFLICT,
+    "capacity_exceeded": HTTPStatus.CONFLICT,
+    "capacity_unknown": HTTPStatus.CONFLICT,
     "in_use": HTTPStatus.CONFLICT,
     "management_frozen": HTTPStatus.CONFLICT,
     "sync_offline": HTTPStatus.CONFLICT,

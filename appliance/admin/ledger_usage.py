@@ -77,4 +77,5 @@ def ledger_row(record: Record) -> LedgerRow:
         settled_at=iso(record.settled_at_ns),
         latency_ms=record.latency_ms,
         first_token_ms=record.first_token_ms,
+        price_class=record.price_class,
     )

@@ -10,6 +10,8 @@ from typing import Protocol
 from appliance.admin.pace import Counted
 from appliance.domain.ids import DeploymentId, NodeId
 from appliance.domain.limits import Layer, Limits
+from appliance.registry.reservations import Room
+from appliance.scheduler.attainment import Minute
 from appliance.wire.admin import LedgerRow, LedgerVerification, UsageColumn, UsageRow
 from appliance.wire.agent import PreemptionNotice, QuestionKind
 from appliance.wire.backups import Backup, BackupList
@@ -227,6 +229,27 @@ class BackupSource(Protocol):
     async def create(self, folder: str | None = None, passphrase: str | None = None) -> Backup: ...
 
     async def all(self) -> BackupList: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How a promise is kept: the minutes that are over, the oldest first."""
+
+    slipping: bool
+    waiting: int  # requests
+    minutes: Sequence[Minute]
+
+
+class ReservationSource(Protocol):
+    """Reserved capacity at work."""
+
+    def room(self, deployment_id: DeploymentId) -> Room: ...
+
+    def kept(self, reservation_id: str) -> Kept: ...
+
+    async def applied(self) -> None:
+        """Returns when a change that was just made is in force."""
+        ...
 
 
 class BurstSource(Protocol):

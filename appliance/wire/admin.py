@@ -208,6 +208,7 @@ class LedgerRow(Message, frozen=True):
     settled_at: str
     latency_ms: int
     first_token_ms: int | None
+    price_class: str = "serverless"  # reserved: within a capacity reservation
 
 
 class LedgerVerification(Message, frozen=True):

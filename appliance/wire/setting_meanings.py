@@ -55,6 +55,9 @@ MEANINGS: Final = {
     ),
     "scheduler.eject_s": "How long, the first time. It doubles each time, up to `eject_s_max`.",
     "scheduler.eject_s_max": "The longest.",
+    "scheduler.headroom_percent": (
+        "Of what a deployment was measured to make, how much is never promised to reservations."
+    ),
     "scheduler.requests_per_replica_max": (
         "Requests in flight at one replica whose engine does not tell its slots."
     ),

@@ -47,6 +47,7 @@ from tests.fakes.backups import FixedBackups
 from tests.fakes.bursts import FixedBursts
 from tests.fakes.joining import FixedJoining
 from tests.fakes.manifest_port import SealedPort
+from tests.fakes.reserving import FixedReserving
 from tests.fakes.sealed_site import site_in
 from tests.fakes.sync_port import FixedSync
 from tests.fakes.traffic import FixedTraffic
@@ -298,6 +299,7 @@ def _serve(
         manifests=manifests,
         packs=PackDesk(registry, home.models, home.pack_key_file),
         bursts=FixedBursts(),
+        reserving=FixedReserving(),
         joining=FixedJoining(registry),
         backups=FixedBackups(),
         roles=roles(registry, clock),

@@ -20,6 +20,8 @@ from tests.fakes.sync_port import ENTITLEMENT, STATUS
 
 # Every operation that is not a reading, sorted by hand: may it be asked while frozen?
 GROWS = {
+    "POST /v1/reservations",
+    "PATCH /v1/reservations/{ref}",
     "PUT /v1/limits",
     "POST /v1/bursts",
     "POST /v1/models/packs",

@@ -317,8 +317,8 @@ class ConsoleApp(App[int], inherit_bindings=False):
             await super().on_event(event)
 
     def _way_of_keys(self) -> Sequence[MessagePump]:
-        # Itself twice: what a key made focused gets the keyboard one message later.
-        return (*(self.focused or self.screen).ancestors_with_self, self)
+        # Twice, and itself once more: what a key submits, and what that gives the keyboard to.
+        return (*(way := (self.focused or self.screen).ancestors_with_self), *way, self)
 
     def on_key(self, event: events.Key) -> None:
         """A capital letter that nothing below wanted: an action on what is selected.

@@ -17,6 +17,7 @@ PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "deployments": ("3", "deployments"),
     "requests": ("3", "requests"),
     "tenants": ("4", ""),
+    "keys": ("4", "keys"),
     "usage": ("5", ""),
     "sync": ("5", "sync"),
     "manifests": ("5", "manifests"),

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -14,7 +15,7 @@ from textual.widget import Widget
 
 from appliance.wire.stream import Topic
 from console.actions import Action
-from console.cells import Cell, Column, Row
+from console.cells import Cell, Column, Row, Tone
 from console.screens.deployment_history import HistoryView
 from console.screens.deployment_traces import EngineLogView, PlacementView, dumps_text
 from console.screens.model_actions import of_deployment
@@ -22,6 +23,7 @@ from console.screens.models import allowed_by, replicas, waiting
 from console.store import Changes, Store
 from console.view import View
 from console.widgets.dialogs import TextDialog
+from console.widgets.line import wrapped
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Lines, Panel
 from console.widgets.spark import spark
@@ -78,6 +80,7 @@ _EVENTS: Final = (
 _TREND: Final = 300
 _WIDE: Final = 110  # columns from which requests and events stand side by side
 _EVENT_ROWS: Final = 200
+_REASON_LINES: Final = 5
 
 
 class DeploymentView(View):
@@ -209,8 +212,11 @@ class DeploymentView(View):
         row = self.store.row("deployments", self._deployment_id)
         if row is None:
             return
-        self._facts.show(facts(row, list(self._trend), self.size.width or 80))
-        self.query_one("#facts", Panel).entitle(f"{row['name']}: {row['model'] or row['engine']}")
+        lines = facts(row, list(self._trend), self.size.width or 80)
+        self._facts.show(lines)
+        panel = self.query_one("#facts", Panel)
+        panel.styles.height = 1 + len(lines)
+        panel.entitle(f"{row['name']}: {row['model'] or row['engine']}")
 
     def actions(self) -> Sequence[Action]:
         row = self.store.row("deployments", self._deployment_id)
@@ -295,16 +301,16 @@ class DeploymentView(View):
 
 
 def facts(row: Row, trend: Sequence[float | None], width: int) -> list[list[Cell]]:
-    """Three lines: how it stands, what it does, how it is set."""
+    """How it stands and, where there is one, why; what it does; how it is set."""
+    first = [Cell("  "), state(row.get("state")), Cell("  "), replicas(row), Cell(" replicas  ")]
     reason = str(row.get("reason") or "")
-    first = [
-        Cell("  "),
-        state(row.get("state")),
-        Cell("  "),
-        replicas(row),
-        Cell(" replicas  "),
-        Cell(reason, "plain" if row.get("state") == "ready" else "warn"),
-    ]
+    tone: Tone = "plain" if row.get("state") == "ready" else "warn"
+    taken = sum(cell_len(cell.text) for cell in first)
+    if taken + cell_len(reason) <= width:
+        told = [[*first, Cell(reason, tone)]]
+    else:
+        parts = [wrapped(each, max(20, width - 4)) for each in reason.splitlines()]
+        told = [first, *([Cell(f"  {line}", tone)] for part in parts for line in part)]
     second = [
         Cell(f"  {count(row.get('requests_running'))} running  "),
         Cell(f"{waiting(row).text} waiting  ", waiting(row).tone),
@@ -324,7 +330,7 @@ def facts(row: Row, trend: Sequence[float | None], width: int) -> list[list[Cell
             "dim",
         )
     ]
-    return [first, second, third]
+    return [*told[:_REASON_LINES], second, third]
 
 
 def _request_key(_row_id: str, row: Row, column: str) -> Any:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from appliance.wire.stream import Topic
 from console.actions import Action
-from console.cells import Cell, Column, Row
+from console.cells import Cell, Column, Row, Tone
 from console.screens.fleet import health_tone, heat_tone, memory_cell, notice_or_reason
 from console.screens.fleet_actions import of_node
 from console.screens.gpu import GpuView
@@ -48,6 +48,7 @@ _REPLICAS: Final = (
     Column("restarts", "RESTARTS", 8, right=True, priority=3),
     Column("pid", "PID", 8, right=True, priority=4),
 )
+_WHY_LINES: Final = 4
 
 
 class NodeView(View):
@@ -141,9 +142,12 @@ class NodeView(View):
         told = ", ".join(f"{name} {version}" for name, version in engines.items())
         why = notice_or_reason(row)
         problem = str(driver.get("problem") or "")
-        self._facts.show(
-            [first, [Cell(f"  {problem or why}  {told}", "bad" if problem else "dim")]]
-        )
+        room = max(20, (self.size.width or 80) - 4)
+        tone: Tone = "bad" if problem else "dim"
+        parts = wrapped(f"{problem or why}  {told}", room)[:_WHY_LINES]
+        lines = [first, *([Cell(f"  {part}", tone)] for part in parts)]
+        self._facts.styles.height = len(lines)
+        self._facts.show(lines)
 
     def _show_health(self, row: Row) -> None:
         health = row.get("health") or {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding
 
 from appliance.wire.stream import Topic
 from console.actions import Action
@@ -47,6 +48,8 @@ _FIELDS: Final = {
 class TenantsView(View):
     """All tenants. Enter opens one."""
 
+    BINDINGS: ClassVar[list[Any]] = [Binding("a", "keys", "All keys")]
+
     def __init__(self) -> None:
         super().__init__()
         self._table = LiveTable(
@@ -72,6 +75,9 @@ class TenantsView(View):
         self.query_one(Panel).entitle(f"Tenants {len(store.table('tenants'))}")
 
     def reveal(self, part: str) -> None:
+        if part == "keys":
+            self.call_later(self.action_keys)
+            return
         self._wanted = part
         self._table.select(part)
 
@@ -97,6 +103,11 @@ class TenantsView(View):
     @on(LiveTable.Opened)
     async def _opened(self, event: LiveTable.Opened) -> None:
         await self.console.open(TenantView(event.row_id))
+
+    async def action_keys(self) -> None:
+        from console.screens.keys import KeysView  # noqa: PLC0415 (only when it is opened)
+
+        await self.console.open(KeysView())
 
 
 def _cells(_row_id: str, row: Row) -> list[Cell]:

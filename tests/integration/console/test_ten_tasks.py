@@ -8,31 +8,44 @@ from typing import Final
 
 import pytest
 
-from tests.fakes.site import Site
-from tests.fakes.tiny_gguf import write_tiny_gguf
+from tests.fakes.nvml_library import LOST, FakeGpus, build_library
+from tests.fakes.site import running_site
 from tests.fakes.walk import PAGE, Task, tasks, to_action
-from tests.integration.console.walked_site import Walked
+from tests.integration.console.walked_site import Busy, Walked
 
 TASKS: Final = {task.number: task for task in tasks(PAGE.read_text())}
 KEYS_MAX: Final = 3
+SEEN_S: Final = 30.0
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A short one: the paths of sockets have to fit."""
+    made = Path(tempfile.mkdtemp(prefix="cl-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[Busy]:
+    """One site for all but the first task: each leaves what the others need."""
+    gpus = FakeGpus(build_library(folder), folder)
+    settings = {**gpus.environ, "CIC_SYNC_MODE": "offline", "CIC_SITE_NAME": "North"}
+    with running_site(folder, settings=settings, with_agent=True) as site:
+        busy = Busy(site, gpus, folder)
+        try:
+            yield busy
+        finally:
+            busy.close()
 
 
 @pytest.fixture
-def fresh() -> Iterator[Walked]:
+def fresh(tmp_path: Path) -> Iterator[Walked]:
     """Just installed: `cic init` and the service run, and nothing else was done."""
-    folder = Path(tempfile.mkdtemp(prefix="cl-"))
-    site = Site(folder, with_agent=True)
-    walked = Walked(site, None, folder)
-    write_tiny_gguf(walked.stick / "tiny.gguf")
-    try:
-        site.init()
-        site.start()
+    with running_site(with_agent=True) as site:
+        walked = Walked(site, tmp_path)
         yield walked
-        site.stop()
-    finally:
         walked.close()
-        site.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: str(task.number))
@@ -43,3 +56,30 @@ def test_no_action_is_farther_than_three_keys_from_its_row(task: Task) -> None:
 
 def test_first_install_to_first_token(fresh: Walked) -> None:
     fresh.walk(TASKS[1])
+    (record,) = fresh.site.ledger()
+    assert record["tenant"] == "acme"
+
+
+def test_find_why_a_model_is_slow(shared: Busy) -> None:
+    with shared.crowd(4):
+        shared.walk(TASKS[2])
+
+
+def test_rotate_a_leaked_key(shared: Busy) -> None:
+    assert shared.ask() == 200
+    shared.walk(TASKS[3])
+    assert shared.ask() == 401
+    shared.key = shared.renewed()
+    assert shared.ask() == 200
+
+
+def test_add_a_node(shared: Busy) -> None:
+    shared.walk(TASKS[4])
+
+
+def test_handle_a_gpu_that_fell_off(shared: Busy) -> None:
+    shared.happens["It is powered off and on, and the GPU is there again."] = lambda: (
+        shared.gpus.heal(1)
+    )
+    shared.gpus.set(1, fail=LOST)
+    shared.walk(TASKS[8])

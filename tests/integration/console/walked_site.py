@@ -1,16 +1,20 @@
 """A real site on which the tasks of docs/CONSOLE_WALK.md are done, at a real console."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.fakes.nvml_library import FakeGpus
-from tests.fakes.site import Site
+from tests.fakes.site import Key, Site
 from tests.fakes.terminal import Terminal, terminal
+from tests.fakes.tiny_gguf import write_tiny_gguf
 from tests.fakes.walk import Step, Task, filled, typed
 
 SHELL_S: Final = 60.0
@@ -19,12 +23,12 @@ SHELL_S: Final = 60.0
 class Walked:
     """`names` are what the page's `$NAMES` are; `happens` what its ```meanwhile blocks do."""
 
-    def __init__(self, site: Site, gpus: FakeGpus | None, folder: Path) -> None:
+    def __init__(self, site: Site, folder: Path) -> None:
         self.site = site
-        self.gpus = gpus
         self.folder = folder
         self.stick = folder / "stick"
-        self.stick.mkdir(exist_ok=True)
+        self.stick.mkdir()
+        self.model = write_tiny_gguf(self.stick / "tiny.gguf")
         self.names = {"STICK": str(self.stick)}
         self.happens: dict[str, Callable[[], object]] = {}
         self._background: list[subprocess.Popen[bytes]] = []
@@ -42,34 +46,44 @@ class Walked:
             for block in task.blocks:
                 for step in block.steps:
                     self._take(seen, step)
-                self.names["COPIED"] = seen.screen.copied
+                if seen.screen.copied:
+                    self.names["COPIED"] = seen.screen.copied
+                home: list[str] = []
                 for line in block.lines:
-                    if block.kind == "sh":
-                        self._type(line)
+                    if line.startswith("# "):
+                        home = ["--home", str(self.home_of(line[2:]))]
+                    elif block.kind == "sh":
+                        self._type(line, home)
                     else:
                         self.happens[line]()
             seen.type(b"q")
             assert seen.ended() == 0
 
+    def home_of(self, machine: str) -> Path:
+        """Where `cic` keeps what is its own on another machine than the site's."""
+        return self.folder / machine.replace(" ", "-")
+
     def _take(self, seen: Terminal, step: Step) -> None:
-        for key in step.keys:
-            seen.type(typed(key, self.names, seen.screen.copied))
         gone = step.seen.startswith("gone: ")
         text = filled(step.seen.removeprefix("gone: "), self.names)
+        # What is there already would not tell whether the keys did anything.
+        assert not step.keys or (text in seen.screen.text) is gone, f"{step} tells nothing new"
+        for key in step.keys:
+            seen.type(typed(key, self.names, seen.screen.copied))
         seen.waits(lambda picture: (text in picture) is not gone, f"{step}")
 
-    def _type(self, line: str) -> None:
-        """At a shell: `cic` is that of these tests; a line that ends in & goes on."""
-        words = shlex.split(filled(line, self.names))
-        goes_on = words[-1] == "&"
-        assert words[0] == "cic", line
-        command = [sys.executable, "-m", "appliance.cli", *words[1 : -1 if goes_on else None]]
-        if goes_on:
-            log = (self.folder / "background.log").open("ab")
-            self._background.append(
-                subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
-            )
-            log.close()
+    def _type(self, line: str, home: list[str]) -> None:
+        """At a shell: `cic` is that of these tests; an agent goes on until the tests end."""
+        name, *words = shlex.split(filled(line, self.names))
+        assert name == "cic", line
+        if words[0] == "control-plane":
+            home, words = [], [words[0], *home, *words[1:]]
+        command = [sys.executable, "-m", "appliance.cli", *home, *words]
+        if words == ["agent"]:
+            with (self.folder / "background.log").open("ab") as log:
+                self._background.append(
+                    subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
+                )
             return
         done = subprocess.run(
             command, env=self.environ, capture_output=True, text=True, timeout=SHELL_S, check=False
@@ -81,3 +95,61 @@ class Walked:
             process.terminate()
         for process in self._background:
             process.wait(SHELL_S)
+
+
+class Busy(Walked):
+    """With a model that serves, a tenant and its key, and GPUs that are what is said of them."""
+
+    def __init__(self, site: Site, gpus: FakeGpus, folder: Path) -> None:
+        super().__init__(site, folder)
+        self.gpus = gpus
+        site.tenant("acme")
+        site.environment("acme", "prod")
+        made = site.admin(
+            "POST", "/v1/keys", {"tenant": "acme", "environment": "prod", "name": "app"}
+        )
+        self.key = Key(made["id"], made["key"], "app", "acme", "prod")
+        self.names["LEAKED"] = self.key.secret[:13]
+        site.cic(
+            *("deployment", "create", "--name", "tiny", "--engine", "llamacpp"),
+            *("--model", str(self.model), "--gpus", "1", "--parallel", "1"),
+        )
+        site.wait_ready("tiny")
+
+    def ask(self, tokens: int = 8, key: Key | None = None) -> int:
+        """The status of an answer."""
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "river"}],
+            "max_tokens": tokens,
+            "stream": True,
+        }
+        return self.site.post("/chat/completions", body, key or self.key)[0]
+
+    @contextmanager
+    def crowd(self, clients: int) -> Iterator[None]:
+        """So many who ask again and again, and wait for each answer."""
+        over = threading.Event()
+
+        def one() -> None:
+            while not over.is_set():
+                assert self.ask(900) == 200
+
+        asking = [threading.Thread(target=one) for _ in range(clients)]
+        for thread in asking:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in asking:
+                thread.join(SHELL_S)
+
+    def renewed(self) -> Key:
+        """The key with the secret that was copied last."""
+        secret = self.names["COPIED"]
+        return Key(self.key.id, secret, self.key.name, self.key.tenant, self.key.environment)
+
+    def row(self, *arguments: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.site.run("--json", *arguments).stdout)
+        return found

@@ -142,7 +142,8 @@ class Terminal(LinuxDriver):
         """Only what differs. Not while its size changes: who knows what a terminal made of that."""
         size, now_s = self._get_terminal_size(), time.monotonic()
         if size != self._columns_and_lines:
-            self._columns_and_lines, self._sized_s = size, now_s
+            self._sized_s = now_s if any(self._columns_and_lines) else -_SETTLED_S
+            self._columns_and_lines = size
         if now_s - self._sized_s < _SETTLED_S:
             self._painting.forget()
         super().write(self._painting.changed(data, size))

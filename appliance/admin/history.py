@@ -17,6 +17,7 @@ RINGS: Final[Mapping[Span, tuple[int, int]]] = {
     "24h": (60, 1_440),
     "30d": (3_600, 720),
 }
+POINTS_MAX: Final = max(count for _, count in RINGS.values())
 # Series of whoever was not heard of for longer are forgotten first where there are too many.
 SERIES_MAX: Final = 2_000  # about 20 KiB each
 UNITS: Final[Mapping[str, str]] = {
@@ -73,9 +74,10 @@ class _Ring:
         self._peaks[at] = value if not number else max(self._peaks[at], value)
         self._number = number + 1
 
-    def points(self, now_s: int) -> list[HistoryPoint]:
-        """Oldest first, of the time this ring spans; spans without a sample are left out."""
-        first = max(now_s // self.step_s, self._newest) - self._count + 1
+    def points(self, now_s: int, newest: int) -> list[HistoryPoint]:
+        """Oldest first, of the time this ring spans, or only of so many of the newest steps;
+        spans without a sample are left out."""
+        first = max(now_s // self.step_s, self._newest) - min(self._count, newest) + 1
         found = []
         for slot in range(first, self._newest + 1):
             mean = self._means[slot % self._count]
@@ -119,7 +121,9 @@ class History:
             for ring in rings.values():
                 ring.add(at_s, value)
 
-    def series(self, series: str, of: str, span: Span, now_s: int) -> list[HistorySeries]:
+    def series(
+        self, series: str, of: str, span: Span, now_s: int, newest: int = POINTS_MAX
+    ) -> list[HistorySeries]:
         """`series` "" for all; `of` is "" for the site, `deployment/NAME`, `tenant/ID`,
         `node/NAME`, or a kind alone for everything of it."""
         kind, _, name = of.partition("/")
@@ -128,7 +132,7 @@ class History:
         for (each, each_kind, each_name), rings in sorted(self._series.items()):
             if series not in ("", each) or each_kind != kind or name not in ("", each_name):
                 continue
-            points = rings[span].points(now_s)
+            points = rings[span].points(now_s, newest)
             if points:
                 found.append(
                     HistorySeries(

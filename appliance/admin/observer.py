@@ -22,6 +22,7 @@ from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.certificates import list_certificates
 from appliance.admin.happenings import Happening, happenings
 from appliance.admin.history import History, Name, SavedRing, Span
+from appliance.admin.reservations import Ended, list_capacity, list_reservations
 from appliance.domain.clock import Clock, iso
 from appliance.domain.errors import CrossLogicError
 from appliance.wire.stream import Alert, Event, Topic
@@ -35,6 +36,9 @@ _TENANTS_MAX: Final = 200  # of the busiest, in the history
 _TOPICS: Final[tuple[Topic, ...]] = (
     *("site", "nodes", "gpus", "deployments", "replicas", "tenants", "limits", "sync"),
 )
+
+_IN_FORCE: Final = Call("", "", Ended(), None)
+_NOTHING_ASKED: Final = Call("", "", NoQuery(), None)
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +141,7 @@ class Observer:
             self._slow = await self._look_slowly(services)
         rows = await services.stream.rows(services, _TOPICS)
         sealing = await services.manifests.status()
+        reservations = tuple(await list_reservations(services, _IN_FORCE))
         sync = rows["sync"].get("sync")
         return Observed(
             now=datetime.fromtimestamp(self._clock.wall_ns() / 1e9, UTC),
@@ -149,6 +154,8 @@ class Observer:
             sync=cast("Any", sync),
             ledger_healthy=services.live.ledger_healthy(),
             seal_error=sealing.last_error,
+            reservations=reservations,
+            capacity=tuple(await list_capacity(services, _NOTHING_ASKED)) if reservations else (),
             clock_jump_s=self._jump_s(now_s),
             **self._slow,
         )
@@ -282,6 +289,7 @@ def _samples(services: Services, seen: Observed) -> dict[Name, float | None]:
         ("queued", "site", ""): float(site.requests_queued),
         ("first_token_p95_ms", "site", ""): site.first_token_p95_ms,
         ("failures_per_min", "site", ""): site.failures_per_min,
+        ("utilisation", "site", ""): _mean_use(seen),
     }
     for row in seen.deployments.values():
         values["output_tokens_per_s", "deployment", row.name] = row.output_tokens_per_s
@@ -298,6 +306,16 @@ def _samples(services: Services, seen: Observed) -> dict[Name, float | None]:
         values["utilisation", "node", name] = figures[0]
         values["temperature", "node", name] = figures[1]
     return values
+
+
+def _mean_use(seen: Observed) -> float | None:
+    """Of all GPUs that are heard."""
+    used = [
+        gpu.utilisation
+        for gpu in seen.gpus.values()
+        if not gpu.stale and gpu.utilisation is not None
+    ]
+    return sum(used) / len(used) if used else None
 
 
 def _hottest(seen: Observed) -> dict[str, tuple[float | None, float | None]]:

@@ -7,7 +7,7 @@ import msgspec
 
 from appliance.admin.calls import Call, Events, NoQuery, Route, Services
 from appliance.admin.errors import BadRequest, NoSuchAlert
-from appliance.admin.history import UNITS, Span
+from appliance.admin.history import POINTS_MAX, UNITS, Span
 from appliance.wire.admin import SEQ_MAX
 from appliance.wire.stream import Alert, Event, HistorySeries
 
@@ -22,11 +22,15 @@ class EventQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`series` "" is all. `of`: "" the site, deployment/NAME, tenant/ID, node/NAME, or a kind."""
+    """`series` "" is all. `of`: "" the site, deployment/NAME, tenant/ID, node/NAME, or a kind.
+
+    `newest`: only of so many of the last steps; 0 is all that the span has.
+    """
 
     series: str = ""
     of: str = ""
     span: Span = "1h"
+    newest: Annotated[int, msgspec.Meta(ge=0, le=POINTS_MAX)] = 0
 
 
 async def list_alerts(services: Services, _call: Call[NoQuery, None]) -> list[Alert]:
@@ -71,7 +75,9 @@ async def history(services: Services, call: Call[HistoryQuery, None]) -> list[Hi
             next_step=f"Series: {', '.join(UNITS)}.",
         )
     now_s = services.clock.wall_ns() // 10**9
-    return services.observer.history.series(query.series, query.of, query.span, now_s)
+    return services.observer.history.series(
+        query.series, query.of, query.span, now_s, query.newest or POINTS_MAX
+    )
 
 
 ROUTES: Final = (

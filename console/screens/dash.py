@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from textual import events, on
@@ -12,19 +11,21 @@ from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.widget import Widget
 
-from appliance.wire.stream import Topic
+from appliance.wire.stream import HistorySeries, Topic
 from console.actions import Action, plain
 from console.cells import Cell, Column, Row, Tone
-from console.modes import ALERTS_MODE
+from console.client import AdminError
+from console.screens.dash_map import NodeMap, Picture, node_map
+from console.screens.dash_past import EVERY_S, QUERY, Past, figures_now
+from console.screens.deployment_rates import DeploymentRates
+from console.screens.places import alert_place
 from console.store import Changes, Store
 from console.view import View
 from console.widgets.keeping import keep
 from console.widgets.live_table import LiveTable
-from console.widgets.panel import Lines, Panel
-from console.widgets.spark import spark
+from console.widgets.panel import Panel
 from console.words import count, milliseconds, percent, state
 
-_TREND: Final = 60
 _MAP_LINES: Final = 4
 _SEVERITY: Final = {"fatal": 0, "error": 1, "warning": 2, "info": 3}
 _SEVERITY_WORDS: Final[dict[str, tuple[str, Tone]]] = {
@@ -33,8 +34,9 @@ _SEVERITY_WORDS: Final[dict[str, tuple[str, Tone]]] = {
     "warning": ("WARN", "warn"),
     "info": ("info", "plain"),
 }
-# A GPU this close to where it slows itself down is called hot, °C.
-_HOT: Final = 3
+# From so many columns and lines on the last hour is drawn, too.
+_PAST_COLUMNS: Final = 140
+_PAST_LINES: Final = 40
 
 _DEPLOYMENTS: Final = (
     Column("name", "MODEL", 14, grow=True),
@@ -45,7 +47,7 @@ _DEPLOYMENTS: Final = (
     Column("cache", "KV%", 4, right=True, priority=2),
     Column("rate", "TOK/s", 6, right=True),
     Column("first", "TTFT95", 6, right=True),
-    Column("trend", "TREND", 10, priority=3),
+    Column("trend", "10 MIN", 10, priority=3),
 )
 _TENANTS: Final = (
     Column("name", "TENANT", 10, grow=True),
@@ -58,87 +60,12 @@ _ALERTS: Final = (
 )
 
 
-def gpu_mark(gpu: Row) -> Cell:
-    """0–9 tenths of its use, ! hot or unwell, x down, - not known."""
-    if gpu.get("stale") or gpu.get("state") in ("gone", "failed"):
-        return Cell("x", "bad")
-    hot_at, at = gpu.get("temperature_slowdown"), gpu.get("temperature")
-    hot = hot_at is not None and at is not None and at >= hot_at - _HOT
-    if hot or gpu.get("state") == "degraded":
-        return Cell("!", "warn")
-    used = gpu.get("utilisation")
-    if used is None:
-        return Cell("-", "dim")
-    # One tone: each change of it costs 35 bytes on the line, and the digit says it all.
-    return Cell(str(min(9, int(used) // 10)))
-
-
-def worst_mark(marks: Sequence[Cell], node: Row) -> Cell:
-    """One sign for a node: its worst GPU; a node without any shows only whether it is there."""
-    if node.get("state") in ("unreachable", "failed"):
-        return Cell("x", "bad")
-    rank = {"x": 100, "!": 50, "-": -1}  # before the tenths of its use
-    if not marks:
-        return Cell("·", "dim")
-    return max(
-        marks, key=lambda mark: rank.get(mark.text, int(mark.text) if mark.text.isdigit() else 0)
-    )
-
-
-def node_map(
-    nodes: Mapping[str, Row], gpus: Mapping[str, Row], width: int, lines: int
-) -> list[list[Cell]]:
-    """A line a node while there is room, else every GPU in groups, else a sign a node, in tens."""
-    marks: dict[str, list[tuple[int, Cell]]] = {}
-    for gpu in gpus.values():
-        marks.setdefault(gpu.get("node", ""), []).append((gpu.get("index", 0), gpu_mark(gpu)))
-    named = sorted(nodes.values(), key=lambda node: str(node.get("name")))
-    of = {
-        name: [mark for _, mark in sorted(each, key=lambda at: at[0])]
-        for name, each in marks.items()
-    }
-    if len(named) <= lines:
-        return [_node_line(node, of.get(str(node.get("name")), [])) for node in named]
-    every = [of.get(str(node.get("name")), []) for node in named]
-    groups = [marks or [worst_mark(marks, node)] for marks, node in zip(every, named, strict=True)]
-    wide = max(len(group) for group in groups) + 1
-    in_line = max(1, width // wide)
-    if -(-len(groups) // in_line) <= lines:
-        return [
-            [
-                cell
-                for group in groups[at : at + in_line]
-                for cell in (*group, Cell(" " * (wide - len(group))))
-            ]
-            for at in range(0, len(groups), in_line)
-        ]
-    row: list[Cell] = []
-    rows = [row]
-    in_row = max(10, (width - 1) // 11 * 10)
-    for at, node in enumerate(named):
-        if at and at % in_row == 0:
-            row = []
-            rows.append(row)
-        elif at and at % 10 == 0:
-            row.append(Cell(" "))
-        row.append(worst_mark(of.get(str(node.get("name")), []), node))
-    return rows
-
-
-def _node_line(node: Row, marks: Sequence[Cell]) -> list[Cell]:
-    cells = [Cell(f"{node.get('name', '')!s:<16.16} "), state(str(node.get("state", "")))]
-    cells.append(Cell(" " * max(1, 15 - len(cells[-1].text))))
-    cells += [part for mark in marks for part in (mark, Cell(" "))]
-    if not marks:
-        cells.append(Cell("no GPUs", "dim"))
-    return cells
-
-
 class DashView(View):
     """Nodes, engines, tenants by their tokens, alerts."""
 
     DEFAULT_CSS: ClassVar[str] = """
     DashView #nodes { height: 5; }
+    DashView #past { height: 9; display: none; }
     DashView #engines { height: 3fr; }
     DashView #below { height: 2fr; }
     DashView #tenants { width: 2fr; }
@@ -146,16 +73,16 @@ class DashView(View):
     """
 
     BINDINGS: ClassVar[list[Any]] = [
-        Binding("plus", "panel", "+1 to +4: to that part", key_display="+"),
+        Binding("plus", "panel", "+1 to +5: to that part", key_display="+"),
         Binding("i", "first_steps", "The first steps of a site"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._choosing = False  # a plus was pressed: the next digit is a part's
-        self._trends: dict[str, deque[float | None]] = {}
-        self._map = Lines()
-        self._map.can_focus = True
+        self._rates = DeploymentRates(self, 10)
+        self._map = NodeMap()
+        self._past = Past()
         self._engines = LiveTable(
             _DEPLOYMENTS,
             self._deployment_cells,
@@ -182,10 +109,14 @@ class DashView(View):
 
     def compose(self) -> ComposeResult:
         yield Panel("+1 Nodes", self._map, id="nodes")
+        yield Panel("+5 The last hour", self._past, id="past")
         yield Panel("+2 Engines", self._engines, id="engines")
         with Horizontal(id="below"):
             yield Panel("+3 Tenants by tok/s", self._tenants, id="tenants")
             yield Panel("+4 Attention", self._alerts, id="attention")
+
+    def on_mount(self) -> None:
+        self.set_interval(EVERY_S, self._again)
 
     def home(self) -> Widget | None:
         return self._engines
@@ -193,27 +124,65 @@ class DashView(View):
     def topics(self) -> frozenset[Topic]:
         return frozenset({"nodes", "gpus", "deployments", "tenants", "alerts"})
 
+    def shown(self) -> None:
+        self.load(self._rates.read(self._engines), name="rates")
+        self._read_again()
+
     def update(self, store: Store, changes: Changes) -> None:
         if changes.touches("nodes") or changes.touches("gpus"):
             self._show_nodes(store)
-        if changes.touches("deployments"):
-            self._remember(store.table("deployments"))
+        moved = changes.touches("deployments") and self._rates.note(store)
         keep(self._engines, store, changes, "deployments")
+        if moved:
+            self._engines.repaint()
         keep(self._tenants, store, changes, "tenants")
         if changes.touches("alerts"):
             self._show_alerts(store)
         if changes.touches("site"):
             self._entitle(store)
+        if self._past_shown:
+            self._past.now(figures_now(store.site, store.table("gpus")))
+
+    # The past.
+
+    @property
+    def _past_shown(self) -> bool:
+        return self.size.width >= _PAST_COLUMNS and self.size.height >= _PAST_LINES
+
+    def _again(self) -> None:
+        if self.console.top is self and not self.console.paused and not self.console.locked:
+            self._read_again()
+
+    def _read_again(self) -> None:
+        if self._past_shown:
+            self.load(self._read_past(), name="past")
+
+    async def _read_past(self) -> None:
+        try:
+            past = await self.admin.get("/v1/history", list[HistorySeries], QUERY)
+        except AdminError as error:  # it is told where it would stand, not each minute anew
+            self._past.fail(error.message)
+            return
+        self._past.take(past, self.console.now().timestamp())
+
+    # What is there.
 
     def on_resize(self) -> None:
+        panel = self.query_one("#past", Panel)
+        if panel.display != self._past_shown:
+            panel.display = self._past_shown
+            self._read_again()
         self._show_nodes(self.store)
+        self._past.now(figures_now(self.store.site, self.store.table("gpus")))
 
     def _show_nodes(self, store: Store) -> None:
         nodes, gpus = store.table("nodes"), store.table("gpus")
-        lines = node_map(nodes, gpus, self.size.width or 80, _MAP_LINES)
+        picture = node_map(nodes, gpus, self.size.width or 80, _MAP_LINES)
         if store.knows("nodes") and not nodes:
-            lines = [[Cell("  No nodes yet. 2 opens the fleet; N there adds one.", "dim")]]
-        self._map.show(lines)
+            text = "  No nodes yet. 2 opens the fleet; N there adds one."
+            picture = Picture([[Cell(text, "dim")]], {})
+        lines = picture.lines
+        self._map.draw(picture)
         panel = self.query_one("#nodes", Panel)
         height = min(_MAP_LINES, max(1, len(lines))) + 1
         if panel.styles.height is None or panel.styles.height.value != height:
@@ -244,14 +213,7 @@ class DashView(View):
             f"+4 Attention {len(open_alerts) or ''}".rstrip()
         )
 
-    def _remember(self, rows: Mapping[str, Row]) -> None:
-        for row_id, row in rows.items():
-            past = self._trends.setdefault(row_id, deque(maxlen=_TREND))
-            past.append(row.get("output_tokens_per_s"))
-        for row_id in [each for each in self._trends if each not in rows]:
-            del self._trends[row_id]
-
-    def _deployment_cells(self, row_id: str, row: Row) -> list[Cell]:
+    def _deployment_cells(self, _row_id: str, row: Row) -> list[Cell]:
         running, queued = row.get("requests_running"), row.get("requests_queued")
         wanted, ready = row.get("replicas_wanted", 0), row.get("replicas_ready", 0)
         return [
@@ -263,7 +225,7 @@ class DashView(View):
             Cell(percent(row.get("cache_used_percent"))),
             Cell(count(row.get("output_tokens_per_s"))),
             Cell(milliseconds(row.get("first_token_p95_ms"))),
-            Cell(spark(list(self._trends.get(row_id, ())), 10), "accent"),
+            self._rates.cell(row),
         ]
 
     def actions(self) -> Sequence[Action]:
@@ -294,12 +256,24 @@ class DashView(View):
     async def _opened(self, event: LiveTable.Opened) -> None:
         if event.table is self._alerts:
             alert = self.store.row("alerts", event.row_id) or {}
-            mode, part = alert_place(alert)
+            await self._reveal(*alert_place(alert, self.store))
         else:
-            mode, part = ("3" if event.table is self._engines else "4"), event.row_id
+            await self._reveal("3" if event.table is self._engines else "4", event.row_id)
+
+    @on(NodeMap.Opened)
+    async def _node_opened(self, event: NodeMap.Opened) -> None:
+        await self._reveal("2", event.node_id)
+
+    @on(Past.Opened)
+    async def _past_opened(self) -> None:
+        from console.screens.deployment_history import HistoryView  # noqa: PLC0415 (then only)
+
+        await self.console.open(HistoryView.of_site())
+
+    async def _reveal(self, mode: str, part: str | None) -> None:
         await self.console.go(mode)
         top = self.console.top
-        if top is not None:
+        if top is not None and part is not None:
             top.reveal(part)
 
     def action_panel(self) -> None:
@@ -309,15 +283,13 @@ class DashView(View):
         """Behind a plus a digit is a part of this view, not a mode."""
         if self._choosing and event.key != "plus":
             self._choosing = False
-            part = {"1": self._map, "2": self._engines, "3": self._tenants, "4": self._alerts}
+            parts: list[Widget] = [self._map, self._engines, self._tenants, self._alerts]
+            parts += [self._past] if self._past_shown else []
+            part = dict(zip("12345", parts, strict=False))
             if event.character in part:
                 event.stop()
                 event.prevent_default()
                 part[event.character].focus()
-                return
-        if event.key == "enter" and self._map.has_focus:
-            event.stop()
-            self.console.call_later(self.console.go, "2")
 
     async def action_first_steps(self) -> None:
         from console.screens.first_run import FirstRunView  # noqa: PLC0415 (rarely needed)
@@ -327,28 +299,6 @@ class DashView(View):
     def reveal(self, part: str) -> None:
         if part == "alerts":
             self._alerts.focus()
-
-
-# What an alert is about -> the digit of the mode that shows it.
-_PLACES: Final = {
-    "node": "2",
-    "gpu": "2",
-    "deployment": "3",
-    "replica": "3",
-    "model": "3",
-    "tenant": "4",
-    "key": "4",
-    "sync": "5",
-    "entitlement": "5",
-}
-
-
-def alert_place(alert: Row) -> tuple[str, str]:
-    """The mode where an alert's subject is seen, and that subject there."""
-    mode = _PLACES.get(str(alert.get("subject", "")))
-    if mode is None:
-        return ALERTS_MODE, "alerts"
-    return mode, str(alert.get("ref") or "")
 
 
 def _deployment_key(_row_id: str, row: Row, column: str) -> Any:

@@ -1,4 +1,4 @@
-"""The past of a deployment as the appliance keeps it: an hour, a day, thirty days."""
+"""The past of a deployment, or of the site, as the appliance keeps it: an hour, a day, 30 days."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Plots(Lines, can_focus=True):
 
 
 class HistoryView(View):
-    """`of` is the deployment's name."""
+    """`of` is the deployment's name; "" the site."""
 
     BINDINGS: ClassVar[list[Any]] = [
         Binding("t", "span", "An hour, a day, thirty days"),
@@ -43,6 +43,10 @@ class HistoryView(View):
         self._read_at_s = 0.0
         self._series: list[HistorySeries] | None = None
         self._plots = _Plots()
+
+    @classmethod
+    def of_site(cls) -> HistoryView:
+        return cls("")
 
     def compose(self) -> ComposeResult:
         yield Panel("History", self._plots)
@@ -61,7 +65,8 @@ class HistoryView(View):
             self.load(self._read())
 
     async def _read(self) -> None:
-        query = {"of": f"deployment/{self._of}", "span": _SPANS[self._span][0]}
+        of = f"deployment/{self._of}" if self._of else ""
+        query = {"of": of, "span": _SPANS[self._span][0]}
         self._series = await self.admin.get("/v1/history", list[HistorySeries], query)
         self._read_at_s = self.console.now().timestamp()
         self._paint()
@@ -106,7 +111,9 @@ class HistoryView(View):
             )
         more = len(known or ()) > self._fitting()
         note = "t other spans" + ("  PgDn more" if more else "")
-        self.query_one(Panel).entitle(f"{self._of}, the last {words}", Cell(note, "dim"))
+        self.query_one(Panel).entitle(
+            f"{self._of or 'The site'}, the last {words}", Cell(note, "dim")
+        )
 
 
 def pictures(

@@ -109,11 +109,11 @@ class AlertsTab(Tab):
 
     async def open(self, row_id: str) -> None:
         """Where its subject is seen; an alert without such a place is read in full."""
-        from console.screens.dash import alert_place  # noqa: PLC0415 (only when one is opened)
+        from console.screens.places import alert_place  # noqa: PLC0415 (only when one is opened)
 
         row = self.table.row(row_id) or {}
         console = self.view.console
-        mode, part = alert_place(row)
+        mode, part = alert_place(row, console.store)
         if part == "alerts":
             step = f"\n\nDo: {row['next_step']}" if row.get("next_step") else ""
             console.push_screen(TextDialog("Alert", printable(row.get("text", "")) + step))
@@ -164,10 +164,10 @@ class EventsTab(Tab):
         return lines + field("of", f"{row.get('kind', '')}, {of}", width, "dim")
 
     async def open(self, row_id: str) -> None:
-        from console.screens.dash import alert_place  # noqa: PLC0415 (only when one is opened)
+        from console.screens.places import alert_place  # noqa: PLC0415 (only when one is opened)
 
         row = self.table.row(row_id) or {}
-        mode, part = alert_place(row)
+        mode, part = alert_place(row, self.view.console.store)
         if part == "alerts":
             return
         await self.view.console.go(mode)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from textual import on
@@ -15,6 +14,7 @@ from appliance.wire.models import PackCopying
 from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell, Column, Row
+from console.screens.deployment_rates import DeploymentRates
 from console.screens.model_actions import (
     import_pack,
     new_deployment,
@@ -28,7 +28,6 @@ from console.widgets.keeping import keep
 from console.widgets.line import fit
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Panel
-from console.widgets.spark import spark
 from console.words import MISSING, count, milliseconds, or_missing, percent, size, state
 
 _DEPLOYMENTS: Final = (
@@ -42,7 +41,7 @@ _DEPLOYMENTS: Final = (
     Column("first", "TTFT95", 6, right=True),
     Column("engine", "ENGINE", 8, priority=5),
     Column("model", "MODEL", 14, priority=6),
-    Column("trend", "TREND", 16, priority=7),
+    Column("trend", "16 MIN", 16, priority=7),
 )
 _DEPLOYMENT_KEYS: Final = {
     "replicas": "replicas_ready",
@@ -63,7 +62,6 @@ _MODELS: Final = (
     Column("version", "VERSION", 8, priority=4),
     Column("publisher", "PACK BY", 9, priority=5),
 )
-_TREND: Final = 120
 _ASK_S: Final = 1.0  # between two looks at the import under way
 
 
@@ -80,7 +78,7 @@ class ModelsView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trends: dict[str, deque[float | None]] = {}
+        self._rates = DeploymentRates(self, 16)
         self._using: dict[str, list[str]] = {}  # model -> its deployments
         self._wanted: str | None = None
         self._copying = False
@@ -114,8 +112,8 @@ class ModelsView(View):
 
     def update(self, store: Store, changes: Changes) -> None:
         deployments = store.table("deployments")
+        moved = changes.touches("deployments") and self._rates.note(store)
         if changes.touches("deployments"):
-            self._remember(deployments)
             using: dict[str, list[str]] = {}
             for row in deployments.values():
                 using.setdefault(str(row.get("model")), []).append(str(row.get("name")))
@@ -123,6 +121,8 @@ class ModelsView(View):
                 self._using = using
                 self._models.replace(store.table("models"))
         keep(self._deployments, store, changes, "deployments")
+        if moved:
+            self._deployments.repaint()
         keep(self._models, store, changes, "models")
         if self._wanted is not None and self._wanted in deployments:
             self._deployments.select(self._wanted)
@@ -162,12 +162,8 @@ class ModelsView(View):
         else:
             self._entitle(self.store)
 
-    def _remember(self, rows: Mapping[str, Row]) -> None:
-        for row_id, row in rows.items():
-            past = self._trends.setdefault(row_id, deque(maxlen=_TREND))
-            past.append(row.get("output_tokens_per_s"))
-        for row_id in [each for each in self._trends if each not in rows]:
-            del self._trends[row_id]
+    def shown(self) -> None:
+        self.load(self._rates.read(self._deployments), name="rates")
 
     def actions(self) -> Sequence[Action]:
         names = sorted(str(row["name"]) for row in self.store.table("models").values())
@@ -215,7 +211,7 @@ class ModelsView(View):
 
         await self.console.open(PacksView())
 
-    def _deployment_cells(self, row_id: str, row: Row) -> list[Cell]:
+    def _deployment_cells(self, _row_id: str, row: Row) -> list[Cell]:
         return [
             Cell(str(row.get("name", ""))),
             replicas(row),
@@ -227,7 +223,7 @@ class ModelsView(View):
             Cell(milliseconds(row.get("first_token_p95_ms"))),
             Cell(str(row.get("engine", "")), "dim"),
             Cell(or_missing(row.get("model")), "dim"),
-            Cell(spark(list(self._trends.get(row_id, ())), 16), "accent"),
+            self._rates.cell(row),
         ]
 
     def _model_cells(self, _row_id: str, row: Row) -> list[Cell]:

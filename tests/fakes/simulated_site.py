@@ -17,6 +17,7 @@ from aiohttp import web
 from appliance.wire.home import Home, find_home
 from appliance.wire.stream import Change, Tick, Topic
 from tests.fakes.simulated_fleet import Condition, SimulatedFleet, iso
+from tests.fakes.simulated_records import answer_of, lines_of
 
 _TOPICS: Final[frozenset[str]] = frozenset(get_args(Topic))
 _EVERY_S_MIN: Final = 0.5
@@ -177,8 +178,12 @@ class SimulatedSite:
             if isinstance(answer, bytes):
                 return web.Response(body=answer, content_type="application/x-ndjson")
             return web.json_response(answer)
-        if request.path in ("/v1/limits", "/v1/usage"):
-            made = self.fleet.limits() if request.path == "/v1/limits" else self.fleet.usage()
+        lines = lines_of(self.fleet, request.path)
+        if lines is not None:
+            body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+            return web.Response(body=body, content_type="application/x-ndjson")
+        made = answer_of(self.fleet, request.path, request.query)
+        if made is not None:
             return web.Response(body=msgspec.json.encode(made), content_type="application/json")
         topic = request.path.removeprefix("/v1/")
         tables = self.fleet.tables()

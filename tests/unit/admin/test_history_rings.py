@@ -47,6 +47,15 @@ def test_a_clock_that_is_set_back_a_little_loses_nothing_and_far_begins_anew() -
     assert means(history, "1h", T0 - 10_000_000)[-1][1] == 2.0
 
 
+def test_only_the_newest_steps_where_so_many_are_asked_for() -> None:
+    history = History()
+    for at in range(0, 300, 10):
+        history.take(T0 + at, {NAME: float(at)})
+    (series,) = history.series("", "", "1h", T0 + 295, newest=2)
+    assert [point.at_s - T0 for point in series.points] == [280, 290]
+    assert history.series("", "", "1h", T0 + 400, newest=2) == []
+
+
 @given(st.lists(st.tuples(st.integers(0, 30_000), st.floats(0, 100, width=32)), max_size=60))
 def test_it_is_what_a_list_of_all_samples_says(samples: list[tuple[int, float]]) -> None:
     history = History()

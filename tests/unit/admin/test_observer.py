@@ -66,6 +66,8 @@ def test_the_past_is_kept_of_the_site_and_refuses_what_it_does_not_know(site: Ad
     assert [each["unit"] for each in series] == ["requests"]
     assert site.client.get("/v1/history?series=weather").json()["code"] == "bad_request"
     assert site.client.get("/v1/history?span=9y").status_code == 400
+    assert site.client.get("/v1/history?newest=-1").status_code == 400
+    assert site.client.get("/v1/history?newest=1").json()[0]["points"]
 
 
 def test_alerts_and_events_are_topics_of_the_live_stream(site: AdminSite) -> None:

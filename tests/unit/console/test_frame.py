@@ -247,6 +247,10 @@ async def test_the_dash_in_every_state(
         await seen.reads("No deployments yet" if condition == "empty" else "gemma-2-9b")
         await seen.reads("live 1s")
         await seen.reads("ada admin")
+        if condition != "empty":
+            await seen.reads("▅▅▆▆▇▇████")
+        if size[0] > 100:
+            await seen.reads("Nothing is kept yet" if condition == "empty" else "1h ago")
         seen.check(f"dash-{condition}")
 
 

@@ -128,6 +128,7 @@ class Live:
             loop_delay_s=self.delay.latest_s,
             sync=self.sync.last_status,
             entitlement=self.sync.last_entitlement,
+            reservations=self.reserving.figures(),
         )
 
     def _replicas(

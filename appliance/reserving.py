@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from appliance.admin.ports import Kept
+from appliance.admin.ports import Kept, ReservationFigures
 from appliance.domain.clock import Clock
 from appliance.domain.ids import DeploymentId
 from appliance.gateway.app import Gateway
@@ -84,6 +84,21 @@ class Reserving:
             waiting=self._waiting.get(reservation_id, 0),
             minutes=minutes,
         )
+
+    def figures(self) -> list[ReservationFigures]:
+        """Of those that are in force, as they were last looked at."""
+        return [
+            ReservationFigures(
+                reservation=row.id,
+                tenant=row.tenant_name,
+                environment=row.environment_name or "",
+                model=row.deployment_name,
+                tokens_per_s=row.tokens_per_s,
+                kept=self.kept(row.id),
+            )
+            for row in self._rows
+            if row.id in self._attained
+        ]
 
     async def applied(self) -> None:
         """Bring a change that was just made to the scheduler."""

@@ -29,6 +29,7 @@ _STATES: Final[dict[str, tuple[str, Tone]]] = {
     "pending": ("◐", "accent"),
     "joining": ("◐", "accent"),
     "running": ("◐", "accent"),
+    "slipping": ("✖", "bad"),
     "failed": ("✖", "bad"),
     "error": ("✖", "bad"),
     "fatal": ("✖", "bad"),

@@ -13,6 +13,7 @@ from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.fleet import Node
 from appliance.wire.gpu import NodeGpu
+from appliance.wire.reservations import Capacity, Reservation
 from appliance.wire.stream import AlertSeverity, DeploymentRow, LimitRow, ReplicaRow, SiteRow
 from appliance.wire.sync import EntitlementStatus, SyncStatus
 
@@ -52,6 +53,8 @@ class Observed:
     disks: tuple[Disk, ...] = ()
     backups: BackupList | None = None
     backup_every_s: float = 0.0
+    reservations: tuple[Reservation, ...] = ()
+    capacity: tuple[Capacity, ...] = ()
     clock_jump_s: float = 0.0  # since the last look, beyond what passed
 
 
@@ -144,6 +147,28 @@ def deployments(seen: Observed) -> Iterator[Finding]:
                 *("warning", "replica", replica.id, "ejected"),
                 f"{text} requests in a row and gets none for now. {replica.reason}".strip(),
                 f"cic deployment logs {replica.deployment}",
+            )
+
+
+def reservations(seen: Observed) -> Iterator[Finding]:
+    for each in seen.reservations:
+        minute = each.attained
+        if each.slipping and minute is not None and minute.attained_percent is not None:
+            whose = each.tenant + (f"/{each.environment}" if each.environment else "")
+            yield _found(
+                *("error", "reservation", each.id, "slipping"),
+                f"{whose} was promised {each.tokens_per_s:,} tokens/s of {each.model} and got"
+                f" {minute.attained_percent:.0f}% of what it was owed in the last minute.",
+                f"cic reservation show {each.id}",
+            )
+    for room in seen.capacity:
+        measured = room.measured_tokens_per_s or 0
+        if room.promised_tokens_per_s > measured:
+            yield _found(
+                *("error", "reservation", room.model, "short"),
+                f"{room.promised_tokens_per_s:,} tokens/s of {room.model} are promised, its ready"
+                f" replicas make {measured:,}.",
+                f"cic deployment show {room.model}",
             )
 
 
@@ -269,6 +294,7 @@ RULES: Final[tuple[Rule, ...]] = (
     nodes,
     gpus,
     deployments,
+    reservations,
     limits,
     books,
     syncing,

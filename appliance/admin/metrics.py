@@ -16,6 +16,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from appliance.admin.metrics_gpus import node_metrics
 from appliance.admin.metrics_process import process_metrics
+from appliance.admin.metrics_reservations import reservation_metrics
 from appliance.admin.ports import Figures, HistogramFigures, MetricsSource, ReplicaFigures
 from appliance.wire.stream import Alert, AlertSeverity
 
@@ -55,6 +56,7 @@ class Exposition:
         yield from process_metrics(figures.loop_delay_s)
         yield from _ledger(figures)
         yield from _sync(figures)
+        yield from reservation_metrics(figures.reservations)
         yield _attention(self._alerts())
 
 

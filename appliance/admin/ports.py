@@ -333,6 +333,18 @@ class ReplicaFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationFigures:
+    """A reservation that is in force."""
+
+    reservation: str
+    tenant: str
+    environment: str  # "": all
+    model: str
+    tokens_per_s: int
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Everything `/metrics` shows, taken at one moment. Counters count since the start."""
 
@@ -359,6 +371,7 @@ class Figures:
     loop_delay_s: float | None = None  # the longest of the last minute
     sync: SyncStatus | None = None  # as it was last read; None: not yet
     entitlement: EntitlementStatus | None = None
+    reservations: Sequence[ReservationFigures] = ()
 
 
 class MetricsSource(Protocol):

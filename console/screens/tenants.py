@@ -12,6 +12,7 @@ from textual.binding import Binding
 from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell, Column, Row
+from console.screens.reservation_actions import reserve
 from console.screens.tenant import TenantView
 from console.screens.tenant_actions import limits, new_tenant, of_tenant
 from console.store import Changes, Store
@@ -48,7 +49,10 @@ _FIELDS: Final = {
 class TenantsView(View):
     """All tenants. Enter opens one."""
 
-    BINDINGS: ClassVar[list[Any]] = [Binding("a", "keys", "All keys")]
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("a", "keys", "All keys"),
+        Binding("v", "reserved", "Reserved capacity"),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,12 +82,17 @@ class TenantsView(View):
         if part == "keys":
             self.call_later(self.action_keys)
             return
+        if part.startswith(("reserv", "rsv_")):
+            self.call_later(self.action_reserved, part if part.startswith("rsv_") else None)
+            return
         self._wanted = part
         self._table.select(part)
 
     def actions(self) -> Sequence[Action]:
         row = self._selected()
         of_row = of_tenant(row) if row is not None else []
+        if row is not None:
+            of_row.append(reserve(str(row["name"]), key="C"))
         return (
             *of_row,
             new_tenant(),
@@ -103,6 +112,13 @@ class TenantsView(View):
     @on(LiveTable.Opened)
     async def _opened(self, event: LiveTable.Opened) -> None:
         await self.console.open(TenantView(event.row_id))
+
+    async def action_reserved(self, select: str | None = None) -> None:
+        from console.screens.reservations import (  # noqa: PLC0415 (only when it is opened)
+            ReservationsView,
+        )
+
+        await self.console.open(ReservationsView(select=select))
 
     async def action_keys(self) -> None:
         from console.screens.keys import KeysView  # noqa: PLC0415 (only when it is opened)

@@ -8,7 +8,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.admin.errors import ListenFailed
 from appliance.admin.metrics import Exposition
-from appliance.admin.ports import Figures, HistogramFigures, ReplicaFigures, RequestFigures
+from appliance.admin.ports import (
+    Figures,
+    HistogramFigures,
+    Kept,
+    ReplicaFigures,
+    RequestFigures,
+    ReservationFigures,
+)
+from appliance.scheduler.attainment import Minute
 from appliance.wire.stream import Alert
 from tests.fakes.admin_site import FixedFigures, served
 
@@ -69,6 +77,26 @@ def test_alerts_are_counted_and_none_is_a_zero() -> None:
         assert (
             shown["crosslogic_alerts", (("acknowledged", known), ("severity", severity))] == count
         )
+
+
+def test_a_promise_is_shown_with_what_became_of_it() -> None:
+    def row(name: str, *minutes: Minute) -> ReservationFigures:
+        return ReservationFigures(name, "acme", "", "m", 40, Kept(True, 2, minutes))
+
+    rows = [row("rsv_1", Minute(0, 9, 9, 9), Minute(60, 2_400, 2_000, 1_500)), row("rsv_2")]
+    text = Exposition(FixedFigures(Figures(ready=True, reservations=rows)), "0.1.0").text().decode()
+    shown = samples(text)
+
+    def figure(name: str, ref: str, **more: str) -> float | None:
+        labels = {"reservation": ref, "tenant": "acme", "environment": "", "model": "m", **more}
+        return shown.get((f"crosslogic_reservation_{name}", tuple(sorted(labels.items()))))
+
+    assert figure("tokens_per_second", "rsv_2") == 40
+    assert figure("slipping", "rsv_1") == 1
+    assert figure("requests_waiting", "rsv_1") == 2
+    kinds = {kind: figure("minute_tokens", "rsv_1", kind=kind) for kind in ("offered", "delivered")}
+    assert kinds == {"offered": 2_000, "delivered": 1_500}
+    assert figure("minute_tokens", "rsv_2", kind="offered") is None, "not 0: no minute has passed"
 
 
 def test_a_histogram_keeps_its_sums() -> None:

@@ -12,6 +12,7 @@ from appliance.wire.backups import Backup, BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.fleet import Node
 from appliance.wire.gpu import NodeGpu
+from appliance.wire.reservations import AttainedMinute, Capacity, Reservation
 from appliance.wire.stream import DeploymentRow, LimitRow, ReplicaRow, SiteRow
 from appliance.wire.sync import EntitlementStatus, SyncStatus
 from tests.fakes.simulated_fleet import SimulatedFleet
@@ -204,3 +205,33 @@ def test_engines_that_were_started_again_and_nodes_that_came_and_went_are_told()
     kinds = [each.kind for each in happenings(before, now, Turned())]
     assert kinds == ["node.gone", "replica.restarted"]
     assert [each.kind for each in happenings(now, before, Turned())] == ["node.new"]
+
+
+def reservation(*, slipping: bool) -> Reservation:
+    return Reservation(
+        id="rsv_1", tenant="acme", environment="prod", model="llama", tokens_per_s=40, priority=0,
+        state="active", starts_at="", ends_at=None, created_at="", ended_at=None,
+        slipping=slipping, waiting=4,
+        attained=AttainedMinute(
+            at="", promised=2_400, offered=2_400, delivered=1_200, attained_percent=50.0
+        ),
+    )  # fmt: skip
+
+
+def test_a_promise_that_slips_is_an_alert_and_so_is_one_beyond_what_engines_make() -> None:
+    kept = observed("busy", reservations=(reservation(slipping=False),))
+    slipping = observed("busy", reservations=(reservation(slipping=True),))
+    assert whats(slipping) - whats(kept) == {"reservation.slipping"}
+    found = findings(slipping)["reservation:rsv_1:slipping"]
+    assert found.text == (
+        "acme/prod was promised 40 tokens/s of llama and got 50% of what it was owed in the last"
+        " minute."
+    )
+    room = Capacity(
+        model="llama", measured_tokens_per_s=None, headroom_percent=20,
+        promisable_tokens_per_s=0, promised_tokens_per_s=40, free_tokens_per_s=0,
+    )  # fmt: skip
+    short = observed("busy", reservations=kept.reservations, capacity=(room,))
+    assert "reservation:llama:short" in findings(short)
+    enough = msgspec.structs.replace(room, measured_tokens_per_s=50)
+    assert "reservation:llama:short" not in findings(observed("busy", capacity=(enough,)))

@@ -26,11 +26,11 @@ _RESERVATIONS: Final = (
     Column("state", "STATE", 11),
     Column("attained", "ATTAINED", 8, right=True),
     Column("waiting", "WAIT", 4, right=True),
-    Column("until", "UNTIL", 12, priority=2),
+    Column("until", "UNTIL", 16, priority=2),
     Column("promised", "PROMISED/min", 12, right=True, priority=4),
     Column("offered", "OFFERED/min", 11, right=True, priority=4),
     Column("delivered", "DELIVERED/min", 13, right=True, priority=4),
-    Column("from", "FROM", 12, priority=5),
+    Column("from", "FROM", 16, priority=5),
     Column("priority", "PRIO", 4, right=True, priority=3),
 )
 _CAPACITY: Final = (

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar, get_args
 
+import msgspec
+
 from appliance.admin.calls import Services
 from appliance.admin.deployments import deployment_view
-from appliance.admin.ports import Traffic
+from appliance.admin.ports import DeploymentLive, Traffic
 from appliance.domain.clock import iso
 from appliance.domain.ids import NodeId
 from appliance.domain.limits import Layer, Limits
 from appliance.registry.api_keys import KeyRow
+from appliance.registry.deployment_rows import DeploymentRow
 from appliance.registry.environments import EnvironmentRow
 from appliance.registry.limits import LimitName
 from appliance.registry.models import ModelRow
@@ -23,6 +26,10 @@ from appliance.wire.gpu import Gpu, NodeGpu
 
 T = TypeVar("T")
 LIMITS: Final[tuple[LimitName, ...]] = get_args(LimitName)
+# The GPUs of a node as they were told, whether that is old, its name, and their rows.
+_NodeGpus = tuple[tuple[Gpu, ...], bool, str, dict[str, NodeGpu]]
+# What a deployment is made of: its row, what the fleet sees, names of nodes, its model suspended.
+DeploymentSeen = tuple[DeploymentRow, DeploymentLive | None, Mapping[NodeId, str], bool]
 # Scope -> its layer, the name of whose it is, and the limits in force.
 Scopes = Mapping[str, tuple[Layer, str, Limits]]
 
@@ -35,7 +42,8 @@ class Known:
         self._snapshot: Snapshot | None = None
         self._kept: dict[str, Any] = {}  # until the registry changes
         self._tick: dict[str, Any] = {}  # until the next tick
-        self._gpus: dict[NodeId, tuple[tuple[Gpu, ...], bool, str, dict[str, NodeGpu]]] = {}
+        self._gpus: dict[NodeId, _NodeGpus] = {}
+        self._seen: dict[str, tuple[DeploymentSeen, Deployment]] = {}
 
     async def renew(self) -> None:
         """What was seen in the last tick is old. Raises StorageError."""
@@ -73,14 +81,28 @@ class Known:
         if "deployments" not in self._tick:
             rows = await self._list("deployments", self._services.registry.deployments.list)
             suspended = {row.id for row in await self.models() if row.suspended}
-            names = {row.id: row.name for row in await self.nodes()}
-            seen = self._services.live.deployment
-            self._tick["deployments"] = [
-                deployment_view(row, seen(row.id), names, model_suspended=row.model_id in suspended)
+            names = await self._list("names of nodes", self._names)
+            of = self._services.live.deployment
+            self._seen = {
+                row.id: self._as_seen(row.id, (row, of(row.id), names, row.model_id in suspended))
                 for row in rows
-            ]
+            }
+            self._tick["deployments"] = [view for _, view in self._seen.values()]
         found: Sequence[Deployment] = self._tick["deployments"]
         return found
+
+    async def _names(self) -> Mapping[NodeId, str]:
+        return {row.id: row.name for row in await self.nodes()}
+
+    def _as_seen(
+        self, deployment_id: str, seen: DeploymentSeen
+    ) -> tuple[DeploymentSeen, Deployment]:
+        """The same one as long as nothing of it changed."""
+        kept = self._seen.get(deployment_id)
+        if kept is not None and kept[0] == seen:
+            return kept
+        row, live, names, suspended = seen
+        return seen, deployment_view(row, live, names, model_suspended=suspended)
 
     def traffic(self) -> Traffic:
         """As it was at the beginning of this tick."""
@@ -135,8 +157,10 @@ class Known:
                 continue
             stale = live.state == "unreachable"
             kept = self._gpus.get(row.id)
-            if kept is None or kept[0] is not live.gpu_figures or kept[1:3] != (stale, row.name):
-                made = {gpu.uuid: _of_node(gpu, row, stale=stale) for gpu in live.gpu_figures}
+            if kept is None or kept[1:3] != (stale, row.name):
+                kept = None
+            if kept is None or kept[0] is not live.gpu_figures:
+                made = _of_node(live.gpu_figures, row, kept, stale=stale)
                 kept = self._gpus[row.id] = (live.gpu_figures, stale, row.name, made)
             found |= kept[3]
         for gone in self._gpus.keys() - {row.id for row in nodes}:
@@ -150,9 +174,19 @@ class Known:
         return found
 
 
-def _of_node(gpu: Gpu, row: NodeRow, *, stale: bool) -> NodeGpu:
-    fields = {name: getattr(gpu, name) for name in gpu.__struct_fields__}
-    return NodeGpu(node=row.name, node_id=row.id, stale=stale, **fields)
+def _of_node(
+    gpus: Sequence[Gpu], row: NodeRow, kept: _NodeGpus | None, *, stale: bool
+) -> dict[str, NodeGpu]:
+    """By UUID. Those that are as they were are the same objects: they need no second look."""
+    before = {} if kept is None else {gpu.uuid: gpu for gpu in kept[0]}
+    made: dict[str, NodeGpu] = {}
+    for gpu in gpus:
+        if kept is not None and before.get(gpu.uuid) == gpu:
+            made[gpu.uuid] = kept[3][gpu.uuid]
+        else:
+            fields = msgspec.structs.asdict(gpu)
+            made[gpu.uuid] = NodeGpu(node=row.name, node_id=row.id, stale=stale, **fields)
+    return made
 
 
 def _scopes(snapshot: Snapshot) -> Scopes:

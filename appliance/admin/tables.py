@@ -12,6 +12,8 @@ import msgspec
 
 from appliance.wire.stream import Change, Row, Topic
 
+# Of which nothing has to be made for JSON.
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 # Rows that ended are remembered for those who come back; beyond these a table is sent whole.
 _ENDED_MAX: Final = 4_096
 
@@ -22,6 +24,8 @@ class _Kept:
     versions: dict[str, int]
     source: msgspec.Struct  # what it was made of: an equal one needs no second look
     changed: int  # the newest of the versions
+    before: int = -1  # the newest but one
+    latest: list[str] = field(default_factory=list)  # fields of the newest, when there is another
 
 
 @dataclass(slots=True)
@@ -93,23 +97,31 @@ def _renew(
         table.rows[row_id] = _Kept(row, dict.fromkeys(row, version), message, version)
         table.ended.pop(row_id, None)
         return True
-    old, kept.source = kept.source, message
-    different = False
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        if getattr(old, name) != value:
-            kept.row[name] = msgspec.to_builtins(value)
-            kept.versions[name] = version
-            different = True
-    if different:
-        kept.changed = version
-    return different
+    old, kept.source = msgspec.structs.astuple(kept.source), message
+    new = msgspec.structs.astuple(message)
+    different = [
+        (name, value)
+        for name, value, was in zip(message.__struct_fields__, new, old, strict=True)
+        if value is not was and value != was
+    ]
+    if not different:
+        return False
+    for name, value in different:
+        kept.row[name] = value if type(value) in _PLAIN else msgspec.to_builtins(value)
+        kept.versions[name] = version
+    kept.before, kept.changed = kept.changed, version
+    kept.latest = [name for name, _ in different]
+    return True
 
 
 def _difference(topic: Topic, table: _Table, since: int) -> Change:
     rows: dict[str, Row] = {}
     for row_id, kept in table.rows.items():
-        if kept.changed > since:
+        if kept.changed <= since:
+            continue
+        if kept.latest and kept.before <= since:  # who looks each second
+            rows[row_id] = {name: kept.row[name] for name in kept.latest}
+        else:
             changed = kept.versions.items()
             rows[row_id] = {name: kept.row[name] for name, at in changed if at > since}
     gone = [row_id for row_id, at in table.ended.items() if at > since]

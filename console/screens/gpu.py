@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -133,7 +132,7 @@ class GpuView(View):
             return
         row = self.store.row("gpus", self._uuid) or {}
         each = max(4, height // _PLOTS)
-        until_s = time.time()
+        until_s = self.console.now().timestamp()
         lines: list[list[Cell]] = []
         for series, top, unit in (
             (Series("util", [(p.at_s, _float(p.utilisation)) for p in points]), 100.0, "%"),

@@ -5,7 +5,7 @@ from console.actions import Action, Field, plain
 
 def of_the_site() -> list[Action]:
     """What can be done wherever usage or manifests are looked at."""
-    return [*_carrying(), *_standing()]
+    return [*_carrying(), *_standing(), *_introducing()]
 
 
 def _carrying() -> list[Action]:
@@ -75,13 +75,30 @@ def _introducing() -> list[Action]:
             key="E",
             title="Enrol",
             role="admin",
-            argv=lambda values: ["sync", "enrol", values["url"], values["code"]],
+            argv=lambda values: ["sync", "enrol", values["url"], "-"],
             impact="Introduces this site to the vendor's control plane with the code it gave you.",
             fields=(
                 Field("url", "URL", required=True, hint="https://…"),
-                Field("code", "Code", required=True),
+                Field("code", "Code", "secret", required=True),
             ),
+            stdin="code",
             done="Enrolled.",
+        ),
+        Action(
+            key="R",
+            title="Request to carry",
+            role="admin",
+            argv=lambda values: [
+                *("sync", "request", "--out", values["out"]),
+                *(["--new-key"] if values.get("new") else []),
+            ],
+            impact="Writes the site's signed introduction into a file, to be carried to the vendor"
+            " where no wire leads there. The answer comes back as a file for I.",
+            fields=(
+                Field("out", "File", "path", required=True, hint="On the stick."),
+                Field("new", "With a new key", "toggle"),
+            ),
+            done="Written: give it to the vendor.",
         ),
         Action(
             key="L",

@@ -11,22 +11,52 @@ from console.screens import fleet_actions, tenant_actions, usage_actions
 
 NODE: dict[str, Any] = {"name": "gpu-00", "region": "hall-b", "state": "ready", "wish": "serving"}
 TENANT: dict[str, Any] = {
-    **{"name": "acme", "plan": "free", "state": "active", "environments": 2, "keys": 9}
+    "name": "acme",
+    "plan": "free",
+    "state": "active",
+    "environments": 2,
+    "keys": 9,
 }
 ENVIRONMENT: dict[str, Any] = {
-    **{"name": "prod", "tenant": "acme", "region": "hall-b", "models": ["llama"]},
+    "name": "prod",
+    "tenant": "acme",
+    "region": "hall-b",
+    "models": ["llama"],
     "state": "active",
 }
 KEY: dict[str, Any] = {
-    **{"name": "web", "tenant": "acme", "environment": "prod", "role": "developer"},
-    **{"state": "active", "prefix": "clsk_live_Ab…", "expires_at": None},
+    "name": "web",
+    "tenant": "acme",
+    "environment": "prod",
+    "role": "developer",
+    "state": "active",
+    "prefix": "clsk_live_Ab…",
+    "expires_at": None,
 }
 ANSWERS: dict[str, str] = {
-    **{"rpm": "60", "overlap": "0s", "models": "all", "plan": "developer", "multiplier": "0.7"},
-    **{"url": "https://control.example", "code": "c0de-secret", "file": "/media/a.receipt"},
-    **{"to": "/media", "all": "yes", "out": "/p.json", "gpu": "H100", "budget": "100.00"},
-    **{"notice": "2m", "reason": "fans", "name": "other", "region": "hall-c", "role": "admin"},
-    **{"node": "gpu-07", "ttl": "1h", "address": "10.0.0.1:9443", "expires": "30d", "test": "yes"},
+    "rpm": "60",
+    "overlap": "0s",
+    "models": "all",
+    "plan": "developer",
+    "multiplier": "0.7",
+    "url": "https://control.example",
+    "code": "c0de-secret",
+    "file": "/media/a.receipt",
+    "to": "/media",
+    "all": "yes",
+    "out": "/p.json",
+    "gpu": "H100",
+    "budget": "100.00",
+    "notice": "2m",
+    "reason": "fans",
+    "name": "other",
+    "region": "hall-c",
+    "role": "admin",
+    "node": "gpu-07",
+    "ttl": "1h",
+    "address": "10.0.0.1:9443",
+    "expires": "30d",
+    "test": "yes",
 }
 
 

@@ -1,15 +1,18 @@
 """What the rows of the live stream are made of: read once a tick, from the registry only if it
 changed."""
 
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 import msgspec
 
 from appliance.admin.calls import Services
 from appliance.admin.deployments import deployment_view
+from appliance.admin.keys import key_view
 from appliance.admin.ports import DeploymentLive, Traffic
+from appliance.admin.tenants import environment_view
 from appliance.domain.clock import iso
 from appliance.domain.ids import NodeId
 from appliance.domain.limits import Layer, Limits
@@ -21,6 +24,7 @@ from appliance.registry.models import ModelRow
 from appliance.registry.nodes import NodeRow
 from appliance.registry.snapshot import Snapshot
 from appliance.registry.tenants import TenantRow
+from appliance.wire.admin import Environment, Key
 from appliance.wire.fleet import Deployment
 from appliance.wire.gpu import Gpu, NodeGpu
 
@@ -61,6 +65,32 @@ class Known:
 
     async def keys(self) -> Sequence[KeyRow]:
         return await self._list("keys", self._services.registry.keys.list)
+
+    async def environment_views(self) -> Mapping[str, Environment]:
+        """As they are told, by id."""
+        if "environment views" not in self._kept:
+            self._kept["environment views"] = {
+                row.id: environment_view(row) for row in await self.environments()
+            }
+        found: Mapping[str, Environment] = self._kept["environment views"]
+        return found
+
+    async def key_views(self) -> Mapping[str, Key]:
+        """As they are told, by id: the same until the registry changes, or a key expires."""
+        now_ns = self._services.clock.wall_ns()
+        made_ns, until_ns, found = self._kept.get("key views", (0, 0, {}))
+        if made_ns <= now_ns < until_ns:
+            return cast("Mapping[str, Key]", found)
+        rows = await self.keys()
+        views: dict[str, Key] = {row.id: key_view(row, now_ns) for row in rows}
+        ends = [
+            at_ns
+            for row in rows
+            for at_ns in (row.expires_at_ns, row.retiring_until_ns)
+            if at_ns is not None and at_ns > now_ns
+        ]
+        self._kept["key views"] = now_ns, min(ends, default=sys.maxsize), views
+        return views
 
     async def models(self) -> Sequence[ModelRow]:
         return await self._list("models", self._services.registry.models.list)

@@ -8,11 +8,10 @@ import msgspec
 
 from appliance.admin.calls import Services
 from appliance.admin.deployments import model_view
-from appliance.admin.keys import key_view
 from appliance.admin.known import LIMITS
 from appliance.admin.nodes import seen_node
 from appliance.admin.ports import LiveReplica
-from appliance.admin.tenants import environment_view, state_word
+from appliance.admin.tenants import state_word
 from appliance.domain.clock import iso
 from appliance.domain.limits import Layer
 from appliance.wire.fleet import Deployment, Replica
@@ -200,13 +199,11 @@ async def tenant_rows(services: Services) -> Rows:
 
 
 async def environment_rows(services: Services) -> Rows:
-    rows = await services.stream.known.environments()
-    return {row.id: environment_view(row) for row in rows}
+    return await services.stream.known.environment_views()
 
 
 async def key_rows(services: Services) -> Rows:
-    now_ns = services.clock.wall_ns()
-    return {row.id: key_view(row, now_ns) for row in await services.stream.known.keys()}
+    return await services.stream.known.key_views()
 
 
 async def limit_rows(services: Services) -> Rows:

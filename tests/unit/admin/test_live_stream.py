@@ -161,3 +161,21 @@ def test_what_is_changed_is_seen_with_the_next_tick(site: AdminSite) -> None:
                 assert [row["name"] for row in rows["environments"].values()] == ["prod"]
                 return
     pytest.fail("the new environment was not told")
+
+
+def test_a_key_that_expires_is_told_though_nothing_was_changed(site: AdminSite) -> None:
+    site.client.post("/v1/tenants", json={"name": "acme"}).raise_for_status()
+    body = {"name": "prod", "tenant": "acme"}
+    site.client.post("/v1/environments", json=body).raise_for_status()
+    ends_ns = site.services.clock.wall_ns() + 900_000_000
+    made = site.services.registry.keys.create(
+        "0:test", tenant="acme", environment="prod", name="short", expires_at_ns=ends_ns
+    )
+    key_id = site.call(made).row.id
+    with site.client.stream("GET", "/v1/stream?topics=keys&every_s=0.5") as answer:
+        states = [
+            row["state"]
+            for _, tick in ticks(answer, 5)
+            if "state" in (row := tables(tick).get("keys", {}).get(key_id, {}))
+        ]
+    assert states == ["active", "expired"]

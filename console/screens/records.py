@@ -18,7 +18,7 @@ from console.view import View
 from console.widgets.detail import Detail, Fact
 from console.widgets.live_table import LiveTable
 from console.widgets.panel import Panel
-from console.words import clock_time, milliseconds, or_missing, state
+from console.words import clock_time, day_time, milliseconds, or_missing, state
 
 _COLUMNS: Final = (
     Column("seq", "RECORD", 9, right=True),
@@ -87,7 +87,7 @@ class RecordsView(View):
                 if len(rows) > _SHOWN_MAX:
                     del rows[next(iter(rows))]
         self._table.replace(rows)
-        of = ", ".join(f"{name} {text}" for name, text in self._wanted.items())
+        of = ", ".join(_told(name, text) for name, text in self._wanted.items())
         many = "the last " if len(rows) == _SHOWN_MAX else ""
         title = f"Records, {many}{len(rows):,}" + (f" of {of}" if of else "")
         self.query_one("#records", Panel).entitle(title)
@@ -113,6 +113,11 @@ class RecordsView(View):
         row = self._table.row(event.row_id) if event.row_id else None
         self._facts.show([] if row is None else _facts(row))
         self.selection_changed()
+
+
+def _told(name: str, text: str) -> str:
+    """A field's value; of an hour only when it began."""
+    return f"{day_time(text)} and the hour after" if name == "hour" else text
 
 
 def _cells(_row_id: str, row: Row) -> list[Cell]:

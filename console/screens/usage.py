@@ -47,7 +47,7 @@ _COLUMNS: Final = (
     Column("who", "WHO", 20, grow=True),
     Column("requests", "REQUESTS", 9, right=True),
     Column("input", "TOKENS IN", 10, right=True),
-    Column("output", "TOKENS OUT", 10, right=True),
+    Column("output", "TOKENS OUT", 11, right=True),
     Column("cached", "CACHED", 8, right=True, priority=2),
     Column("share", "SHARE", 5, right=True, priority=3),
 )
@@ -171,7 +171,7 @@ class UsageView(View):
                     if sync.get("last_contact")
                     else "  no contact yet"
                 ),
-                Cell(f"  {sync.get('control_plane_url') or 'not enrolled'}", "dim"),
+                Cell(f"  {sync.get('control_plane_url') or _unwired(sync)}", "dim"),
             ],
             [
                 Cell("  manifests      ", "dim"),
@@ -273,6 +273,11 @@ def _hour_s(hour: str | None) -> float:
     """Seconds on the wall clock; what is no time lies before every span."""
     at = moment(hour)
     return 0.0 if at is None else at.timestamp()
+
+
+def _unwired(sync: Row) -> str:
+    """Without an address: what is exchanged is carried, or nothing is."""
+    return "what goes there is carried" if sync.get("state") == "offline" else "not enrolled"
 
 
 def _sync_tone(sync: Row) -> Tone:

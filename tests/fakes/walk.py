@@ -34,6 +34,7 @@ _NAMED: Final = {
     "End": b"\x1b[F",
     "Home": b"\x1b[H",
     "PgDn": b"\x1b[6~",
+    "Ctrl+U": b"\x15",
 }
 PASTE: Final = "Paste"
 

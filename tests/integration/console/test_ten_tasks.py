@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.fakes.nvml_library import LOST, FakeGpus, build_library
-from tests.fakes.site import running_site
+from tests.fakes.site import Site, running_site
 from tests.fakes.walk import PAGE, Task, tasks, to_action
 from tests.integration.console.walked_site import Busy, Walked
 
@@ -77,9 +77,48 @@ def test_add_a_node(shared: Busy) -> None:
     shared.walk(TASKS[4])
 
 
+def test_export_usage_to_a_stick_and_import_the_receipt(shared: Busy) -> None:
+    shared.introduce()
+    assert shared.ask() == 200
+    shared.walk(TASKS[6])
+    assert shared.site.cic("sync", "status")["lag_manifests"] == 0
+
+
+def test_import_a_model_pack(shared: Busy) -> None:
+    shared.publish("carried")
+    shared.walk(TASKS[7])
+    assert "carried" in [row["name"] for row in shared.site.cic("model", "list")]
+
+
 def test_handle_a_gpu_that_fell_off(shared: Busy) -> None:
     shared.happens["It is powered off and on, and the GPU is there again."] = lambda: (
         shared.gpus.heal(1)
     )
     shared.gpus.set(1, fail=LOST)
     shared.walk(TASKS[8])
+
+
+def test_explain_an_invoice_line(shared: Busy) -> None:
+    assert shared.ask() == 200
+    shared.site.cic("manifest", "seal")
+    (shared.stick / "site.pem").write_text(shared.site.run("manifest", "public-key").stdout)
+    shared.walk(TASKS[9])
+
+
+def test_restore_the_backup_of_last_night(shared: Busy) -> None:
+    site = shared.site
+    site.cic("backup", "create")
+    site.cic("tenant", "delete", "acme", "--cascade", "--yes")
+    assert shared.ask() == 401
+    again = Site(shared.folder / "again", settings=site.settings, with_agent=True)
+    shared.names["RESTORED"] = str(again.home)
+    shared.walk(TASKS[10])
+    site.stop()
+    again.folder.mkdir(exist_ok=True)
+    again.start()
+    try:
+        shared.site = again
+        again.wait_ready("tiny")
+        assert shared.ask() == 200
+    finally:
+        again.stop()

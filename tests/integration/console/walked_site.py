@@ -1,7 +1,7 @@
 """A real site on which the tasks of docs/CONSOLE_WALK.md are done, at a real console."""
 
-import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +18,18 @@ from tests.fakes.tiny_gguf import write_tiny_gguf
 from tests.fakes.walk import Step, Task, filled, typed
 
 SHELL_S: Final = 60.0
+
+
+def squeezed(picture: str) -> str:
+    """Without the spaces that only fill a column."""
+    return re.sub(" +", " ", picture)
+
+
+def matching(word: str) -> list[str]:
+    """As a shell has it: the files that a word with a * stands for."""
+    if "*" not in word:
+        return [word]
+    return [str(found) for found in Path(word).parent.glob(Path(word).name)]
 
 
 class Walked:
@@ -46,8 +58,7 @@ class Walked:
             for block in task.blocks:
                 for step in block.steps:
                     self._take(seen, step)
-                if seen.screen.copied:
-                    self.names["COPIED"] = seen.screen.copied
+                self.names["COPIED"] = seen.screen.copied
                 home: list[str] = []
                 for line in block.lines:
                     if line.startswith("# "):
@@ -56,6 +67,8 @@ class Walked:
                         self._type(line, home)
                     else:
                         self.happens[line]()
+                for receipt in self.stick.glob("*.receipt"):
+                    self.names["RECEIPT"] = receipt.name
             seen.type(b"q")
             assert seen.ended() == 0
 
@@ -65,16 +78,18 @@ class Walked:
 
     def _take(self, seen: Terminal, step: Step) -> None:
         gone = step.seen.startswith("gone: ")
-        text = filled(step.seen.removeprefix("gone: "), self.names)
+        text = squeezed(filled(step.seen.removeprefix("gone: "), self.names))
         # What is there already would not tell whether the keys did anything.
-        assert not step.keys or (text in seen.screen.text) is gone, f"{step} tells nothing new"
+        new = (text in squeezed(seen.screen.text)) is gone
+        assert new or not step.keys, f"{step} tells nothing new:\n{seen.screen.text}"
         for key in step.keys:
             seen.type(typed(key, self.names, seen.screen.copied))
-        seen.waits(lambda picture: (text in picture) is not gone, f"{step}")
+        seen.waits(lambda picture: (text in squeezed(picture)) is not gone, f"{step}")
 
-    def _type(self, line: str, home: list[str]) -> None:
-        """At a shell: `cic` is that of these tests; an agent goes on until the tests end."""
+    def _type(self, line: str, home: list[str]) -> str:
+        """At a shell; what it printed. An agent goes on until the tests end."""
         name, *words = shlex.split(filled(line, self.names))
+        words = [found for word in words for found in matching(word)]
         assert name == "cic", line
         if words[0] == "control-plane":
             home, words = [], [words[0], *home, *words[1:]]
@@ -84,11 +99,12 @@ class Walked:
                 self._background.append(
                     subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
                 )
-            return
+            return ""
         done = subprocess.run(
             command, env=self.environ, capture_output=True, text=True, timeout=SHELL_S, check=False
         )
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def close(self) -> None:
         for process in self._background:
@@ -150,6 +166,26 @@ class Busy(Walked):
         secret = self.names["COPIED"]
         return Key(self.key.id, secret, self.key.name, self.key.tenant, self.key.environment)
 
-    def row(self, *arguments: str) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.site.run("--json", *arguments).stdout)
-        return found
+    def introduce(self) -> None:
+        """Site and vendor know each other, by hand; what goes on the stick has names of its own."""
+        vendor, papers = self.home_of("the vendor"), self.folder / "papers"
+        papers.mkdir()
+        self._type("cic control-plane init", ["--home", str(vendor)])
+        request, pem = papers / "site.request", papers / "vendor.pem"
+        self.site.run("sync", "request", "--out", str(request))
+        self._type(f"cic control-plane enroll north --request {request}", ["--home", str(vendor)])
+        pem.write_text(self._type("cic control-plane key", ["--home", str(vendor)]))
+        self._type(f"cic control-plane export --to {papers}", ["--home", str(vendor)])
+        (answer,) = papers.glob("*.receipt")
+        self.site.run("bundle", "import", str(answer), "--control-plane-key", str(pem))
+
+    def publish(self, name: str) -> None:
+        """A pack on the stick, by a publisher of whom this site has not heard."""
+        made = self.folder / "publisher-model"
+        made.mkdir()
+        write_tiny_gguf(made / f"{name}.gguf", seed=11)
+        (made / "LICENSE").write_text("Free as the wind.\n")
+        pack = self.stick / f"{name}.modelpack"
+        self._type(
+            f"cic model pack {made} --out {pack}", ["--home", str(self.home_of("a publisher"))]
+        )

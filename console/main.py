@@ -1,6 +1,7 @@
 """`cic console`."""
 
 import contextlib
+import gc
 import os
 import re
 import shlex
@@ -57,6 +58,7 @@ def console(
     lock_after_s = None if lock_after is None else _seconds(lock_after)
     passphrase = "" if lock_after_s is None else _passphrase()
     _prepare(profile)
+    gc.disable()  # nothing of what is loaded now is garbage, and looking for it takes time
     # Not before: Textual takes 0.25 s to load, and reads its settings when it is loaded.
     from console.app import ConsoleApp  # noqa: PLC0415
     from console.lock import Lock  # noqa: PLC0415
@@ -83,6 +85,8 @@ def console(
         notice=notice,
     )
     app.driver_class = driver_for(app.driver_class)
+    gc.freeze()
+    gc.enable()
     code = app.run(mouse=profile.mouse)
     look = before.look if theme or not many_colours else app.look
     with contextlib.suppress(OSError):  # the next time it begins as it came

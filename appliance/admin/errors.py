@@ -3,6 +3,8 @@
 AdminError
 ├── BadRequest      the request is not understood: its JSON, its query, a value
 ├── NoSuchRoute     no such path, or not with this method
+├── NoSuchPass      no pass of that id, or it has ended
+├── TooManyPasses   as many administrators ask models as may at once
 ├── NoSuchAlert     it has ended, or never was
 ├── TooManySubscribers  the live stream has as many readers as it may have
 ├── NotPermittedRole  the caller's role does not reach
@@ -38,6 +40,14 @@ class NoSuchRoute(AdminError):
 
 class NoSuchAlert(AdminError):
     code = "no_such_alert"
+
+
+class NoSuchPass(AdminError):
+    code = "no_such_pass"
+
+
+class TooManyPasses(AdminError):
+    code = "too_many_passes"
 
 
 class TooManySubscribers(AdminError):
@@ -97,6 +107,8 @@ STATUSES: Final = {
     "idempotency_key_reused": HTTPStatus.CONFLICT,
     "answer_not_kept": HTTPStatus.CONFLICT,
     "no_such_alert": HTTPStatus.NOT_FOUND,
+    "no_such_pass": HTTPStatus.NOT_FOUND,
+    "too_many_passes": HTTPStatus.SERVICE_UNAVAILABLE,
     "too_many_subscribers": HTTPStatus.SERVICE_UNAVAILABLE,
     "not_found": HTTPStatus.NOT_FOUND,
     "no_such_route": HTTPStatus.NOT_FOUND,

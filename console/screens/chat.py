@@ -1,8 +1,9 @@
-"""7 Chat: ask a deployment through the endpoint, with a key, as its clients do."""
+"""7 Chat: ask a deployment through the endpoint, as the administrator or with a key."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from time import monotonic
 from typing import Any, ClassVar, Final
 
 from textual import events, on
@@ -11,9 +12,11 @@ from textual.binding import Binding
 from textual.widget import Widget
 from textual.widgets import Input
 
+from appliance.wire.access import reaches
+from appliance.wire.chat import ChatPass, ChatPassAsk
 from appliance.wire.stream import Topic
 from console.cells import Cell
-from console.client import AdminError
+from console.client import AdminError, decoded
 from console.endpoint import Answer, Question, ask
 from console.store import Changes, Store
 from console.view import View
@@ -25,6 +28,7 @@ from console.words import MISSING, count, milliseconds
 # Text that streams is painted so often and no oftener.
 _PAINT_S: Final = 0.1
 _TURNS_MAX: Final = 40
+_PASS_S: Final = 600.0  # then another is asked for; they last a little longer
 
 
 class ChatView(View):
@@ -38,7 +42,8 @@ class ChatView(View):
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding("n", "model", "Another deployment"),
-        Binding("k", "key", "The key to ask with"),
+        Binding("k", "key", "Ask with a key"),
+        Binding("o", "own", "Ask as the administrator"),
         Binding("enter,a", "ask", "Ask"),
         Binding("c", "clear", "Begin anew"),
     ]
@@ -48,6 +53,8 @@ class ChatView(View):
         self._models: list[str] = []
         self._model = ""
         self._key = ""
+        self._pass: ChatPass | None = None  # to ask as the administrator
+        self._passed = ("", 0.0)  # the model it is for, and when it was given
         self._said: list[dict[str, str]] = []
         self._answer: Answer | None = None
         self._painted = ""  # of the answer that comes
@@ -104,8 +111,12 @@ class ChatView(View):
         self._secret.display = True
         self._secret.focus()
 
+    def action_own(self) -> None:
+        self._key = ""
+        self._show_facts()
+
     def action_ask(self) -> None:
-        if self._key:
+        if self._key or self._may_ask:
             self._line.focus()
         else:
             self.action_key()
@@ -145,7 +156,7 @@ class ChatView(View):
         text = event.value.strip()
         if not text or (self._answer is not None and self._answer.took_s is None):
             return
-        if not self._key or not self._model:
+        if not (self._key or self._may_ask) or not self._model:
             missing = "no key: k takes one" if self._model else "no deployment is ready"
             self.notify(f"There is {missing}.")
             return
@@ -161,7 +172,11 @@ class ChatView(View):
         site = self.store.site or {}
         question = Question(self._model, tuple(self._said))
         try:
-            async with aclosing(ask(str(site.get("endpoint")), self._key, question)) as answers:
+            key, where = self._key, str(site.get("endpoint"))
+            if not key:
+                given = await self._give_pass()
+                key, where = given.key, given.endpoint
+            async with aclosing(ask(where, key, question)) as answers:
                 async for answer in answers:
                     self._answer = answer
                     self._state = "answering"
@@ -169,6 +184,24 @@ class ChatView(View):
             self._end(error.message)
             return
         self._end(self._answer.refused if self._answer else "")
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether this account may ask without a key."""
+        return reaches(self.role, "operator")
+
+    async def _give_pass(self) -> ChatPass:
+        """A pass for this deployment; the one at hand, while it lasts."""
+        model, given_s = self._passed
+        now_s = monotonic()
+        if self._pass is None or model != self._model or now_s - given_s > _PASS_S:
+            body = ChatPassAsk(model=self._model)
+            async with aclosing(
+                self.admin.lines("/v1/chat-passes", method="POST", body=body)
+            ) as lines:
+                content = b"".join([line async for line in lines])
+            self._pass, self._passed = decoded(content, ChatPass), (self._model, now_s)
+        return self._pass
 
     def _end(self, why: str) -> None:
         self._paint()
@@ -217,9 +250,14 @@ class ChatView(View):
             Cell("  deployment "),
             Cell(self._model or "none is ready", "accent" if self._model else "warn"),
             Cell("   asked with "),
-            Cell(_shown(self._key), "plain" if self._key else "warn"),
-            Cell("   it counts as that key's use", "dim"),
         ]
+        if self._key:
+            first += [Cell(_shown(self._key)), Cell("   it counts as that key's use", "dim")]
+        elif self._may_ask:
+            whose = self._pass.tenant if self._pass else "site-console"
+            first += [Cell("your account"), Cell(f"   it counts as {whose}", "dim")]
+        else:
+            first += [Cell("no key yet: k", "warn")]
         second = [Cell(f"  {self._state}", "dim")]
         if answer is not None and answer.first_token_s is not None:
             rate = answer.tokens_per_s
@@ -237,4 +275,4 @@ def _clean(text: str) -> str:
 
 
 def _shown(key: str) -> str:
-    return f"{key[:14]}…" if key else "no key yet: k"
+    return f"{key[:14]}…"

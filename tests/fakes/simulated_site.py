@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -252,6 +253,7 @@ async def _serve(options: argparse.Namespace) -> None:
     async with simulated_site(
         Path(options.home),
         role=options.role,
+        now=datetime.now(UTC),
         nodes=options.nodes,
         deployments=options.deployments,
         tenants=options.tenants,

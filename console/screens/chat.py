@@ -60,6 +60,7 @@ class ChatView(View):
         self._painted = ""  # of the answer that comes
         self._script: list[tuple[str, str]] = []  # who, and what was said
         self._state = ""
+        self._asker_shown = False
         self._told = LogText(auto_scroll=True)
         self._facts = Lines(id="facts")
         self._secret = Input(
@@ -221,6 +222,8 @@ class ChatView(View):
 
     def _paint(self) -> None:
         """What came since the last time."""
+        if self._asker_shown != self._may_ask:  # the appliance said who sits here
+            self._show_facts()
         answer = self._answer
         if answer is None or answer.text == self._painted or not self._script:
             return
@@ -246,16 +249,17 @@ class ChatView(View):
 
     def _show_facts(self) -> None:
         answer = self._answer
+        self._asker_shown = self._may_ask
         first = [
             Cell("  deployment "),
             Cell(self._model or "none is ready", "accent" if self._model else "warn"),
             Cell("   asked with "),
         ]
         if self._key:
-            first += [Cell(_shown(self._key)), Cell("   it counts as that key's use", "dim")]
+            first += [Cell(_shown(self._key)), Cell(", counted as its use", "dim")]
         elif self._may_ask:
             whose = self._pass.tenant if self._pass else "site-console"
-            first += [Cell("your account"), Cell(f"   it counts as {whose}", "dim")]
+            first += [Cell("your account"), Cell(f", counted as {whose}", "dim")]
         else:
             first += [Cell("no key yet: k", "warn")]
         second = [Cell(f"  {self._state}", "dim")]

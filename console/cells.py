@@ -18,7 +18,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` in cells, the least it needs. One column of a table may grow into what is left.
+    """`width` in cells, the least it needs. Columns that may grow take what is left: first those
+    with a `most`, up to it. `newest`: of a text that is too long the end is shown.
 
     Priority 1 stays whatever the terminal; of the others the highest goes first.
     """
@@ -29,3 +30,5 @@ class Column:
     right: bool = False
     grow: bool = False
     priority: int = 1
+    most: int = 0
+    newest: bool = False

@@ -39,7 +39,7 @@ _PAST_COLUMNS: Final = 140
 _PAST_LINES: Final = 40
 
 _DEPLOYMENTS: Final = (
-    Column("name", "MODEL", 14, grow=True),
+    Column("name", "MODEL", 20, grow=True),
     Column("replicas", "REP", 5, right=True),
     Column("state", "STATE", 10),
     Column("running", "RUN", 4, right=True),
@@ -47,7 +47,7 @@ _DEPLOYMENTS: Final = (
     Column("cache", "KV%", 4, right=True, priority=2),
     Column("rate", "TOK/s", 6, right=True),
     Column("first", "TTFT95", 6, right=True),
-    Column("trend", "10 MIN", 10, priority=3),
+    Column("trend", "BY MINUTE", 10, priority=3, grow=True, most=60, newest=True),
 )
 _TENANTS: Final = (
     Column("name", "TENANT", 10, grow=True),
@@ -80,7 +80,7 @@ class DashView(View):
     def __init__(self) -> None:
         super().__init__()
         self._choosing = False  # a plus was pressed: the next digit is a part's
-        self._rates = DeploymentRates(self, 10)
+        self._rates = DeploymentRates(self)
         self._map = NodeMap()
         self._past = Past()
         self._engines = LiveTable(

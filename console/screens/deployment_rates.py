@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from appliance.wire.stream import HistorySeries
 from console.cells import Cell, Row
 from console.client import AdminError, Query
@@ -11,35 +13,47 @@ from console.view import View
 from console.widgets.live_table import LiveTable
 from console.widgets.spark import spark
 
+_MINUTES: Final = 60
+# Looks further apart than this may have left a minute out.
+_APART_S: Final = 60.0
+
 
 class DeploymentRates:
     """Of one view and its table. What was before the console is the appliance's history."""
 
-    def __init__(self, view: View, minutes: int) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._minutes = minutes
-        self._trends = Trends(minutes)
+        self._trends = Trends(_MINUTES)
+        self._whole_s: float | None = None  # until when no minute is missing, wall clock
 
     def cell(self, row: Row) -> Cell:
         """A sign a minute, the one under way last."""
-        return Cell(spark(self._trends.of(str(row.get("name"))), self._minutes), "accent")
+        return Cell(spark(self._trends.of(str(row.get("name"))), _MINUTES), "accent")
 
     def note(self, store: Store) -> bool:
         """Remember what they do now. Whether all of them moved by a minute."""
         rows = store.table("deployments").values()
         values = {str(row.get("name")): row.get("output_tokens_per_s") for row in rows}
-        return self._trends.note(self._view.console.now().timestamp(), values)
+        now_s = self._view.console.now().timestamp()
+        if self._whole_s is not None:
+            self._whole_s = now_s if now_s - self._whole_s < _APART_S else None
+        return self._trends.note(now_s, values)
 
     async def read(self, table: LiveTable) -> None:
-        """Where it cannot be read they begin with the console."""
+        """What it has not seen itself. Where it cannot be read they begin with the console."""
+        if self._whole_s is not None:
+            return
         query: Query = {
-            "series": "output_tokens_per_s", "of": "deployment",
-            "span": SPAN, "newest": self._minutes,
+            "series": "output_tokens_per_s",
+            "of": "deployment",
+            "span": SPAN,
+            "newest": _MINUTES,
         }
         try:
             past = await self._view.admin.get("/v1/history", list[HistorySeries], query)
         except AdminError:
             return
         self._trends.seed(past)
+        self._whole_s = self._view.console.now().timestamp()
         self.note(self._view.store)
         table.repaint()

@@ -31,7 +31,7 @@ from console.widgets.panel import Panel
 from console.words import MISSING, count, milliseconds, or_missing, percent, size, state
 
 _DEPLOYMENTS: Final = (
-    Column("name", "DEPLOYMENT", 14, grow=True),
+    Column("name", "DEPLOYMENT", 20, grow=True),
     Column("replicas", "REP", 5, right=True),
     Column("state", "STATE", 11),
     Column("running", "RUN", 4, right=True),
@@ -41,7 +41,7 @@ _DEPLOYMENTS: Final = (
     Column("first", "TTFT95", 6, right=True),
     Column("engine", "ENGINE", 8, priority=5),
     Column("model", "MODEL", 14, priority=6),
-    Column("trend", "16 MIN", 16, priority=7),
+    Column("trend", "BY MINUTE", 16, priority=7, grow=True, most=60, newest=True),
 )
 _DEPLOYMENT_KEYS: Final = {
     "replicas": "replicas_ready",
@@ -78,7 +78,7 @@ class ModelsView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rates = DeploymentRates(self, 16)
+        self._rates = DeploymentRates(self)
         self._using: dict[str, list[str]] = {}  # model -> its deployments
         self._wanted: str | None = None
         self._copying = False

@@ -14,7 +14,7 @@ MARK: Final = 2  # cells before the first column: the cursor, or a jump label
 def lay_out(columns: Sequence[Column], width: int) -> tuple[tuple[int, Column, int, int], ...]:
     """Which columns fit into `width` cells: index, column, its x and its width. Pure.
 
-    The least important ones go first; what is left over goes to the column that may grow.
+    The least important ones go first; what is left over goes to the columns that may grow.
     """
     kept = list(enumerate(columns))
 
@@ -25,13 +25,19 @@ def lay_out(columns: Sequence[Column], width: int) -> tuple[tuple[int, Column, i
         worst = max(range(len(kept)), key=lambda at: (kept[at][1].priority, at))
         del kept[worst]
     spare = max(0, width - needed())
+    wides = {index: column.width for index, column in kept}
+    for index, column in sorted(
+        kept, key=lambda each: each[1].most == 0
+    ):  # those with an end first
+        if column.grow:
+            more = min(spare, column.most - column.width) if column.most else spare
+            wides[index] += more
+            spare -= more
     x = MARK
     laid_out = []
     for index, column in kept:
-        wide = column.width + (spare if column.grow else 0)
-        spare = 0 if column.grow else spare
-        laid_out.append((index, column, x, wide))
-        x += wide + 1
+        laid_out.append((index, column, x, wides[index]))
+        x += wides[index] + 1
     return tuple(laid_out)
 
 

@@ -121,8 +121,7 @@ class LiveTable(ScrollView, can_focus=True):
         """What stands there while there are no rows."""
         if text != self._empty:
             self._empty = text
-            if not self._ranking.order:
-                self.refresh()
+            self.refresh()
 
     def row(self, row_id: str) -> Row | None:
         return self._ranking.rows.get(row_id)
@@ -394,7 +393,8 @@ class LiveTable(ScrollView, can_focus=True):
         segments = [Segment(mark, base + self._tone("accent"))]
         for index, column, _, wide in self._columns_laid_out():
             cell = cells[index]
-            text = aligned(cell.text, wide, right=column.right)
+            text = cell.text[-wide:] if column.newest else cell.text
+            text = aligned(text, wide, right=column.right)
             segments.append(Segment(text, base + self._tone(cell.tone)))
             segments.append(Segment(" ", base))
         return Strip(segments).simplify().adjust_cell_length(width, base)

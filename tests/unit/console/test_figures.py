@@ -38,6 +38,19 @@ def test_a_count_is_right_to_its_digits(value: float) -> None:
     assert shown == pytest.approx(value, rel=0.01, abs=0.51)
 
 
+def test_columns_with_an_end_grow_first_and_the_rest_goes_to_the_others() -> None:
+    columns = (
+        Column("name", "N", 5, grow=True),
+        Column("rate", "R", 4),
+        Column("trend", "T", 5, grow=True, most=10),
+    )
+    needed = MARK + 6 + 5 + 6
+    for spare, name, trend in ((0, 5, 5), (3, 5, 8), (5, 5, 10), (9, 9, 10)):
+        laid_out = lay_out(columns, needed + spare)
+        assert [wide for _, _, _, wide in laid_out] == [name, 4, trend]
+        assert laid_out[-1][2] + trend + 1 == needed + spare
+
+
 def test_what_was_not_measured_is_a_dash_never_0() -> None:
     makers = (words.count, words.size, words.percent, words.milliseconds, words.duration)
     assert {make(None) for make in makers} == {words.MISSING}

@@ -125,6 +125,11 @@ class Busy(Walked):
             "POST", "/v1/keys", {"tenant": "acme", "environment": "prod", "name": "app"}
         )
         self.key = Key(made["id"], made["key"], "app", "acme", "prod")
+        site.tenant("globex")
+        site.environment("globex")
+        for name in ("one", "two", "three"):
+            body = {"tenant": "globex", "environment": "dev", "name": name}
+            site.admin("POST", "/v1/keys", body)
         self.names["LEAKED"] = self.key.secret[:13]
         site.cic(
             *("deployment", "create", "--name", "tiny", "--engine", "llamacpp"),

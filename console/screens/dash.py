@@ -125,7 +125,7 @@ class DashView(View):
         return frozenset({"nodes", "gpus", "deployments", "tenants", "alerts"})
 
     def shown(self) -> None:
-        self.load(self._rates.read(self._engines), name="rates")
+        self.load(self._rates.read(self._engines.repaint), name="rates")
         self._read_again()
 
     def update(self, store: Store, changes: Changes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -17,6 +16,7 @@ from appliance.wire.stream import Topic
 from console.actions import Action
 from console.cells import Cell, Column, Row, Tone
 from console.screens.deployment_history import HistoryView
+from console.screens.deployment_rates import DeploymentRates
 from console.screens.deployment_traces import EngineLogView, PlacementView, dumps_text
 from console.screens.model_actions import of_deployment
 from console.screens.models import allowed_by, replicas, waiting
@@ -77,7 +77,7 @@ _EVENTS: Final = (
     Column("at", "TIME", 8),
     Column("text", "WHAT HAPPENED", 20, grow=True),
 )
-_TREND: Final = 300
+_TREND_MINUTES: Final = 120
 _WIDE: Final = 110  # columns from which requests and events stand side by side
 _EVENT_ROWS: Final = 200
 _REASON_LINES: Final = 5
@@ -105,7 +105,7 @@ class DeploymentView(View):
         super().__init__()
         self._deployment_id = deployment_id
         self._label = ""
-        self._trend: deque[float | None] = deque(maxlen=_TREND)
+        self._rates = DeploymentRates(self, _TREND_MINUTES)
         self._facts = Lines()
         self._events_first = False
         self._replicas = LiveTable(
@@ -166,11 +166,16 @@ class DeploymentView(View):
     def topics(self) -> frozenset[Topic]:
         return frozenset({"deployments", "replicas", "requests", "environments", "events"})
 
+    def shown(self) -> None:
+        row = self.store.row("deployments", self._deployment_id)
+        if row is not None:
+            self.load(self._rates.read(self._show_facts, str(row["name"])), name="rates")
+
     def update(self, store: Store, changes: Changes) -> None:
         row = store.row("deployments", self._deployment_id)
         if row is not None:
             self._label = self.title = str(row["name"])
-            self._trend.append(row.get("output_tokens_per_s"))
+            self._rates.note(store)
         elif store.fresh("deployments"):
             self._replicas.say_empty("This deployment is no more. Esc goes back.")
         self._show_facts()
@@ -212,7 +217,7 @@ class DeploymentView(View):
         row = self.store.row("deployments", self._deployment_id)
         if row is None:
             return
-        lines = facts(row, list(self._trend), self.size.width or 80)
+        lines = facts(row, self._rates.of(row), self.size.width or 80)
         self._facts.show(lines)
         panel = self.query_one("#facts", Panel)
         panel.styles.height = 1 + len(lines)
@@ -319,7 +324,7 @@ def facts(row: Row, trend: Sequence[float | None], width: int) -> list[list[Cell
         Cell(f"first token {milliseconds(row.get('first_token_p95_ms'))} (p95)  "),
     ]
     room = max(0, width - sum(len(cell.text) for cell in second) - 2)
-    second.append(Cell(spark(trend, min(room, 120)), "accent"))
+    second.append(Cell(spark(trend, min(room, _TREND_MINUTES)), "accent"))
     pins = ", ".join(row.get("pins") or ()) or "any node"
     idle = row.get("idle_s")
     third = [

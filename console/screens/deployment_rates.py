@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.wire.stream import HistorySeries
@@ -10,25 +11,28 @@ from console.client import AdminError, Query
 from console.store import Store
 from console.trends import SPAN, Trends
 from console.view import View
-from console.widgets.live_table import LiveTable
 from console.widgets.spark import spark
 
-_MINUTES: Final = 60
 # Looks further apart than this may have left a minute out.
 _APART_S: Final = 60.0
 
 
 class DeploymentRates:
-    """Of one view and its table. What was before the console is the appliance's history."""
+    """Of one view. What was before the console is the appliance's history."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, minutes: int = 60) -> None:
         self._view = view
-        self._trends = Trends(_MINUTES)
+        self._minutes = minutes
+        self._trends = Trends(minutes)
         self._whole_s: float | None = None  # until when no minute is missing, wall clock
 
     def cell(self, row: Row) -> Cell:
         """A sign a minute, the one under way last."""
-        return Cell(spark(self._trends.of(str(row.get("name"))), _MINUTES), "accent")
+        return Cell(spark(self.of(row), self._minutes), "accent")
+
+    def of(self, row: Row) -> list[float | None]:
+        """The minutes, oldest first; None: not known."""
+        return self._trends.of(str(row.get("name")))
 
     def note(self, store: Store) -> bool:
         """Remember what they do now. Whether all of them moved by a minute."""
@@ -39,15 +43,15 @@ class DeploymentRates:
             self._whole_s = now_s if now_s - self._whole_s < _APART_S else None
         return self._trends.note(now_s, values)
 
-    async def read(self, table: LiveTable) -> None:
-        """What it has not seen itself. Where it cannot be read they begin with the console."""
+    async def read(self, then: Callable[[], object], name: str = "") -> None:
+        """What was not seen here, of one or of all. Else it begins with the console."""
         if self._whole_s is not None:
             return
         query: Query = {
             "series": "output_tokens_per_s",
-            "of": "deployment",
+            "of": f"deployment/{name}" if name else "deployment",
             "span": SPAN,
-            "newest": _MINUTES,
+            "newest": self._minutes,
         }
         try:
             past = await self._view.admin.get("/v1/history", list[HistorySeries], query)
@@ -56,4 +60,4 @@ class DeploymentRates:
         self._trends.seed(past)
         self._whole_s = self._view.console.now().timestamp()
         self.note(self._view.store)
-        table.repaint()
+        then()

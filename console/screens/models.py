@@ -163,7 +163,7 @@ class ModelsView(View):
             self._entitle(self.store)
 
     def shown(self) -> None:
-        self.load(self._rates.read(self._deployments), name="rates")
+        self.load(self._rates.read(self._deployments.repaint), name="rates")
 
     def actions(self) -> Sequence[Action]:
         names = sorted(str(row["name"]) for row in self.store.table("models").values())

@@ -88,6 +88,7 @@ async def test_a_deployment_shows_replicas_and_requests(
         await seen.reads("1 Replicas")
         await seen.reads("llama-3-8b: llama-3-8b")
         await seen.reads("E Scale/edit")
+        await seen.reads("▅▆▇██" if size[0] > 80 else "▇██")  # the past, as the appliance kept it
         seen.check("deployment-failed")
 
 

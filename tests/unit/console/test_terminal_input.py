@@ -155,3 +155,52 @@ def test_any_bytes_in_any_pieces_are_read(seed: int) -> None:
 def test_only_the_driver_of_terminals_is_replaced() -> None:
     assert driver_for(LinuxDriver) is Terminal
     assert driver_for(HeadlessDriver) is HeadlessDriver
+
+
+class Frame:
+    """As much of an app as its driver needs."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def refresh(self) -> None:
+        """Paints all of it."""
+
+    def call_later(self, what: object) -> None:
+        self.asked.append(what)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a terminal is sent."""
+    out: list[str] = []
+    monkeypatch.setattr(LinuxDriver, "__init__", lambda self, app: setattr(self, "_app", app))
+    monkeypatch.setattr(LinuxDriver, "write", lambda _self, data: out.append(data))
+    monkeypatch.setattr(LinuxDriver, "_get_terminal_size", lambda _self: (80, 24))
+    return out
+
+
+ROW = "\x1b[3;1Hready\x1b[1;1H"
+
+
+def test_a_line_is_sent_once_until_another_program_wrote_over_it(sent: list[str]) -> None:
+    frame = Frame()
+    made = Terminal(frame)
+    made.write(ROW)
+    made.write(ROW)
+    assert sent == [ROW, ""]
+    made.process_message(events.Key("ctrl+l", None))
+    assert frame.asked == [frame.refresh]
+    made.write(ROW)
+    assert "ready" in sent[-1]
+
+
+def test_while_its_size_changes_all_is_sent(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Terminal(Frame())
+    made.write(ROW)
+    monkeypatch.setattr(LinuxDriver, "_get_terminal_size", lambda _self: (100, 30))
+    made.write(ROW)
+    made.write(ROW)
+    assert all("ready" in data for data in sent)

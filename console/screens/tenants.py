@@ -76,7 +76,8 @@ class TenantsView(View):
         if self._wanted is not None and self._wanted in store.table("tenants"):
             self._table.select(self._wanted)
             self._wanted = None
-        self.query_one(Panel).entitle(f"Tenants {len(store.table('tenants'))}")
+        note = Cell("a all keys  v reserved", "dim")
+        self.query_one(Panel).entitle(f"Tenants {len(store.table('tenants'))}", note)
 
     def reveal(self, part: str) -> None:
         if part == "keys":

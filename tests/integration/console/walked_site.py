@@ -136,6 +136,8 @@ class Busy(Walked):
             *("--model", str(self.model), "--gpus", "1", "--parallel", "1"),
         )
         site.wait_ready("tiny")
+        (node,) = site.cic("node", "list")
+        self.names["NODE"] = node["name"][:8]  # a longer one may be cut
 
     def ask(self, tokens: int = 8, key: Key | None = None) -> int:
         """The status of an answer."""

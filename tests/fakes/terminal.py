@@ -99,6 +99,7 @@ class Terminal:
     def __init__(self, process: subprocess.Popen[bytes], main: int, size: tuple[int, int]) -> None:
         self.process = process
         self.screen = Screen(*size)
+        self.ascii_only = True  # so far
         self._main = main
 
     def type(self, keys: bytes) -> None:
@@ -136,6 +137,7 @@ class Terminal:
             if not piece:
                 return came
             self.screen.feed(piece)
+            self.ascii_only = self.ascii_only and piece.isascii()
             came = True
         return came
 

@@ -15,7 +15,7 @@ from tests.integration.console.walked_site import Busy, Walked
 
 TASKS: Final = {task.number: task for task in tasks(PAGE.read_text())}
 KEYS_MAX: Final = 3
-SEEN_S: Final = 30.0
+WIDE: Final = (160, 48)
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +68,19 @@ def test_first_install_to_first_token(fresh: Walked) -> None:
 
 def test_find_why_a_model_is_slow(shared: Busy) -> None:
     with shared.crowd(4):
-        shared.walk(TASKS[2])
+        shared.walk(TASKS[2], size=WIDE)
 
 
 def test_rotate_a_leaked_key(shared: Busy) -> None:
     assert shared.ask() == 200
-    shared.walk(TASKS[3])
+    shared.walk(TASKS[3], ascii_only=True)
     assert shared.ask() == 401
     shared.key = shared.renewed()
     assert shared.ask() == 200
 
 
 def test_add_a_node(shared: Busy) -> None:
-    shared.walk(TASKS[4])
+    shared.walk(TASKS[4], ascii_only=True)
 
 
 def test_reserve_capacity(shared: Busy) -> None:
@@ -107,14 +107,14 @@ def test_handle_a_gpu_that_fell_off(shared: Busy) -> None:
         shared.gpus.heal(1)
     )
     shared.gpus.set(1, fail=LOST)
-    shared.walk(TASKS[8])
+    shared.walk(TASKS[8], ascii_only=True)
 
 
 def test_explain_an_invoice_line(shared: Busy) -> None:
     assert shared.ask() == 200
     shared.site.cic("manifest", "seal")
     (shared.stick / "site.pem").write_text(shared.site.run("manifest", "public-key").stdout)
-    shared.walk(TASKS[9])
+    shared.walk(TASKS[9], size=WIDE)
 
 
 def test_restore_the_backup_of_last_night(shared: Busy) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from console.ascii import to_ascii
 from tests.fakes.nvml_library import FakeGpus
 from tests.fakes.site import Key, Site
 from tests.fakes.terminal import Terminal, terminal
@@ -51,13 +52,17 @@ class Walked:
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         return {**kept, "HOME": str(self.folder), "XDG_STATE_HOME": str(self.folder / "account")}
 
-    def walk(self, task: Task, *, size: tuple[int, int] = (80, 24)) -> None:
-        command = [*self.site.command, "console"]
+    def walk(
+        self, task: Task, *, size: tuple[int, int] = (80, 24), ascii_only: bool = False
+    ) -> None:
+        """On a terminal of that size, and of that poverty."""
+        shown = to_ascii if ascii_only else str
+        command = [*self.site.command, "console", *(["--ascii"] if ascii_only else [])]
         with terminal(command, size=size, folder=self.folder, environ=self.environ) as seen:
             seen.waits(lambda picture: "live " in picture, "a console")
             for block in task.blocks:
                 for step in block.steps:
-                    self._take(seen, step)
+                    self._take(seen, step, shown)
                 self.names["COPIED"] = seen.screen.copied
                 home: list[str] = []
                 for line in block.lines:
@@ -71,14 +76,16 @@ class Walked:
                     self.names["RECEIPT"] = receipt.name
             seen.type(b"q")
             assert seen.ended() == 0
+            assert seen.ascii_only or not ascii_only
 
     def home_of(self, machine: str) -> Path:
         """Where `cic` keeps what is its own on another machine than the site's."""
         return self.folder / machine.replace(" ", "-")
 
-    def _take(self, seen: Terminal, step: Step) -> None:
+    def _take(self, seen: Terminal, step: Step, shown: Callable[[str], str]) -> None:
+        """`shown` is how the terminal writes what the page says is seen."""
         gone = step.seen.startswith("gone: ")
-        text = squeezed(filled(step.seen.removeprefix("gone: "), self.names))
+        text = shown(squeezed(filled(step.seen.removeprefix("gone: "), self.names)))
         # What is there already would not tell whether the keys did anything.
         new = (text in squeezed(seen.screen.text)) is gone
         assert new or not step.keys, f"{step} tells nothing new:\n{seen.screen.text}"

@@ -21,6 +21,7 @@ from console.profile import Profile, profile_of
 _COLOUR_SYSTEMS: Final = {"16": "standard", "256": "256", "truecolor": "truecolor"}
 _CONNECT_S: Final = 5.0
 _LOCK_S_MIN: Final = 10
+_PORT: Final = 8093
 
 
 @click.command()
@@ -40,10 +41,14 @@ _LOCK_S_MIN: Final = 10
     metavar="TIME",
     help="Hide everything after so long without a key, as 10m; asks for a passphrase now.",
 )
+@click.option("--web", is_flag=True, help="In a browser on this machine instead.")
+@click.option("--port", type=click.IntRange(0, 65535), default=_PORT, help="Of --web. 0 takes any.")
 @click.pass_obj
 def console(
     invocation: Invocation,
     *,
+    web: bool,
+    port: int,
     ascii_only: bool,
     read_only: bool,
     theme: str | None,
@@ -51,6 +56,14 @@ def console(
     lock_after: str | None,
 ) -> None:
     """Run the site from this terminal: nodes, models, tenants, usage, logs, chat, operations."""
+    if web:
+        _require_running(invocation.home)
+        told = {"--theme": theme, "--refresh": refresh_s, "--lock-after": lock_after}
+        options = [part for name, value in told.items() if value for part in (name, str(value))]
+        flags = {"--ascii": ascii_only, "--read-only": read_only}
+        options += [name for name, wanted in flags.items() if wanted]
+        _serve_browsers(invocation.home, port, options)
+        return
     profile = _profile(ascii_only=ascii_only, refresh_s=refresh_s)
     if profile.dumb:
         sys.exit(_print_status(invocation))
@@ -92,6 +105,13 @@ def console(
     with contextlib.suppress(OSError):  # the next time it begins as it came
         keep(file, Remembered(look))
     sys.exit(code or 0)
+
+
+def _serve_browsers(home: Home, port: int, options: list[str]) -> None:
+    """Each window gets a console with the other options of this one."""
+    from console.web.running import serve  # noqa: PLC0415 (aiohttp takes its time to load)
+
+    serve(command(home, ("console", *options)), home.config.name, port)
 
 
 def _seconds(text: str) -> float:

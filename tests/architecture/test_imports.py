@@ -20,6 +20,7 @@ OWNERS = {
     "sky": ("appliance.fleet.burst.sky_process",),
     "pynvml": ("agent.gpu",),
     "textual": ("console",),
+    "textual_serve": ("console.web",),
     "tomlkit": ("appliance.admin.settings_desk",),
     "xllamacpp": ("agent.engines",),
     "click": ("appliance.cli", "appliance.commands", "appliance.wire.command", "agent", "console"),

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
-from rich.cells import cell_len
 from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding
@@ -26,7 +25,7 @@ from console.commands import Commands
 from console.deeds import Deeds
 from console.export import as_text, write_out
 from console.hang_up import HangUp
-from console.header import account, footer_hints, header, mode_bar, running, standing
+from console.header import account, footer_hints, header, mode_bar, running, standing, width_of
 from console.keys import KeyOrder
 from console.lock import Lock, LockScreen, lock_now
 from console.modes import ALERTS_MODE, MODES
@@ -273,7 +272,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         if line is None or not self.is_running:
             return
         who = account(self.me.account, self.me.role, read_only=self.read_only) if self.me else []
-        line.show(header(self.store, self.now()), who)
+        line.show(header(self.store, self.now(), self.size.width - width_of(who)), who)
         modes = self.line("modes")
         if modes is not None:
             titles = [view.title for view in self._stacks.get(self._mode, []) if view.title]
@@ -291,7 +290,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
         trouble = self.trouble.message if self.trouble else ""
         state = standing(age_s, self.every_s, trouble, paused=self.paused)
         right = [*running(self.tasks.running), state]
-        room = self.size.width - sum(cell_len(cell.text) for cell in right)
+        room = self.size.width - width_of(right)
         line.show(footer_hints(permitted(top.actions(), self.role), room), right)
 
     def begin(self, key: str) -> bool:

@@ -15,6 +15,7 @@ from console.words import ago, duration, plural
 # Nothing heard for so many intervals, and at least so long: what is shown is old.
 _STALE_INTERVALS: Final = 2.5
 _STALE_S: Final = 3.0
+_NAME_CELLS_MAX: Final = 24
 
 
 def stale_s(age_s: float | None, every_s: float) -> float | None:
@@ -24,19 +25,29 @@ def stale_s(age_s: float | None, every_s: float) -> float | None:
     return age_s
 
 
-def header(store: Store, now: datetime) -> list[Cell]:
-    """Site, version, time, cloud, what is not synced, alerts."""
+def header(store: Store, now: datetime, room: int) -> list[Cell]:
+    """Site, version, time, cloud, what is not synced, alerts: what fits into so many cells.
+
+    Where it is too narrow the version goes first, then the time, then the cloud. Alerts stay.
+    """
     site = store.site
     if site is None:
         return [Cell(" CrossLogic", "title"), Cell("  waiting for the appliance…", "dim")]
-    cells = [
-        Cell(f" {site.get('name', '')}", "title"),
-        Cell(f" v{site.get('version', '')} {now.astimezone(UTC):%H:%M}Z "),
-    ]
     sync = store.row("sync", "sync")
-    if sync is not None:
-        cells += _cloud(sync, now)
-    cells += _alerts(store.table("alerts").values())
+    called = str(site.get("name", ""))
+    if cell_len(called) > _NAME_CELLS_MAX:
+        called = f"{called[: _NAME_CELLS_MAX - 1]}…"
+    name = [Cell(f" {called}", "title")]
+    version = [Cell(f" v{site.get('version', '')}")]
+    time = [Cell(f" {now.astimezone(UTC):%H:%M}Z")]
+    cloud = [] if sync is None else _cloud(sync, now)
+    unsynced = [] if sync is None else _unsynced(sync)
+    alerts = _alerts(store.table("alerts").values())
+    for dropped in ([], [version], [version, time], [version, time, cloud]):
+        parts = [name, version, time, cloud, unsynced, alerts]
+        cells = [cell for part in parts if part not in dropped for cell in part]
+        if width_of(cells) <= room:
+            break
     return cells
 
 
@@ -45,13 +56,16 @@ def _cloud(sync: Row, now: datetime) -> list[Cell]:
     since = ""
     if word in ("offline", "frozen") and sync.get("last_contact"):
         since = " " + ago(sync["last_contact"], now)
-    cells = [
-        Cell(" cloud "),
+    return [
+        Cell("  cloud "),
         Cell((word.upper() if word in ("offline", "frozen") else word) + since, tone),
     ]
-    if lag := sync.get("lag_manifests"):
-        cells.append(Cell(f"  unsynced {lag}", "warn" if tone != "good" else "plain"))
-    return cells
+
+
+def _unsynced(sync: Row) -> list[Cell]:
+    lag = sync.get("lag_manifests")
+    tone: Tone = "plain" if sync.get("state") == "connected" else "warn"
+    return [Cell(f"  unsynced {lag}", tone)] if lag else []
 
 
 _CLOUD_TONES: Final[dict[str, Tone]] = {
@@ -88,6 +102,10 @@ def account(actor: str, role: str, *, read_only: bool) -> list[Cell]:
     """Who sits here: `0:root` is what the audit has; the name is enough for a person."""
     name = actor.partition(":")[2] or actor
     return [Cell(f"  {name} "), Cell(f"{'read-only' if read_only else role} ", "accent")]
+
+
+def width_of(cells: Iterable[Cell]) -> int:
+    return sum(cell_len(cell.text) for cell in cells)
 
 
 def running(tasks: int) -> list[Cell]:

@@ -108,9 +108,11 @@ def gpus(seen: Observed) -> Iterator[Finding]:
                 continue
             gpu = seen.gpus.get(fault.gpu_uuid)
             name = f"GPU {gpu.index}" if gpu is not None else f"GPU {fault.gpu_uuid}"
+            # Most say themselves which GPU they are about.
+            what = fault.message if fault.message.startswith("GPU ") else f"{name}: {fault.message}"
             yield _found(
                 *(fault.severity, "gpu", fault.gpu_uuid, fault.code),
-                f"{node.name} {name}: {fault.message}",
+                f"{node.name} {what}",
                 fault.next_step or f"cic node drain {node.name}",
             )
     for uuid, gpu in seen.gpus.items():

@@ -42,6 +42,12 @@ _KEYS: Final = (
     Column("state", "STATE", 11),
     Column("expires", "EXPIRES", 16, priority=4),
 )
+_HEADS: Final = {
+    "requests_per_min": "REQUESTS/min",
+    "tokens_per_min": "TOKENS/min",
+    "tokens_per_day": "TOKENS/24 h",
+    "concurrency": "AT WORK",
+}
 _LIMITS_EVERY: Final = 3  # Ticks between two readings of the limits of what is selected
 
 
@@ -198,7 +204,7 @@ def _key_cells(_row_id: str, row: Row) -> list[Cell]:
 
 
 def _titles() -> list[Cell]:
-    text = f"  {'LAYER':<12}" + "".join(f"{label:<17}" for label, _ in limit_fields())
+    text = f"  {'LAYER':<12}" + "".join(f"{_HEADS[name]:<17}" for _, name in limit_fields())
     return [Cell(text, "title")]
 
 

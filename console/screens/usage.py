@@ -179,7 +179,7 @@ class UsageView(View):
                 Cell(f", receipted to {count(sync.get('accepted_through'))}"),
                 Cell(f", {count(lag)} wait", "warn" if lag else "plain"),
                 Cell(f" since {duration(sync.get('lag_age_s'))}" if lag else ""),
-                Cell(f"; {count(site.get('unsealed'))} unsealed records"),
+                Cell(f"; {count(site.get('unsealed'))} unsealed"),
             ],
             self._licence(),
         ]

@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console screenshots lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -84,6 +84,10 @@ bench-console: ## What the console costs on a terminal, beside its goals (exit c
 fuzz-console: ## Do anything at the console, 100,000 times, over a site where anything goes wrong (CONSOLE_FUZZ=)
 	@packaging/setup test
 	CONSOLE_FUZZ=$(or $(CONSOLE_FUZZ),100000) $(bin)/pytest -q tests/integration/console/test_console_fuzz.py -o log_cli=true --log-cli-level=INFO $(ARGS)
+
+screenshots: ## Paint docs/pictures: every mode of the console on a demo site with real engines (ONLY=name)
+	@packaging/setup test
+	@$(bin)/python -m tests.screenshots $(ONLY)
 
 lock: ## Resolve the requirements anew and write the locks
 	@packaging/setup lock

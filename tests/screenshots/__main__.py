@@ -10,11 +10,11 @@ from appliance.wire.home import find_home
 from console.app import ConsoleApp
 from console.profile import Profile
 from tests.fakes.site import Site
+from tests.screenshots.gallery import PAGE, PICTURES, page
 from tests.screenshots.painting import NoFont, Painter
 from tests.screenshots.scenes import SCENES, Scene, State
 from tests.screenshots.sites import busy, empty
 
-PICTURES: Final = Path(__file__).parents[2] / "docs" / "pictures"
 _SEEN_S: Final = 30.0
 _SETTLED_S: Final = 2.5  # figures of rates need two Ticks
 
@@ -33,6 +33,7 @@ def main() -> int:
         return 7
     wanted = [scene for scene in SCENES if not only or scene.name in only]
     missed = _paint_all(painter, wanted)
+    PAGE.write_text(page())
     for name, why in missed:
         print(f"missed   {name}: {why}", file=sys.stderr)
     return 1 if missed else 0

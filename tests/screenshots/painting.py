@@ -18,7 +18,7 @@ _BACK: Final = (18, 18, 18)
 _LEVELS: Final = "▁▂▃▄▅▆▇█"  # drawn, so that columns meet
 _BRAILLE: Final = range(0x2800, 0x2900)
 _DOTS: Final = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
-_COLOURS: Final = 64
+_COLOURS: Final = 128
 
 Colour = tuple[int, int, int]
 

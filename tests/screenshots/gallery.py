@@ -10,10 +10,10 @@ PICTURES: Final = Path(__file__).parents[2] / "docs" / "pictures"
 PAGE: Final = PICTURES.parent / "SCREENS.md"
 _OPENING: Final = """# The console in pictures
 
-Painted by `make screenshots`: the console of real sites, one just installed and one at work, cell by
-cell. At work means: two small models under real llama.cpp on a machine's processor, three tenants who
-ask all the time, and a GPU library that tells of eight H100 which are not there. Temperatures,
-memory and use of GPUs are what that library says; everything else is what happened.
+Painted by `make screenshots`: the console of real sites, one just installed and one at work, cell
+by cell. At work means: two small models under real llama.cpp on a machine's processor, three
+tenants who ask all the time, and a GPU library that tells of eight H100 which are not there.
+Temperatures, memory and use of GPUs are what that library says; everything else is what happened.
 """
 
 

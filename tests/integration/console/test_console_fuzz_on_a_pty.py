@@ -11,6 +11,7 @@ import logging
 import os
 import pty
 import random
+import re
 import select
 import signal
 import struct
@@ -34,6 +35,11 @@ SEED = int(os.environ.get("CONSOLE_FUZZ_SEED", "1"))
 log = logging.getLogger(__name__)
 _DEADLINE_S: Final = 20.0
 _TAIL: Final = 4_000  # bytes of what it wrote, to tell what went wrong
+_LEFT: Final = b"\x1b[?1049l"
+_MODE: Final = re.compile(rb"\[([1-8]) ")  # how the mode bar marks it in ASCII
+_MODES_MIN: Final = 4
+_ELSEWHERE: Final = 20  # events in one place
+_DIGITS: Final = (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8")
 _SIZES: Final = ((80, 24), (160, 48), (79, 24), (40, 10), (1, 1), (250, 80))
 _KEYS: Final = (
     *(b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"j", b"k", b"\r", b"\r", b"\x1b", b"\t"),
@@ -59,6 +65,7 @@ class Typed:
     main: int
     seen: bytes = b""
     beyond: bytes = b""  # the first piece that was not ASCII
+    modes: set[bytes] = field(default_factory=set)  # digits of those that were shown
     written: int = 0
     trail: list[str] = field(default_factory=list)
 
@@ -68,8 +75,12 @@ class Typed:
                 piece = os.read(self.main, 65_536)
             except OSError:  # its other end is closed
                 return
-            if not self.beyond and not piece.isascii():
-                self.beyond = piece
+            # Behind its end the terminal itself shows what is typed.
+            its_own = piece if _LEFT not in self.seen else b""
+            its_own = its_own.partition(_LEFT)[0]
+            if not self.beyond and not its_own.isascii():
+                self.beyond = its_own
+            self.modes |= set(_MODE.findall(its_own))
             self.written += len(piece)
             self.seen = (self.seen + piece)[-_TAIL:]
 
@@ -143,7 +154,7 @@ def anything(chance: random.Random) -> bytes:
         return chance.choice(_ODD)
     if kind < 0.85:
         text = random_text(chance, 300).encode()
-        end = b"" if chance.random() < 0.1 else b"\x1b[201~"
+        end = b"" if chance.random() < 0.05 else b"\x1b[201~"
         return b"\x1b[200~" + text + end
     if kind < 0.93:
         words = ("tenant create x y", "logs", "theme light", "ops", "help", "no such", "usage -h")
@@ -165,7 +176,9 @@ def disturb(site: SimulatedSite, chance: random.Random) -> None:
     site.step()
 
 
-async def fuzzed(site: SimulatedSite, folder: Path, chance: random.Random, events: int) -> int:
+async def fuzzed(
+    site: SimulatedSite, folder: Path, chance: random.Random, events: int, modes: set[bytes]
+) -> int:
     """One console until its end, at most so many events. How many there were."""
     done = 0
     with console(site, folder) as typed:
@@ -173,7 +186,9 @@ async def fuzzed(site: SimulatedSite, folder: Path, chance: random.Random, event
         while done < events and typed.process.poll() is None:
             done += 1
             kind = chance.random()
-            if kind < 0.85:
+            if done % _ELSEWHERE == 0:
+                await _go_elsewhere(typed, chance)
+            elif kind < 0.85:
                 await typed.type(anything(chance))
             elif kind < 0.93:
                 typed.resize(*chance.choice(_SIZES))
@@ -189,7 +204,17 @@ async def fuzzed(site: SimulatedSite, folder: Path, chance: random.Random, event
         typed.take()
         assert typed.process.wait(_DEADLINE_S) == ExitCode.OK, typed.said()
         assert not typed.beyond, (typed.beyond[:300], typed.trail)
+        modes |= typed.modes
     return done
+
+
+async def _go_elsewhere(typed: Typed, chance: random.Random) -> None:
+    """As somebody would who is lost: whole again, out of whatever it is, to another mode."""
+    typed.resize(*chance.choice(_SIZES[:2]))
+    for keys in (b"\x1b[201~", b"\x1b", b"\x1b", b"\x1b", chance.choice(_DIGITS)):
+        await typed.type(keys)
+        await asyncio.sleep(0.12)  # longer than an ESC waits for what may follow it
+        typed.take()
 
 
 async def _still_answers(site: SimulatedSite, typed: Typed) -> None:
@@ -215,10 +240,16 @@ async def _still_answers(site: SimulatedSite, typed: Typed) -> None:
 @pytest.mark.timeout(120 + EVENTS // 5)
 async def test_the_console_survives_any_bytes(tmp_path: Path) -> None:
     chance, done, begun = random.Random(SEED), 0, 0
+    modes: set[bytes] = set()
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     async with simulated_site(tmp_path / "home", every_s=0.5, seed=SEED) as site:
         while done < EVENTS:
             site.faults, site.boot = Faults(), f"b{begun}"
             begun += 1
-            done += max(1, await fuzzed(site, tmp_path, chance, EVENTS - done))
-    log.info("%d events in %d consoles", done, begun)
+            done += max(1, await fuzzed(site, tmp_path, chance, EVENTS - done, modes))
+    deeds = tmp_path / "deeds"
+    carried_out = len(deeds.read_text().splitlines()) if deeds.exists() else 0
+    log.info(
+        "%d events in %d consoles, %d commands, modes %s", done, begun, carried_out, sorted(modes)
+    )
+    assert len(modes) >= _MODES_MIN  # it was not in one place all the time

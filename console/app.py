@@ -53,6 +53,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
     Toast { padding: 0 1; margin: 0; width: 60; max-width: 100%; }
     """
     ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False  # `y` copies; a click on what just went would end it
     BINDINGS: ClassVar[list[Any]] = [
         *(Binding(mode.digit, f"mode('{mode.digit}')", mode.title) for mode in MODES),
         Binding("escape", "back", "Back"),

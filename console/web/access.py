@@ -1,8 +1,10 @@
 """Who may look: one-time tokens, sessions, and which requests are believed. Pure."""
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 TOKEN_BYTES: Final = 32
@@ -11,6 +13,7 @@ SESSION_IDLE_S: Final = 1_800.0
 SESSIONS_MAX: Final = 8
 _TRIES_MAX: Final = 10  # wrong tokens in a window
 _TRIES_S: Final = 60.0
+_OWN_HOST: Final = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}", re.ASCII)
 
 Entropy = Callable[[int], bytes]
 
@@ -32,17 +35,25 @@ class Access:
         self._token, self._token_s = self._secret(), now_s
         return self._token
 
+    def invites(self, now_s: float) -> bool:
+        """Whether there is a token that somebody may still use."""
+        return self._token is not None and now_s - self._token_s < TOKEN_S
+
     def held_off(self, now_s: float) -> bool:
-        """Whether so many wrong tokens came that none is looked at for a while."""
+        """Whether so many wrong tokens came that who brings one more is told to wait.
+
+        The right one is taken all the same: it cannot be guessed, and else whoever guesses would
+        keep everybody out.
+        """
         self._wrong = [at_s for at_s in self._wrong if now_s - at_s < _TRIES_S]
         return len(self._wrong) >= _TRIES_MAX
 
     def enter(self, token: str, now_s: float) -> str | None:
         """A session for the token, which is used up; None: it is not the one."""
-        known = self._token if now_s - self._token_s < TOKEN_S else None
-        right = known is not None and hmac.compare_digest(token.encode(), known.encode())
-        if not right or self.held_off(now_s):
-            self._wrong.append(now_s)
+        known = self._token if self.invites(now_s) else None
+        if known is None or not hmac.compare_digest(_bytes(token), _bytes(known)):
+            if not self.held_off(now_s):
+                self._wrong.append(now_s)
             return None
         self._token = None
         self._forget(now_s)
@@ -58,7 +69,7 @@ class Access:
         if session is None:
             return False
         for known in self._sessions:
-            if hmac.compare_digest(session.encode(), known.encode()):
+            if hmac.compare_digest(_bytes(session), _bytes(known)):
                 self._sessions[known] = now_s
                 return True
         return False
@@ -74,14 +85,31 @@ class Access:
         return urlsafe_b64encode(self._entropy(TOKEN_BYTES)).decode().rstrip("=")
 
 
-def own_hosts(port: int) -> frozenset[str]:
-    """What `Host` may be. Another name that leads to loopback is somebody's trick."""
-    return frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+def _bytes(text: str) -> bytes:
+    """Of what a request brought: headers that are no text come as surrogates."""
+    return text.encode("utf-8", "surrogateescape")
 
 
-def same_origin(origin: str | None, host: str | None, port: int) -> bool:
+def place_of(session: str) -> str:
+    """Where the pages of a session are, and its cookie goes. It cannot be guessed.
+
+    A browser sends a cookie to every port of a host: what another account of this machine serves
+    there would be shown it, did it not belong to one path.
+    """
+    return sha256(_bytes(session)).hexdigest()[:32]
+
+
+def own_host(host: str | None) -> bool:
+    """Whether `Host` means this machine. Another name that leads here is somebody's trick.
+
+    The port may be any: that of `ssh -L` is the caller's.
+    """
+    return host is not None and _OWN_HOST.fullmatch(host) is not None
+
+
+def same_origin(origin: str | None, host: str | None) -> bool:
     """Whether a page of this server asks for a socket. Browsers always say which page it is."""
-    return host in own_hosts(port) and origin == f"http://{host}"
+    return own_host(host) and origin == f"http://{host}"
 
 
 def policy(host: str) -> str:

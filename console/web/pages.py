@@ -10,14 +10,14 @@ _HEAD: Final = (
 )
 
 
-def terminal(host: str, site: str) -> str:
-    """The terminal, as large as the window."""
+def terminal(socket_url: str, site: str) -> str:
+    """The terminal, as large as the window; `socket_url` is where its script connects."""
     head = _HEAD.format(
         title=escape(f"{site} console"), more='<script src="/static/textual.js"></script>'
     )
     return (
         f'{head}<body><div class="textual-terminal" data-font-size="15"'
-        f' data-session-websocket-url="ws://{escape(host)}/session"></div>'
+        f' data-session-websocket-url="{escape(socket_url)}"></div>'
         '<div class="closed"><h1>The console has ended.</h1>'
         "<p>Reload this page to begin again.</p></div></body></html>"
     )

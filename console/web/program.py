@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 _READ_BYTES: Final = 65_536
-_END_S: Final = 6.0
+_END_S: Final = 5.0
+_TAKES_S: Final = 5.0  # a program that takes no key for so long hangs
 _CELLS: Final = range(2, 501)  # columns and lines that a window may have
 
 
@@ -57,12 +58,13 @@ class Program:
                 return b""
 
     async def write(self, data: bytes) -> None:
-        """Type. Waits where it takes nothing."""
+        """Type. Waits where it takes nothing; raises TimeoutError where that lasts."""
         while data:
             try:
                 data = data[os.write(self._main, data) :]
             except BlockingIOError:
-                await self._ready(reading=False)
+                async with asyncio.timeout(_TAKES_S):
+                    await self._ready(reading=False)
             except OSError:
                 return
 

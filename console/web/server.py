@@ -18,13 +18,15 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from console.web import pages
-from console.web.access import Access, Entropy, own_hosts, policy, same_origin
+from console.web.access import Access, Entropy, own_host, place_of, policy, same_origin
 from console.web.program import Program
 
 COOKIE: Final = "cic_console"
 WINDOWS_MAX: Final = 8
 _MESSAGE_BYTES_MAX: Final = 256 * 1024  # of a paste
 _HEARTBEAT_S: Final = 15.0  # a window that does not answer is gone
+_CLOSE_S: Final = 2.0  # for a browser to answer that it closes
+_PLACE: Final = "{place:[0-9a-f]{32}}"
 _SIZE: Final = (80, 24)
 _TERMINAL: Final = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
@@ -66,15 +68,16 @@ class WebConsole:
         self._access = Access(entropy)
         self._monotonic_s = monotonic_s
         self._port = 0
-        self._windows: set[web.WebSocketResponse] = set()
+        self._windows: dict[web.WebSocketResponse, Program] = {}
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> int:
         """Listen on 127.0.0.1; port 0 takes any. Raises OSError."""
         app = web.Application(middlewares=[self._guarded], client_max_size=1024)
-        app.router.add_get("/", self._page)
+        app.router.add_get("/", _stranger)
+        app.router.add_get(f"/{_PLACE}/", self._page)
         app.router.add_get("/enter", self._enter)
-        app.router.add_get("/session", self._session)
+        app.router.add_get(f"/{_PLACE}/session", self._session)
         app.router.add_get("/static/{name}", _asset)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -85,9 +88,11 @@ class WebConsole:
         return self._port
 
     async def close(self) -> None:
-        """End every window and its console."""
-        for window in list(self._windows):
-            await window.close()
+        """End every console and its window, also where a browser takes nothing any more."""
+        await asyncio.gather(
+            *(program.end() for program in self._windows.values()),
+            *(_closed(window) for window in self._windows),
+        )
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -98,58 +103,57 @@ class WebConsole:
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Before everything: the name that was asked for. After it: what a browser is told."""
-        if request.headers.get("Host") not in own_hosts(self._port):
-            raise web.HTTPMisdirectedRequest(text="Ask for 127.0.0.1 or localhost.\n")
-        response = await handler(request)
+        try:
+            if not own_host(request.headers.get("Host")):
+                raise web.HTTPMisdirectedRequest(text="Ask for 127.0.0.1 or localhost.\n")
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(_told(request))
+            raise
         if not isinstance(response, web.WebSocketResponse):
-            response.headers.update(
-                {
-                    "Content-Security-Policy": policy(request.headers["Host"]),
-                    "Cache-Control": "no-store",
-                    "Referrer-Policy": "no-referrer",
-                    "X-Content-Type-Options": "nosniff",
-                    "X-Frame-Options": "DENY",
-                    "Cross-Origin-Resource-Policy": "same-origin",
-                }
-            )
+            response.headers.update(_told(request))
         return response
 
     def _known(self, request: web.Request) -> bool:
-        return self._access.knows(request.cookies.get(COOKIE), self._monotonic_s())
+        session = request.cookies.get(COOKIE, "")
+        at_home = request.match_info["place"] == place_of(session)
+        return at_home and self._access.knows(session, self._monotonic_s())
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         if not self._known(request):
-            text = "Open the address that `cic console --web` printed. It lets one browser in."
-            return _page(pages.told("Not signed in", text), 401)
-        return _page(pages.terminal(request.headers["Host"], self._site))
+            return await _stranger(request)
+        socket_url = f"ws://{request.headers['Host']}{request.path}session"
+        return _page(pages.terminal(socket_url, self._site))
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         now_s = self._monotonic_s()
-        if self._access.held_off(now_s):
-            text = "Too many wrong addresses. Wait a minute."
-            return _page(pages.told("Not signed in", text), 429)
+        held_off = self._access.held_off(now_s)
         session = self._access.enter(request.query.get("token", ""), now_s)
         if session is None:
+            if not self._access.invites(now_s):
+                self._invite()
+            if held_off:
+                text = "Too many wrong addresses. Wait a minute."
+                return _page(pages.told("Not signed in", text), 429)
             text = "This address was used, or is too old. The terminal shows a fresh one."
-            self._invite()
             return _page(pages.told("Not signed in", text), 401)
-        answer = web.Response(status=303, headers={"Location": "/"})
-        answer.set_cookie(COOKIE, session, httponly=True, samesite="Strict", path="/")
+        place = f"/{place_of(session)}/"
+        answer = web.Response(status=303, headers={"Location": place})
+        answer.set_cookie(COOKIE, session, httponly=True, samesite="Strict", path=place)
         self._invite()
         return answer
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
         """A window: what is typed there goes to a console, what that paints comes back."""
         host, origin = request.headers.get("Host"), request.headers.get("Origin")
-        if not same_origin(origin, host, self._port) or not self._known(request):
+        if not same_origin(origin, host) or not self._known(request):
             raise web.HTTPForbidden(text="Not signed in, or not from this page.\n")
         if len(self._windows) >= WINDOWS_MAX:
             raise web.HTTPServiceUnavailable(text=f"{WINDOWS_MAX} windows are open already.\n")
         window = web.WebSocketResponse(
             max_msg_size=_MESSAGE_BYTES_MAX, heartbeat=_HEARTBEAT_S, compress=False
         )
-        self._windows.add(window)
-        program = Program(self._command, {**os.environ, **_TERMINAL})
+        program = self._windows[window] = Program(self._command, {**os.environ, **_TERMINAL})
         try:
             await window.prepare(request)
             await program.start(*_size(request))
@@ -160,8 +164,10 @@ class WebConsole:
                 painting.cancel()
                 await asyncio.gather(painting, return_exceptions=True)
         finally:
-            self._windows.discard(window)
-            await program.end()
+            try:
+                await program.end()
+            finally:
+                del self._windows[window]
         return window
 
 
@@ -170,7 +176,7 @@ async def _painted(program: Program, window: web.WebSocketResponse) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await program.read():
             await window.send_bytes(data)
-    await window.close()
+    await _closed(window)
 
 
 async def _typed(window: web.WebSocketResponse, program: Program, used: Callable[[], bool]) -> None:
@@ -187,9 +193,29 @@ async def _typed(window: web.WebSocketResponse, program: Program, used: Callable
                 program.resize(int(rest[0]["width"]), int(rest[0]["height"]))
             elif word == "ping":
                 await window.send_str(msgspec.json.encode(["pong", str(rest[0])[:32]]).decode())
-        except (msgspec.DecodeError, ValueError, TypeError, LookupError):
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError, TimeoutError):
             break
-    await window.close()
+    await _closed(window)
+
+
+async def _closed(window: web.WebSocketResponse) -> None:
+    """A browser that takes nothing cannot be told."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await window.close()
+
+
+def _told(request: web.Request) -> dict[str, str]:
+    """What a browser may do with an answer."""
+    host = request.headers.get("Host", "")
+    return {
+        "Content-Security-Policy": policy(host if own_host(host) else "localhost"),
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
 
 
 def _size(request: web.Request) -> tuple[int, int]:
@@ -198,6 +224,11 @@ def _size(request: web.Request) -> tuple[int, int]:
     except (KeyError, ValueError):
         return _SIZE
     return (width, height) if 2 <= width <= 500 and 2 <= height <= 500 else _SIZE
+
+
+async def _stranger(_: web.Request) -> web.StreamResponse:
+    text = "Open the address that `cic console --web` printed. It lets one browser in."
+    return _page(pages.told("Not signed in", text), 401)
 
 
 async def _asset(request: web.Request) -> web.StreamResponse:

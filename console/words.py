@@ -18,6 +18,7 @@ _STATES: Final[dict[str, tuple[str, Tone]]] = {
     "ok": ("●", "good"),
     "connected": ("●", "good"),
     "valid": ("●", "good"),
+    "accepted": ("●", "good"),
     "done": ("●", "good"),
     "degraded": ("▲", "warn"),
     "warning": ("▲", "warn"),

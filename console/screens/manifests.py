@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from textual import on
@@ -45,6 +45,8 @@ _LINES: Final = (
     Column("output", "TOKENS OUT", 10, right=True),
 )
 _SHOWN_MAX: Final = 5_000  # the newest
+
+_DIGITS: Final = msgspec.Meta(pattern="^[0-9]{1,30}$")
 
 
 class ManifestsView(View):
@@ -89,6 +91,20 @@ class ManifestsView(View):
     @on(LiveTable.Opened)
     async def _opened(self, event: LiveTable.Opened) -> None:
         await self.console.open(ManifestView(event.row_id))
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What is shown of a line. Counts are text in manifests, so that every reader keeps them."""
+
+    tenant: str
+    environment: str
+    key_id: str
+    model: str
+    price_class: str
+    hour: str
+    requests: Annotated[str, _DIGITS]
+    input_tokens: Annotated[str, _DIGITS]
+    output_tokens: Annotated[str, _DIGITS]
 
 
 class ManifestView(View):
@@ -145,7 +161,7 @@ class ManifestView(View):
         for each in shown.lines:
             row = {"index": each.index, "hidden": each.hidden}
             if not each.hidden:
-                row |= msgspec.json.decode(bytes(each.line), type=dict[str, Any])
+                row |= msgspec.to_builtins(decoded(bytes(each.line), _Line))
             rows[str(each.index)] = row
         self._table.replace(rows)
         self.query_one("#lines", Panel).entitle(f"Lines {len(rows):,}")

@@ -70,7 +70,8 @@ def _section(node: DOMNode) -> list[str]:
     for binding in Binding.make_bindings(type(node).BINDINGS):
         if binding.description and binding.show:
             key = binding.key_display or _KEY_NAMES.get(binding.key, binding.key)
-            rows.append((key, binding.description))
+            if (key, binding.description) not in rows:  # `q` and `Q`
+                rows.append((key, binding.description))
     merged: dict[str, list[str]] = {}
     for key, description in rows:
         merged.setdefault(description, []).append(key)

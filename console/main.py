@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Final
 
 import click
@@ -41,7 +42,11 @@ _PORT: Final = 8093
     metavar="TIME",
     help="Hide everything after so long without a key, as 10m; asks for a passphrase now.",
 )
-@click.option("--web", is_flag=True, help="In a browser on this machine instead.")
+@click.option(
+    "--web",
+    is_flag=True,
+    help="In a browser on this machine instead; from elsewhere through `ssh -L`.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=_PORT, help="Of --web. 0 takes any.")
 @click.pass_obj
 def console(
@@ -58,6 +63,7 @@ def console(
     """Run the site from this terminal: nodes, models, tenants, usage, logs, chat, operations."""
     if web:
         _require_running(invocation.home)
+        _check(theme, lock_after)
         told = {"--theme": theme, "--refresh": refresh_s, "--lock-after": lock_after}
         options = [part for name, value in told.items() if value for part in (name, str(value))]
         flags = {"--ascii": ascii_only, "--read-only": read_only}
@@ -79,12 +85,7 @@ def console(
     from console.terminal import driver_for  # noqa: PLC0415
     from console.themes import DEFAULT, LOOKS  # noqa: PLC0415
 
-    if theme is not None and theme not in LOOKS:
-        raise CommandError(
-            f"There is no theme '{theme}'.",
-            next_step=f"Use one of {', '.join(LOOKS)}.",
-            exit_code=ExitCode.USAGE,
-        )
+    _require_look(theme, LOOKS)
     file = remembered_file()
     before, notice = recall(file)
     many_colours = profile.colours in ("256", "truecolor")
@@ -112,6 +113,24 @@ def _serve_browsers(home: Home, port: int, options: list[str]) -> None:
     from console.web.running import serve  # noqa: PLC0415 (aiohttp takes its time to load)
 
     serve(command(home, ("console", *options)), home.config.name, port)
+
+
+def _check(theme: str | None, lock_after: str | None) -> None:
+    """Now: a browser would not show what a console says before it begins."""
+    from console.themes import LOOKS  # noqa: PLC0415 (Textual takes its time to load)
+
+    _require_look(theme, LOOKS)
+    if lock_after is not None:
+        _seconds(lock_after)
+
+
+def _require_look(name: str | None, looks: Collection[str]) -> None:
+    if name is not None and name not in looks:
+        raise CommandError(
+            f"There is no theme '{name}'.",
+            next_step=f"Use one of {', '.join(looks)}.",
+            exit_code=ExitCode.USAGE,
+        )
 
 
 def _seconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The pages of the console in a browser. They have no script but the terminal's."""
+"""The pages of the console in a browser. They have no script but those of the terminal."""
 
 from html import escape
 from typing import Final
@@ -6,14 +6,15 @@ from typing import Final
 _HEAD: Final = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
     '<link rel="stylesheet" href="/static/xterm.css"><link rel="stylesheet"'
-    ' href="/static/page.css">{more}</head>'
+    ' href="/static/page.css"><link rel="icon" href="data:,">{more}</head>'
 )
 
 
 def terminal(socket_url: str, site: str) -> str:
     """The terminal, as large as the window; `socket_url` is where its script connects."""
     head = _HEAD.format(
-        title=escape(f"{site} console"), more='<script src="/static/textual.js"></script>'
+        title=escape(f"{site} console"),
+        more='<script src="/static/page.js"></script><script src="/static/textual.js"></script>',
     )
     return (
         f'{head}<body><div class="textual-terminal" data-font-size="15"'

@@ -14,7 +14,16 @@ from typing import Final
 _READ_BYTES: Final = 65_536
 _END_S: Final = 5.0
 _TAKES_S: Final = 5.0  # a program that takes no key for so long hangs
+# What xterm.js is; a browser knows all signs, wherever the server was started.
+_TERMINAL: Final = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LC_ALL": "C.UTF-8"}
+_OF_ANOTHER: Final = ("COLUMNS", "LINES")  # how large the terminal is that started the server
 _CELLS: Final = range(2, 501)  # columns and lines that a window may have
+
+
+def surroundings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that paints for a browser."""
+    own = {name: value for name, value in environ.items() if name not in _OF_ANOTHER}
+    return own | _TERMINAL
 
 
 class Program:

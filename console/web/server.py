@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 
 from console.web import pages
 from console.web.access import Access, Entropy, own_host, place_of, policy, same_origin
-from console.web.program import Program
+from console.web.program import Program, surroundings
 
 COOKIE: Final = "cic_console"
 WINDOWS_MAX: Final = 8
@@ -28,7 +28,6 @@ _HEARTBEAT_S: Final = 15.0  # a window that does not answer is gone
 _CLOSE_S: Final = 2.0  # for a browser to answer that it closes
 _PLACE: Final = "{place:[0-9a-f]{32}}"
 _SIZE: Final = (80, 24)
-_TERMINAL: Final = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +45,7 @@ _ASSETS: Final = {
     "font.ttf": _Asset(
         "textual_serve", "static/fonts/RobotoMono-VariableFont_wght.ttf", "font/ttf"
     ),
+    "page.js": _Asset("console.web", "page.js", "text/javascript"),
     "page.css": _Asset("console.web", "page.css", "text/css"),
 }
 
@@ -153,7 +153,7 @@ class WebConsole:
         window = web.WebSocketResponse(
             max_msg_size=_MESSAGE_BYTES_MAX, heartbeat=_HEARTBEAT_S, compress=False
         )
-        program = self._windows[window] = Program(self._command, {**os.environ, **_TERMINAL})
+        program = self._windows[window] = Program(self._command, surroundings(os.environ))
         try:
             await window.prepare(request)
             await program.start(*_size(request))

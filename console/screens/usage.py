@@ -103,7 +103,9 @@ class UsageView(View):
         )
 
     def compose(self) -> ComposeResult:
-        yield Panel("Control plane and entitlement", self._standing, id="standing")
+        standing = Panel("Control plane and entitlement", self._standing, id="standing")
+        standing.entitle("Control plane and entitlement", Cell("m manifests  l records", "dim"))
+        yield standing
         with Horizontal():
             yield Panel("Usage", self._table, id="usage")
             yield Panel("Tokens out by the hour", self._plot, id="hours")
@@ -198,9 +200,10 @@ class UsageView(View):
         return [
             Cell("  entitlement    ", "dim"),
             Cell(licence.stage, _STAGE_TONES.get(licence.stage, "plain")),
-            Cell(f"  {licence.customer}  ends in {until(licence.lease_ends, now)}"),
-            Cell(f"  freezes in {until(licence.freezes_at, now)}", "dim"),
+            Cell(f"  ends in {until(licence.lease_ends, now)}"),
+            Cell(f", freezes in {until(licence.freezes_at, now)}", "dim"),
             Cell(f"  {licence.gpus}/{licence.gpu_count} GPUs" if licence.gpu_count else ""),
+            Cell(f"  {licence.customer}", "dim"),
         ]
 
     def _draw(self) -> None:

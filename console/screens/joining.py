@@ -105,7 +105,7 @@ class TokensView(View):
         stages = (
             ("known", True),
             ("heard", heard),
-            (', '.join(engines) if engines else "engines", bool(engines)),
+            (", ".join(engines) if engines else "engines", bool(engines)),
             (plural(gpus, "GPU") if gpus else "no GPUs", heard),
             (str(row.get("state")), row.get("state") == "ready"),
         )

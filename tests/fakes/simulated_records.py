@@ -38,7 +38,7 @@ def answer_of(fleet: SimulatedFleet, path: str, query: Mapping[str, str]) -> Any
     if path.startswith("/v1/manifests/") and path.rpartition("-")[2].isdigit():
         return _manifest_shown(fleet, path.removeprefix("/v1/manifests/"))
     made = {
-        "/v1/limits": lambda: fleet.limits(),
+        "/v1/limits": fleet.limits,
         "/v1/usage": lambda: usage(fleet, query.get("by", "tenant,model").split(",")),
         "/v1/entitlement": lambda: entitlement(fleet),
         "/v1/node-tokens": lambda: tokens(fleet),
@@ -58,8 +58,10 @@ def usage(fleet: SimulatedFleet, by: list[str]) -> list[UsageRow]:
         number = str(row.tenant_id).removeprefix("ten_")
         every = {
             **{name: getattr(row, name) for name in ("tenant", "tenant_id", "model")},
-            **{"environment": "prod", "environment_id": f"env_{number}"},
-            **{"key": "default", "key_id": f"key_{number}"},
+            "environment": "prod",
+            "environment_id": f"env_{number}",
+            "key": "default",
+            "key_id": f"key_{number}",
             "hour": iso(fleet.now.replace(minute=0, second=0) - timedelta(hours=tenant_at % 15)),
         }
         told = {name: every[name] for name in (*names, "hour") if name.removesuffix("_id") in by}

@@ -25,6 +25,7 @@ OTHER_UID = 54_321  # an account that this host has not
 CHANGES = [route for route in ROUTES if route.method != "GET"]
 # What an operator may do. A route that is new and not named here takes an admin.
 OPERATORS = {
+    ("DELETE", "/v1/chat-passes/{ref}"),
     ("PATCH", "/v1/deployments/{ref}"),
     ("POST", "/v1/bursts/plan"),
     ("POST", "/v1/documents"),

@@ -40,6 +40,7 @@ class Reserving:
         self._clock = clock
         self._rows: Sequence[ReservationRow] = ()
         self._stale = True  # the registry may have changed
+        self._looking = asyncio.Lock()  # what was read first is not to come last
         self._laned: frozenset[DeploymentId] = frozenset()
         self._attained: dict[str, Attainment] = {}
         self._waiting: dict[str, int] = {}
@@ -52,10 +53,18 @@ class Reserving:
 
     async def look(self) -> None:
         """Bring what is in force now to the scheduler, and take in how it stands."""
+        async with self._looking:
+            if self._stale:
+                self._stale = False
+                try:
+                    self._rows = await self._registry.reservations.list(self._clock.wall_ns())
+                except BaseException:
+                    self._stale = True
+                    raise
+            self._bring()
+
+    def _bring(self) -> None:
         now_ns, now_s = self._clock.wall_ns(), self._clock.monotonic_s()
-        if self._stale:
-            self._stale = False
-            self._rows = await self._registry.reservations.list(now_ns)
         if not self._rows and not self._laned:
             return
         in_force = [row for row in self._rows if row.promise.holds_at(now_ns)]

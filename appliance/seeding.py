@@ -9,6 +9,7 @@ from appliance.limits.memory import MemoryLimitStore, Spent
 from appliance.metering.reader import LedgerReader
 from appliance.metering.schema import SLOT_NS
 
+_RESERVED: Final = "reserved"  # what ran within a promise does not count in the global layer
 _SECOND_NS: Final = 1_000_000_000
 _MINUTE_NS: Final = 60 * _SECOND_NS
 _DAY_NS: Final = 24 * 60 * _MINUTE_NS
@@ -32,12 +33,10 @@ def seed_limits(limits: MemoryLimitStore, ledger: LedgerReader, clock: Clock) ->
                 continue
             age_ns = max(0, now_ns - total.slot_start_ns - slot_ns)
             used = Spent(age_ns / _SECOND_NS, total.requests, total.tokens)
-            for scope_id in (
-                Layer.GLOBAL.value,
-                total.tenant_id,
-                total.environment_id,
-                total.key_id,
-            ):
+            scopes = [total.tenant_id, total.environment_id, total.key_id]
+            if total.price_class != _RESERVED:
+                scopes.append(Layer.GLOBAL.value)
+            for scope_id in scopes:
                 spent[scope_id].append(used)
     for scope_id, sums in spent.items():
         limits.seed(scope_id, sums, clock.monotonic_s())

@@ -431,6 +431,8 @@ class Exchange(Ticket):
         site_failed = outcome is Outcome.ENGINE_FAILED
         if tokens.total or status is Status.OK or (self._sent_s and not site_failed):
             wiring.limits.settle(self._order.reservation, tokens.total, now_s)
+            if self._order.spared and not self.reserved:  # the promise was used up when it started
+                wiring.limits.count(self._order.spared, tokens.total, now_s)
         else:
             wiring.limits.release(self._order.reservation, now_s)
         self.used = tokens.total

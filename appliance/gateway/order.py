@@ -6,6 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from appliance.domain.ids import RecordId, RequestId
+from appliance.domain.limits import LayerLimits
 from appliance.gateway import request, slots
 from appliance.gateway.naming import Naming
 from appliance.gateway.request import Ask
@@ -32,6 +33,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     caller: Credential
     entry: DeploymentEntry
     reservation: Reservation
+    spared: tuple[LayerLimits, ...]  # held in none of these, as it was within a promise
     prompt_estimate: int
     bounds: Bounds
     lines: bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from appliance.domain.limits import Layer
+from appliance.domain.limits import Layer, LayerLimits
 from appliance.gateway import access, bodies, forms, head, refusals, request
 from appliance.gateway.call import Call
 from appliance.gateway.errors import GatewayError, UnsupportedOperation
@@ -32,6 +32,7 @@ _ENGINES_THAT_TELL_OF_ONE_CHOICE: Final = frozenset({"llamacpp"})
 _OUTPUT_TOKENS: Final = 4_096  # reserved when neither the request nor the context says how many
 # Tokens that are in no byte of the body: templates and special tokens, images behind a link.
 _TEMPLATE_TOKENS: Final = 4_096
+_NO_LAYERS: Final[tuple[LayerLimits, ...]] = ()
 _REPLAYED: Final = b"Idempotency-Replayed: true\r\n"
 
 
@@ -168,12 +169,13 @@ class Pipeline:
             likely = min(max(likely, ask.token_ids), most)
         tokens = most + (_output_tokens(ask, entry, most) if route.generates else 0)
         now_s = wiring.clock.monotonic_s()
-        layers = caller.layers
+        layers, spared = caller.layers, _NO_LAYERS
         # What was promised to a tenant is not the site's to take back.
         if wiring.scheduler.promised(
             entry.deployment_id, caller.tenant_id, caller.environment_id, now_s
         ):
             layers = tuple(each for each in layers if each.layer is not Layer.GLOBAL)
+            spared = tuple(each for each in caller.layers if each.layer is Layer.GLOBAL)
         reservation = wiring.limits.reserve(layers, tokens, now_s)
         if isinstance(reservation, Refusal):
             raise refusals.limited(reservation)
@@ -187,6 +189,7 @@ class Pipeline:
             caller=caller,
             entry=entry,
             reservation=reservation,
+            spared=spared,
             prompt_estimate=likely,
             bounds=_bounds(ask, entry, most, likely),
             lines=head.rate_limits(reservation.requests_gauge, reservation.tokens_gauge),

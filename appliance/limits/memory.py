@@ -148,6 +148,14 @@ class MemoryLimitStore:
             scope.advance(slot)
             scope.release(reservation.tokens, reservation.made_at_s, now_s)
 
+    def count(self, layers: tuple[LayerLimits, ...], tokens: int, now_s: float) -> None:
+        """Count a request that was not held here. See LimitStore."""
+        slot = int(now_s)
+        for layer in layers:
+            scope = self._scope(layer, slot)
+            scope.advance(slot)
+            scope.count(tokens, now_s)
+
     def used(self, scope_id: str, now_s: float) -> Used:
         """What counts in a scope now: for `limit show` and the metrics."""
         scope = self._scopes.get(scope_id)

@@ -90,6 +90,10 @@ class LimitStore(Protocol):
         """Give everything back, the request too: nothing was served."""
         ...
 
+    def count(self, layers: tuple[LayerLimits, ...], tokens: int, now_s: float) -> None:
+        """Count a request that was not held in these layers. It is over, and is not refused."""
+        ...
+
     def gauges(self, layer: LayerLimits, now_s: float) -> Mapping[Dimension, Gauge]:
         """What is left of each limit that the layer sets, for its owner to see."""
         ...

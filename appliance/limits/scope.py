@@ -86,6 +86,12 @@ class Scope:
         self.held_s += (took_s - self.held_s) * _NEWEST_WEIGHT
         self.used_share += (tokens / held - self.used_share) * _NEWEST_WEIGHT
 
+    def count(self, tokens: int, now_s: float) -> None:
+        """A request that was over before it was known here."""
+        self.requests.add(1, now_s)
+        self.minute.add(tokens, now_s)
+        self.day.add(tokens, now_s)
+
     def release(self, held: int, begun_s: float, now_s: float) -> None:
         """End a request as if it had never come."""
         self.running -= 1

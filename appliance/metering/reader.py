@@ -92,6 +92,7 @@ class SlotTotal(msgspec.Struct, frozen=True, gc=False):
     key_id: str
     requests: int
     tokens: int  # input and output
+    price_class: str = "serverless"
 
 
 class LedgerReader:
@@ -229,9 +230,9 @@ class LedgerReader:
                 rows = connection.execute(
                     """
                     SELECT slot * ?1, tenant_id, environment_id, key_id, sum(requests),
-                      sum(input_tokens + output_tokens)
+                      sum(input_tokens + output_tokens), price_class
                     FROM slots JOIN subjects USING (subject_no)
-                    WHERE slot >= ?2 / ?1 GROUP BY slot, key_id ORDER BY slot
+                    WHERE slot >= ?2 / ?1 GROUP BY slot, key_id, price_class ORDER BY slot
                     """,
                     (SLOT_NS, since_ns),
                 )
@@ -239,11 +240,11 @@ class LedgerReader:
                 rows = connection.execute(
                     """
                     SELECT settled_at_ns / ?1 * ?1 AS start_ns, tenant_id, environment_id, key_id,
-                      count(*), sum(input_tokens + output_tokens)
+                      count(*), sum(input_tokens + output_tokens), price_class
                     FROM records JOIN subjects USING (subject_no)
                     WHERE seq >= (SELECT min(seq_lo) FROM slots WHERE slot >= ?2 / ?3)
                       AND settled_at_ns >= ?2 / ?1 * ?1
-                    GROUP BY start_ns, key_id ORDER BY start_ns
+                    GROUP BY start_ns, key_id, price_class ORDER BY start_ns
                     """,
                     (slot_ns, since_ns, SLOT_NS),
                 )

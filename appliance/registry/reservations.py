@@ -160,6 +160,11 @@ class Reservations:
 
         def run(change: Change) -> ReservationRow:
             before = _refuse_ended(_find(change.connection, ref), change.now_ns)
+            if until_ns is not None and until_ns <= change.now_ns:
+                raise InvalidValue(
+                    "A promise cannot have ended before it was said so.",
+                    next_step=f"End it now: `cic reservation end {before.id}`.",
+                )
             end_ns = before.until_ns if until_ns is None else until_ns
             after = replace(
                 before,

@@ -38,7 +38,17 @@ class Minute:
 class Attainment:
     """The minutes of one reservation since it is watched."""
 
-    __slots__ = ("_begun", "_delivered", "_last_ns", "_minutes", "_promised", "_refused", "now")
+    __slots__ = (
+        "_begun",
+        "_counted",
+        "_delivered",
+        "_last_ns",
+        "_minutes",
+        "_promised",
+        "_refused",
+        "_turned_away",
+        "now",
+    )
 
     def __init__(self) -> None:
         self._minutes: deque[Minute] = deque(maxlen=MINUTES_KEPT)
@@ -47,11 +57,18 @@ class Attainment:
         self._promised = 0.0
         self._delivered = 0
         self._refused = 0.0
+        self._counted = 0  # delivered and refused, as the lane told them last
+        self._turned_away = 0.0
         self.now: Minute | None = None  # the present minute, as far as it has come
 
     def look(self, view: LaneView, flying: int, now_ns: int) -> None:
         """Take in a lane as it is. `flying` are tokens its requests at work have made so far."""
         delivered = view.delivered + flying
+        if view.delivered < self._counted or view.refused < self._turned_away:
+            # The lane was made anew: it counts from 0, and the minute goes on.
+            self._delivered -= self._counted
+            self._refused -= self._turned_away
+        self._counted, self._turned_away = view.delivered, view.refused
         if self._last_ns is None or not 0 <= now_ns - self._last_ns <= 2 * _MINUTE_NS:
             self._begin(view, delivered, now_ns)  # the first look, or the clock was set
         else:

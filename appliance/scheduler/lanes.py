@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BURST_S: Final = 10.0
 # A wait that is longer than this is demand that was not served in time.
 LATE_S: Final = 2.0
+# Who uses next to nothing of what each request may take could else wait without end.
+_WAITING_MAX: Final = 256
 _NEWEST_WEIGHT: Final = 0.1  # of the newest request in the share of its estimate that it used
 
 
@@ -54,6 +56,7 @@ class Lane:
 
     __slots__ = (
         "_at_s",
+        "_closed",
         "credit",
         "delivered",
         "refused",
@@ -74,6 +77,11 @@ class Lane:
         self.reserved = 0
         self.refused = 0.0
         self._at_s = now_s
+        self._closed = False
+
+    def close(self) -> None:
+        """The promise is over: who still waits here starts by everybody's way."""
+        self._closed = True
 
     def aim(self, spec: LaneSpec, now_s: float) -> None:
         """Take other figures; what was earned at the old rate stays."""
@@ -83,12 +91,13 @@ class Lane:
     def has_credit(self, now_s: float) -> bool:
         """Whether a request may start by it now. One larger than the credit may, and is owed."""
         self._earn(now_s)
-        return self.credit > 0
+        return self.credit > 0 and not self._closed
 
     def promises(self, now_s: float) -> bool:
         """Whether one more request is within the promise, behind those that wait by it."""
         self._earn(now_s)
-        return self.credit > self.waiting_tokens * self.share
+        few = len(self.waiting) < _WAITING_MAX
+        return few and self.credit > self.waiting_tokens * self.share
 
     def wait(self, ticket: "Ticket") -> None:
         self.waiting[ticket] = None
@@ -168,6 +177,8 @@ class Lanes:
             elif lane.spec != spec:
                 lane.aim(spec, now_s)
             self._lanes[spec.tenant_id, spec.environment_id] = lane
+        for gone in known.keys() - {lane.spec.reservation_id for lane in self._lanes.values()}:
+            known[gone].close()
 
     def of(
         self, tenant_id: TenantId, environment_id: EnvironmentId | None, now_s: float

@@ -11,7 +11,7 @@ from typing import Final
 
 from appliance.domain.ids import DeploymentId, EnvironmentId, TenantId
 from appliance.scheduler.deployment import Deployment
-from appliance.scheduler.lanes import LaneSpec
+from appliance.scheduler.lanes import LATE_S, LaneSpec
 from appliance.scheduler.placement import any_left, choose
 from appliance.scheduler.replicas import ReplicaTarget
 from appliance.scheduler.standing import Standing
@@ -176,9 +176,8 @@ class Scheduler:
         ready, tried = deployment.ready, ticket.tried
         answer: Admission
         if len(tried) >= self._settings.tries or not any_left(ready, tried):
-            ticket.state = TicketState.DONE
             retry_s = self._drain_retry_s(deployment, now_s)
-            answer = Shed(ShedReason.TRIES_EXHAUSTED, retry_s)
+            answer = self._turned_away(ticket, Shed(ShedReason.TRIES_EXHAUSTED, retry_s))
         elif (standing := choose(ready, ticket.tokens, tried, now_s)) is not None:
             answer = Placed(self._place(ticket, standing, now_s))
         else:
@@ -197,6 +196,8 @@ class Scheduler:
             deployment = self._deployments[ticket.deployment_id]
             self._unqueue(deployment, ticket)
             self._forget_if_gone(ticket.deployment_id, deployment)
+            if ticket.lane is not None and ticket.queued_at_s <= now_s - LATE_S:
+                ticket.lane.refuse(ticket)  # it left because its turn did not come in time
         ticket.state = TicketState.DONE
         return _NOTHING
 
@@ -305,8 +306,8 @@ class Scheduler:
                 effects.append(Start(ticket, self._place(ticket, standing, now_s)))
             elif not any_left(deployment.ready, ticket.tried):
                 del deployment.again[ticket]
-                ticket.state = TicketState.DONE
                 retry_s = self._drain_retry_s(deployment, now_s)
+                self._turned_away(ticket, Shed(ShedReason.TRIES_EXHAUSTED, retry_s))
                 effects.append(ShedLate(ticket, ShedReason.TRIES_EXHAUSTED, retry_s))
         fair = deployment.fair
         while deployment.lanes and (lane := deployment.lanes.due(now_s)) is not None:

@@ -21,7 +21,9 @@ DAY_S = 86_400
 SCOPES = ("global", "ten_1", "env_1", "key_1")
 
 
-def seeded(folder: Path, ages_s: list[float], clock: ManualClock) -> MemoryLimitStore:
+def seeded(
+    folder: Path, ages_s: list[float], clock: ManualClock, price_class: str = "serverless"
+) -> MemoryLimitStore:
     """A store that was filled from a ledger with a record of 10 tokens of each of these ages."""
     file = folder / "ledger.db"
     file.unlink(missing_ok=True)
@@ -32,7 +34,11 @@ def seeded(folder: Path, ages_s: list[float], clock: ManualClock) -> MemoryLimit
         connection.execute("BEGIN")
         settled = [clock.wall_ns() - round(age_s * 1_000_000_000) for age_s in sorted(ages_s)[::-1]]
         items = [
-            settlement(opening(number), tokens=TokenCount(7, 3, 0), settled_at_ns=at_ns)
+            settlement(
+                opening(number, price_class=price_class),
+                tokens=TokenCount(7, 3, 0),
+                settled_at_ns=at_ns,
+            )
             for number, at_ns in enumerate(settled, 1)
         ]
         book.apply(connection, items)
@@ -51,6 +57,13 @@ def test_each_layer_knows_its_minute_and_its_day(tmp_path: Path) -> None:
     assert limits.used("key_1", clock.monotonic_s()) == Used(1, 10, 40, 0)
     clock.turn(DAY_S)
     assert limits.used("key_1", clock.monotonic_s()) == Used()
+
+
+def test_what_ran_within_a_promise_is_not_in_the_global_layer(tmp_path: Path) -> None:
+    clock = ManualClock(START_NS + 123_456_789_012)
+    limits = seeded(tmp_path, [5, 400], clock, "reserved")
+    assert limits.used("global", clock.monotonic_s()) == Used()
+    assert limits.used("ten_1", clock.monotonic_s()) == Used(1, 10, 20, 0)
 
 
 @settings(max_examples=25, deadline=None)

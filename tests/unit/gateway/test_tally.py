@@ -30,6 +30,7 @@ def tally(entry=LLAMACPP, **fields):
         caller=CREDENTIAL,
         entry=entry,
         reservation=None,
+        spared=(),
         prompt_estimate=40,
         bounds=pipeline._bounds(ask, entry, 40, 40),
         lines=b"",

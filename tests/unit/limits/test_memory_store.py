@@ -268,3 +268,11 @@ def test_new_scopes_of_one_request_survive_the_sweep_that_they_cause(
     admitted(store.reserve(both, 1, NOW + 5))
     assert len(store) == 2
     refused(store.reserve(both, 1, NOW + 5))
+
+
+def test_what_was_not_held_is_counted_afterwards(store: MemoryLimitStore) -> None:
+    limited = layers(tokens_per_min=100)
+    store.count(limited, 150, NOW)
+    assert store.used("key_1", NOW) == Used(1, 150, 150, 0)
+    refused(store.reserve(limited, 5, NOW + 1))
+    admitted(store.reserve(limited, 5, NOW + 61))

@@ -161,3 +161,11 @@ def test_the_earliest_fits_and_none_before_it_does(
     found = earliest_ns(promises, wanted, room)
     tries = [start for start in range(wanted.from_ns, 80) if fits(start)]
     assert found == (tries[0] if tries else None)
+
+
+async def test_a_promise_is_not_ended_in_the_past(site: Site, acme: Registry) -> None:
+    made = await reserve(acme, 10)
+    site.clock.turn(60)
+    with pytest.raises(InvalidValue, match="before it was said so") as refused:
+        await acme.reservations.update(ACTOR, made.id, ROOM, until_ns=made.from_ns + 1)
+    assert f"cic reservation end {made.id}" in refused.value.next_step

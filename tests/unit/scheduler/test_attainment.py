@@ -69,3 +69,13 @@ def test_an_hour_is_kept() -> None:
     for second in range(0, 2 * 3_600, 30):
         attained.look(view(0), 0, second * SECOND_NS)
     assert len(attained.minutes) == MINUTES_KEPT
+
+
+def test_a_lane_that_is_made_anew_within_a_minute_takes_nothing_away() -> None:
+    attained = Attainment()
+    attained.look(view(1_000, refused=500), 0, 0)
+    attained.look(view(1_100, refused=510), 0, 10 * SECOND_NS)
+    attained.look(view(0), 0, 20 * SECOND_NS)
+    attained.look(view(30, refused=7), 0, 30 * SECOND_NS)
+    assert attained.now is not None
+    assert (attained.now.delivered, attained.now.offered) == (130, 147)

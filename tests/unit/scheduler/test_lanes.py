@@ -244,3 +244,54 @@ def test_whatever_happens_the_books_of_a_lane_balance(events: list[tuple[str, in
     assert (lane.waiting, lane.late_tokens, lane.delivered) == (0, 0.0, used)
     assert lane.credit == 7 * BURST_S
     assert lane.reserved <= lane.delivered
+
+
+def test_who_uses_next_to_nothing_of_each_request_does_not_wait_without_end() -> None:
+    lane = Lane(spec(5), 0.0)
+    for _ in range(300):  # each may take much, and takes nothing worth a word
+        ticket = asked(ACME, 1_000_000)
+        lane.start(ticket, 0.0)
+        lane.end(ticket, 1, 0.0)
+    lane.end(asked(ACME, 1), 0, 60.0)
+    taken = 0
+    while lane.promises(600.0) and taken < 10_000:
+        lane.wait(asked(ACME, 1))
+        taken += 1
+    assert 50 < taken <= 256
+
+
+def test_nothing_is_of_the_reserved_class_after_the_reservation_ended() -> None:
+    scheduler = Scheduler(Scheduling())
+    scheduler.set_replicas(DEPLOYMENT, [target("a", slots=1)], 0.0)
+    scheduler.set_lanes(DEPLOYMENT, [spec(5)], 0.0)
+    running, late = asked(HOG, 10), asked(ACME, 10)
+    scheduler.arrive(running, 0.0)
+    scheduler.arrive(late, 0.0)
+    scheduler.set_lanes(DEPLOYMENT, [], 0.5)
+    (started,) = scheduler.finish(running, Outcome.OK, 10, 1.0)
+    assert started.ticket is late
+    assert not late.reserved
+
+
+def test_who_leaves_since_its_turn_does_not_come_was_not_served() -> None:
+    scheduler = Scheduler(Scheduling())
+    scheduler.set_replicas(DEPLOYMENT, [target("a", slots=1)], 0.0)
+    scheduler.set_lanes(DEPLOYMENT, [spec(5)], 0.0)
+    soon, late = asked(ACME, 10), asked(ACME, 20)
+    for each in (asked(HOG, 10), soon, late):
+        scheduler.arrive(each, 0.0)
+    scheduler.cancel(soon, 1.0)
+    assert lane_of(scheduler, 1.0).refused == 0
+    scheduler.cancel(late, 9.0)
+    assert lane_of(scheduler, 9.0).refused == 20
+
+
+def test_who_finds_no_engine_that_works_was_not_served() -> None:
+    scheduler = Scheduler(Scheduling())
+    scheduler.set_replicas(DEPLOYMENT, [target("a", slots=1)], 0.0)
+    scheduler.set_lanes(DEPLOYMENT, [spec(5)], 0.0)
+    ticket = asked(ACME, 20)
+    scheduler.arrive(ticket, 0.0)
+    answer, _ = scheduler.retry(ticket, 1.0)
+    assert isinstance(answer, Shed)
+    assert lane_of(scheduler, 1.0).refused == 20

@@ -55,7 +55,7 @@ async def end_pass(services: Services, call: Call[NoQuery, None]) -> None:
         row = await services.registry.keys.get(call.ref)
     except NotFound:
         row = None
-    if row is None or row.tenant_id != tenant_id:
+    if row is None or row.tenant_id != tenant_id or row.expires_at_ns is None:
         raise NoSuchPass(
             f"There is no pass {call.ref!r}, or it has ended.",
             next_step="Passes end by themselves.",
@@ -66,10 +66,10 @@ async def end_pass(services: Services, call: Call[NoQuery, None]) -> None:
 async def _tenant(services: Services, actor: str) -> TenantRow:
     """The site's own; made when it is needed first, or when somebody deleted it."""
     registry = services.registry
-    known = await registry.settings.get(_SETTING)
-    if known is not None:
+    before = await registry.settings.get(_SETTING)
+    if before is not None:
         try:
-            return await registry.tenants.get(known)
+            return await registry.tenants.get(before)
         except NotFound:
             pass
     for number in range(1, _NAMES_TRIED + 1):
@@ -78,7 +78,10 @@ async def _tenant(services: Services, actor: str) -> TenantRow:
                 actor, TENANT if number == 1 else f"{TENANT}-{number}"
             )
         except AlreadyExists:
-            continue
+            known = await registry.settings.get(_SETTING)
+            if known == before:
+                continue
+            return await registry.tenants.get(known or TENANT)  # another was quicker
         await registry.settings.set(actor, _SETTING, made.id)
         return made
     raise AlreadyExists(
@@ -90,14 +93,21 @@ async def _tenant(services: Services, actor: str) -> TenantRow:
 async def _environment(
     services: Services, actor: str, tenant: TenantRow, region: str
 ) -> EnvironmentRow:
-    """One for each region: an environment may only use what is in its own."""
+    """One for each region: an environment may only use what is in its own.
+
+    Also where it is suspended or may not use all: who did that meant it, and no other is made.
+    """
     environments = services.registry.environments
-    for row in await environments.list(tenant=tenant.id):
-        if row.region == region and row.models is None and not row.suspended:
-            return row
-    taken = {row.name for row in await environments.list(tenant=tenant.id)}
+    known = await environments.list(tenant=tenant.id)
+    there = [row for row in known if row.region == region]
+    if there:
+        return next((row for row in there if row.name == region), there[0])
+    taken = {row.name for row in known}
     name = next(n for n in (region, *(f"{region}-{i}" for i in range(2, 99))) if n not in taken)
-    return await environments.create(actor, name, tenant=tenant.id, region=region)
+    try:
+        return await environments.create(actor, name, tenant=tenant.id, region=region)
+    except AlreadyExists:  # another was quicker
+        return await environments.get(name, tenant=tenant.id)
 
 
 async def _clear(services: Services, actor: str, tenant: TenantRow) -> None:
@@ -121,7 +131,7 @@ def _over(row: KeyRow, now_ns: int) -> bool:
 def _name(actor: str, now_ns: int) -> str:
     """Who asked, as the name of a key: `1000-anna-…`."""
     who = _NOT_IN_NAMES.sub("-", actor).strip("-")[:40] or "somebody"
-    return f"{who}-{now_ns // 1_000_000:x}"
+    return f"{who}-{now_ns:x}"
 
 
 ROUTES: Final = (

@@ -76,7 +76,8 @@ class WebConsole:
         app = web.Application(middlewares=[self._guarded], client_max_size=1024)
         app.router.add_get("/", _stranger)
         app.router.add_get(f"/{_PLACE}/", self._page)
-        app.router.add_get("/enter", self._enter)
+        # No HEAD: who only looks where an address leads does not use it up.
+        app.router.add_get("/enter", self._enter, allow_head=False)
         app.router.add_get(f"/{_PLACE}/session", self._session)
         app.router.add_get("/static/{name}", _asset)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -83,6 +83,8 @@ async def test_an_address_lets_one_browser_in_once() -> None:
         async with client.get(made.url()) as page:
             assert page.status == 401
             assert "cic console --web" in await page.text()
+        async with client.head(address, allow_redirects=False) as page:
+            assert page.status == 405, "who only looks where it leads does not use it up"
         async with client.get(address, allow_redirects=False) as page:
             assert page.status == 303
             place = page.headers["Location"]

@@ -1,6 +1,7 @@
 """Passes with which administrators ask: whose they are, how long they live, who gets none."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -76,3 +77,26 @@ def test_there_are_only_so_many(site: AdminSite) -> None:
     assert refusal["code"] == "too_many_passes"
     unknown = ask(site, "POST", "/v1/chat-passes", status=404, json={"model": "none"})
     assert unknown["code"] == "not_found"
+
+
+def test_a_suspended_environment_is_not_gone_around(site: AdminSite) -> None:
+    first = given(site)
+    ask(site, "POST", f"/v1/environments/{first['environment']}/suspend?tenant={TENANT}")
+    assert given(site)["environment"] == "local"
+    rows = ask(site, "GET", f"/v1/environments?tenant={TENANT}")
+    assert [row["name"] for row in rows] == ["local"]
+
+
+def test_many_may_ask_at_once(site: AdminSite) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: given(site), range(16)))
+    assert len({each["id"] for each in made}) == 16
+    assert {each["environment"] for each in made} == {"local"}
+
+
+def test_a_key_without_an_end_is_no_pass(site: AdminSite) -> None:
+    made = given(site)
+    body = {"tenant": TENANT, "environment": made["environment"], "name": "kept"}
+    key = ask(site, "POST", "/v1/keys", status=201, json=body)
+    refusal = ask(site, "DELETE", f"/v1/chat-passes/{key['id']}", status=404)
+    assert refusal["code"] == "no_such_pass"

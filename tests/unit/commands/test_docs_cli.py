@@ -14,11 +14,14 @@ from appliance.admin.metrics import Exposition
 from appliance.admin.ports import (
     Figures,
     HistogramFigures,
+    Kept,
     NodeLive,
     ReplicaFigures,
     RequestFigures,
+    ReservationFigures,
 )
 from appliance.admin.routes import ROUTES
+from appliance.scheduler.attainment import Minute
 from appliance.wire.gpu import GpuFault, HealthPart, NodeHealth
 from tests.fakes.admin_site import FixedFigures
 from tests.fakes.gpus import gpu
@@ -139,6 +142,13 @@ def test_the_page_lists_every_metric_with_its_labels() -> None:
         sync=msgspec.structs.replace(STATUS, alarm="other_head"),
         entitlement=ENTITLEMENT,
         loop_delay_s=0.1,
+        reservations=[
+            ReservationFigures(
+                *("rsv_1", "t", "e", "m"),
+                1,
+                Kept(slipping=False, waiting=0, minutes=[Minute(0, 1, 1, 1)]),
+            )
+        ],
     )
     shown = {
         family.name + ("_total" if family.type == "counter" else ""): sorted(

@@ -149,7 +149,7 @@ class ChooseDialog(Dialog):
             yield Static("", id="problem", classes="problem")
             yield Static(Text("Enter locks · Esc does not"), classes="twin")
 
-    def on_mount(self) -> None:
+    def opened(self) -> None:
         self.set_focus(self.query_one("#first", Input))
 
     @on(Input.Submitted)

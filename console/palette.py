@@ -139,7 +139,7 @@ class CommandLine(Dialog):
             )
             yield FrameLine(name="said")
 
-    def on_mount(self) -> None:
+    def opened(self) -> None:
         self.set_focus(self.query_one(Input))  # now: keys come before a later message
         self._suggest()
         self.run_worker(self._learn(), name="tree", exit_on_error=True)
@@ -154,6 +154,8 @@ class CommandLine(Dialog):
         self._suggest()
 
     def _suggest(self) -> None:
+        if self._over or not (self.query("Suggestions") and self.query("Input")):
+            return  # it is on its way out
         line = self.query_one(Input).value
         commands = self.console.commands
         found = suggestions(line, commands.tree, self._names(), tuple(LOOKS)) if line else []

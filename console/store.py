@@ -10,6 +10,25 @@ from console.cells import Row
 
 _NOTHING: Final[Mapping[str, Row]] = MappingProxyType({})
 _NO_IDS: Final[frozenset[str]] = frozenset()
+# What each row of a topic says of itself and never changes: a new row that lacks it is a part.
+_SAYS_WHO: Final[Mapping[Topic, str]] = MappingProxyType(
+    {
+        "site": "started_at",
+        "nodes": "id",
+        "gpus": "uuid",
+        "deployments": "id",
+        "replicas": "id",
+        "requests": "id",
+        "models": "id",
+        "tenants": "id",
+        "environments": "id",
+        "keys": "id",
+        "limits": "name",
+        "sync": "mode",
+        "alerts": "id",
+        "events": "seq",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +109,17 @@ class Store:
                 whole.add(topic)
                 continue
             table = self._tables.setdefault(topic, {})
+            came = set()
             for row_id, fields in change.rows.items():
-                table[row_id] = {**table.get(row_id, {}), **fields}
+                old = table.get(row_id)
+                if old is not None or _SAYS_WHO[topic] in fields:  # else a part of who knows what
+                    table[row_id] = {**(old or {}), **fields}
+                    came.add(row_id)
             ended = frozenset(
                 row_id for row_id in change.gone if table.pop(row_id, None) is not None
             )
-            if change.rows:
-                rows[topic] = frozenset(change.rows)
+            if came:
+                rows[topic] = frozenset(came)
             if ended:
                 gone[topic] = ended
         return Changes(frozenset(whole), rows, gone)

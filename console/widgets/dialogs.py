@@ -47,6 +47,13 @@ class Dialog(ModalScreen[Any]):
         super().__init__()
         self._over = False
 
+    def on_mount(self) -> None:
+        if not self._over:  # by a key right behind the one that opened it: it has nothing yet
+            self.opened()
+
+    def opened(self) -> None:
+        """All of it is there: the place to say what has the keyboard."""
+
     def close(self, result: Any = None) -> None:
         if not self._over:
             self._over = True
@@ -120,7 +127,7 @@ class ActionDialog(Dialog):
     def _verb(self) -> str:
         return "y  " + self.action.title if self.action.danger == "confirm" else self.action.title
 
-    def on_mount(self) -> None:
+    def opened(self) -> None:
         self._show_twin()
         questions = [self._question(field.name) for field in self.action.fields]
         if questions:
@@ -236,7 +243,7 @@ class SecretDialog(Dialog):
             with Horizontal(classes="buttons"):
                 yield Press("I have kept it", name="close")
 
-    def on_mount(self) -> None:
+    def opened(self) -> None:
         self.query_one(Press).focus()
 
     def action_copy(self) -> None:
@@ -278,7 +285,7 @@ class TextDialog(Dialog):
                 yield Static(Text(self._text))
             yield Static(Text("Esc closes · arrows scroll · y copies"), classes="twin")
 
-    def on_mount(self) -> None:
+    def opened(self) -> None:
         self.query_one(VerticalScroll).focus()
 
     def action_copy(self) -> None:

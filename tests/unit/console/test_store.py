@@ -10,7 +10,10 @@ from appliance.wire.stream import Change, Tick
 from console.store import Changes, Store
 
 _IDS = st.sampled_from("abcd")
-_FIELDS = st.dictionaries(st.sampled_from("xyz"), st.integers(0, 3) | st.none(), max_size=3)
+# "id" and "uuid" are what a node and a GPU say of themselves: a new row has them.
+_FIELDS = st.dictionaries(
+    st.sampled_from(("x", "y", "id", "uuid")), st.integers(0, 3) | st.none(), max_size=4
+)
 _CHANGES = st.builds(
     Change,
     topic=st.sampled_from(["nodes", "gpus"]),
@@ -27,7 +30,8 @@ def _expected(tables: dict[str, dict[str, dict[str, Any]]], change: Change) -> N
         return
     table = tables.setdefault(change.topic, {})
     for row_id, fields in change.rows.items():
-        table.setdefault(row_id, {}).update(fields)
+        if row_id in table or {"nodes": "id", "gpus": "uuid"}[change.topic] in fields:
+            table.setdefault(row_id, {}).update(fields)
     for row_id in change.gone:
         table.pop(row_id, None)
 

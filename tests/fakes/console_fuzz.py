@@ -1,107 +1,40 @@
-"""Someone at the console who does anything, over a site where anything goes wrong. By a seed."""
+"""Someone at the console who does anything, over a site where anything goes wrong. By a seed.
+
+Most of what is done at random leads nowhere: into a dialog, a paste, a terminal too small. So
+after a while one goes elsewhere, takes the keys that are offered there, and fills in forms.
+"""
 
 import asyncio
 import importlib.metadata
 import random
 import string
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from textual import events
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.geometry import Size
+from textual.keys import _character_to_key, key_to_character
 from textual.pilot import Pilot
+from textual.widgets import Input
 
-from appliance.wire.admin import (
-    AuditEntry,
-    Environment,
-    Key,
-    LayerReport,
-    LedgerRow,
-    SiteStatus,
-    UsageRow,
-)
-from appliance.wire.backups import BackupList
-from appliance.wire.burst import Burst
-from appliance.wire.certificates import SiteCertificate
-from appliance.wire.checks import CheckResult
-from appliance.wire.engine_traces import ReplicaDump, ReplicaLog
-from appliance.wire.fleet import Model, Node, Region
-from appliance.wire.gpu import GpuHistory, NodeGpu
-from appliance.wire.log_lines import LogLine
-from appliance.wire.manifests import ManifestShown
-from appliance.wire.models import CatalogueModel, PackCopying, PackSeen
-from appliance.wire.node_tokens import NodeCertificate, NodeToken
-from appliance.wire.placement import Explanation
-from appliance.wire.settings import Setting
-from appliance.wire.stream import (
-    Alert,
-    DeploymentRow,
-    Event,
-    HistorySeries,
-    LimitRow,
-    ReplicaRow,
-    RequestRow,
-    SiteRow,
-    TenantRow,
-)
-from appliance.wire.sync import EntitlementStatus, SyncStatus
+from console.actions import Action, Field, permitted
 from console.app import ConsoleApp
 from console.command_line import DEEDS, PLACES
 from console.command_tree import Command, described
+from console.modes import MODES
 from console.profile import Profile
-from console.widgets.dialogs import SecretDialog
+from console.widgets.dialogs import ActionDialog, SecretDialog
+from console.widgets.form import Choice, Toggle, widget_of
+from console.widgets.live_table import LiveTable
 from tests.fakes.console_pilot import NOW
-from tests.fakes.random_messages import random_message, random_row, random_text
-from tests.fakes.simulated_fleet import SimulatedFleet
-from tests.fakes.simulated_site import Faults, SimulatedSite
+from tests.fakes.console_reached import Reached
+from tests.fakes.random_messages import random_text
+from tests.fakes.simulated_site import SimulatedSite
+from tests.fakes.troubled_site import TroubledSite
 
-ROWS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    "site": SiteRow,
-    "nodes": Node,
-    "gpus": NodeGpu,
-    "deployments": DeploymentRow,
-    "replicas": ReplicaRow,
-    "requests": RequestRow,
-    "models": Model,
-    "tenants": TenantRow,
-    "environments": Environment,
-    "keys": Key,
-    "limits": LimitRow,
-    "sync": SyncStatus,
-    "alerts": Alert,
-    "events": Event,
-}
-# End of a path -> its answer; `LINES` are answered as one object a line.
-_ANSWERS: Final[Sequence[tuple[str, Any]]] = (
-    ("/v1/status", SiteStatus),
-    ("/v1/limits", list[LayerReport]),
-    ("/v1/usage", list[UsageRow]),
-    ("/v1/entitlement", EntitlementStatus),
-    ("/v1/settings", list[Setting]),
-    ("/v1/certificates", list[SiteCertificate]),
-    ("/v1/backups", BackupList),
-    ("/v1/regions", list[Region]),
-    ("/v1/bursts", list[Burst]),
-    ("/v1/node-tokens", list[NodeToken]),
-    ("/v1/node-certificates", list[NodeCertificate]),
-    ("/v1/history", list[HistorySeries]),
-    ("/gpu-history", GpuHistory),
-    ("/explain", Explanation),
-    ("/logs", list[ReplicaLog]),
-    ("/dumps", list[ReplicaDump]),
-    ("/v1/models/catalogue", list[CatalogueModel]),
-    ("/v1/models/packs/copying", PackCopying),
-    ("/v1/models/packs/look", PackSeen),
-)
-_LINES: Final[Mapping[str, Any]] = {
-    "/v1/checks": CheckResult,
-    "/v1/audit": AuditEntry,
-    "/v1/ledger": LedgerRow,
-    "/v1/logs": LogLine,
-}
 _SIZES: Final = ((80, 24), (160, 48), (200, 60), (79, 24), (80, 23), (1, 1), (3, 60), (120, 5))
 _NAMED: Final = (
     *("enter", "escape", "tab", "shift+tab", "up", "down", "left", "right", "home", "end"),
@@ -121,8 +54,11 @@ _TYPED: Final = (
     "serve",
 )
 _WAITS_S: Final = (0.0, 0.001, 0.004)
-_ANSWER_S: Final = 20.0
-_LOCKED_MAX: Final = 40
+_ANSWER_S: Final = 30.0
+_ELSEWHERE: Final = 30  # events in one place
+_SEEN_S: Final = 0.3  # in this time mostly comes what was asked for
+_PASSPHRASE: Final = "sesame"
+_LEAVES: Final = frozenset({"q", "ctrl+c"})
 
 
 class Screen(HeadlessDriver):
@@ -159,35 +95,55 @@ def _tree() -> Command:
     )
 
 
+def _has_rows(app: ConsoleApp) -> bool:
+    return app.top is not None and any(table.shown for table in app.top.query(LiveTable))
+
+
 class Fuzz:
     """Events by a seed. `events` are counted over all the consoles that were begun."""
 
-    def __init__(self, site: SimulatedSite, seed: int, *, ascii_only: bool) -> None:
+    def __init__(
+        self, site: SimulatedSite, seed: int, reached: Reached, *, ascii_only: bool
+    ) -> None:
         self.chance = random.Random(seed)
-        self.seed = seed
-        self.site = site
+        self.reached = reached
         self.events = 0
         self.begun = 0
-        self.visited: set[str] = set()
         self.children = 0
+        self.slowest_s = 0.0  # from a key to the mode it asked for, whatever was before
         self.trail: list[str] = []  # the last events, to tell how it came
+        self._home = site.home
+        self._site = TroubledSite(site, self.chance, self._note, self._began)
         self._ascii_only = ascii_only
-        self._locked = 0
-        self._odd = False
-        self._kinds: tuple[tuple[int, Callable[[Pilot[int]], Any]], ...] = (
-            (560, self._keys),
-            (60, self._command_line),
-            (25, self._paste),
-            (20, self._resize),
-            (50, self._mouse),
-            (90, self._step),
-            (60, self._odd_rows),
-            (25, self._fault),
-            (40, self._mend),
-            (8, self._restart),
-            (12, self._role),
-            (30, self._answers),
-            (20, self._wait),
+        self._since = 0
+        self._digits = self._in_turn([mode.digit for mode in MODES])
+        self._words = self._in_turn([*PLACES, "wizard"])
+        its = self._site
+        self._kinds: tuple[tuple[int, Callable[[Pilot[int]], Awaitable[None]]], ...] = (
+            (200, self._keys),
+            (170, self._offered),
+            (180, self._deed),
+            (50, self._answer),
+            (90, self._row),
+            (25, self._command_line),
+            (15, self._paste),
+            (15, self._resize),
+            (40, self._mouse),
+            *(
+                (weight, lambda _pilot, happens=happens: happens())
+                for weight, happens in (
+                    (80, its.step),
+                    (60, its.odd_rows),
+                    (10, its.unknown_rows),
+                    (25, its.fault),
+                    (6, its.leave),
+                    (6, its.restart),
+                    (8, its.role),
+                    (25, its.answers),
+                )
+            ),
+            (30, self._mend),
+            (15, self._wait),
         )
 
     async def run(self, number: int) -> None:
@@ -204,65 +160,192 @@ class Fuzz:
             mouse=True,
             refresh_s=1.0,
         )
-        self._mended()
-        app = ConsoleApp(self.site.home, profile, start=self._digit(), now=lambda: NOW)
+        await self._site.mend()
+        start = self.chance.choice("12345678")
+        app = ConsoleApp(self._home, profile, start=start, now=lambda: NOW)
         app._hang_up = _NoTerminal()  # type: ignore[assignment]
         app.driver_class = Screen
         app.commands.tree = _tree()
-        app.deeds.children._run = self._child  # type: ignore[method-assign,assignment]
-        self._locked = 0
+        app.deeds.children._run = self._site.child  # type: ignore[method-assign]
+        self._listen(app)
         self.begun += 1
+        self._note(f"console in mode {start}")
         async with app.run_test(headless=False, size=(80, 24), notifications=True) as pilot:
-            while self.events < goal and app.is_running and not self._stuck(app):
+            while self.events < goal and app.is_running:
                 weights = [weight for weight, _ in self._kinds]
                 _, kind = self.chance.choices(self._kinds, weights)[0]
                 before = self.events
                 await kind(pilot)
                 self.events = max(self.events, before + 1)  # each key is one
                 await self._look(app)
+                if self.events - self._since >= _ELSEWHERE and app.is_running:
+                    await self._elsewhere(pilot)
             if app.is_running:
-                await self._answers_again(app, pilot)
+                await self._elsewhere(pilot)
         assert app.return_code in (None, 0), app.return_code  # None: the pilot ended it
 
-    def _stuck(self, app: ConsoleApp) -> bool:
-        """Nobody knows the passphrase that was typed by chance."""
-        self._locked = self._locked + 1 if app.locked else 0
-        return self._locked > _LOCKED_MAX
+    def _listen(self, app: ConsoleApp) -> None:
+        """To what is asked of the appliance."""
+        act = app.deeds.act
+
+        def heard(action: Action, *, problem: str = "") -> None:
+            self.reached.asked.add(self._asked(app, action))
+            act(action, problem=problem)
+
+        app.deeds.act = heard  # type: ignore[method-assign]
+
+    def _asked(self, app: ConsoleApp, action: Action) -> str:
+        return f"{type(app.top).__name__}.{action.key or 'typed'}"
+
+    def _began(self, arguments: Sequence[str]) -> None:
+        self.children += 1
+        self.reached.command(arguments)
 
     async def _look(self, app: ConsoleApp) -> None:
         # Mostly so long that it is on its way, sometimes until it is done.
         await asyncio.sleep(0.05 if self.chance.random() < 0.03 else self.chance.choice(_WAITS_S))
         if app._exception is not None:
             return  # it is raised by the pilot's end
-        self.visited.update(type(view).__name__ for view in app.query("View"))
-        self.visited.update(type(screen).__name__ for screen in app.screen_stack)
+        if app.top is not None:
+            self.reached.views.add(type(app.top).__name__)
+        self.reached.dialogs.update(type(screen).__name__ for screen in app.screen_stack[1:])
         driver = app._driver
         assert isinstance(driver, Screen)
         assert not (self._ascii_only and driver.beyond), driver.beyond
 
-    async def _answers_again(self, app: ConsoleApp, pilot: Pilot[int]) -> None:
-        """After all that, it is a console as before."""
-        self._mended()
-        self._resized(pilot, 80, 24)
-        async with asyncio.timeout(_ANSWER_S):
-            while app.is_running and not app.locked and len(app.screen_stack) > 1:
-                if isinstance(app.screen, SecretDialog):
-                    app.screen.dismiss(None)  # only its own button closes it
-                self._type(pilot, "escape")
-                await asyncio.sleep(0.01)
-            for key in ("escape", "escape", "2"):  # a filter and labels first
+    # Elsewhere.
+
+    def _in_turn(self, all_of_them: list[str]) -> Iterator[str]:
+        """Each as often as the others, in an order by chance."""
+        while True:
+            yield from self.chance.sample(all_of_them, len(all_of_them))
+
+    async def _elsewhere(self, pilot: Pilot[int]) -> None:
+        """Whole again, out of whatever it was, and to the next place: that always works."""
+        app = pilot.app
+        assert isinstance(app, ConsoleApp)
+        if self.chance.random() < 0.7:
+            await self._mend(pilot)
+        self._resized(pilot, *self.chance.choice((*_SIZES[:1] * 4, *_SIZES[:3])))
+        began_s = time.monotonic()
+        await self._out_of_dialogs(pilot)
+        digit = next(self._digits)
+        while app.is_running and (app.mode != digit or len(app.screen_stack) > 1):
+            for key in ("escape", "escape", "escape", digit):  # a filter and labels first
                 self._type(pilot, key)
-            while app.is_running and not app.locked and app.mode != "2":  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await self._until(lambda: app.mode == digit and len(app.screen_stack) == 1, 1.0)
+            if time.monotonic() - began_s > _ANSWER_S:
+                raise AssertionError(f"It does not go to mode {digit} from {app.screen_stack}")
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
+        if self.chance.random() < 0.5:
+            self._line(pilot, next(self._words))
+            await self._until(lambda: len(app.screen_stack) > 1, 0.1)
+            await self._until(lambda: len(app.screen_stack) == 1)
+        await self._until(lambda: _has_rows(app), 0.1)
+        await self._look(app)
+        await self._row(pilot)
+        self._since = self.events
+
+    async def _out_of_dialogs(self, pilot: Pilot[int]) -> None:
+        app = pilot.app
+        assert isinstance(app, ConsoleApp)
+        async with asyncio.timeout(_ANSWER_S):
+            while app.is_running and len(app.screen_stack) > 1:
+                if app.locked:  # nobody knows what was typed by chance
+                    app.lock.choose(_PASSPHRASE)
+                    app.lock._shut_until_s = 0.0
+                    for key in ("ctrl+u", *_PASSPHRASE, "enter"):
+                        self._type(pilot, key)
+                elif isinstance(app.screen, SecretDialog):
+                    app.screen.close()  # only its own button closes it
+                else:
+                    self._type(pilot, "escape")
+                await asyncio.sleep(0.02)
+
+    async def _until(self, seen: Callable[[], object], within_s: float = _SEEN_S) -> None:
+        """Until it is seen, or not."""
+        end_s = time.monotonic() + within_s
+        while not seen() and time.monotonic() < end_s:  # noqa: ASYNC110 (a screen tells nobody)
+            await asyncio.sleep(0.005)
 
     # What a person does.
 
-    def _digit(self) -> str:
-        return self.chance.choice("12345678")
-
     def _note(self, what: str) -> None:
         self.trail.append(what)
-        del self.trail[:-60]
+        del self.trail[:-80]
+
+    async def _offered(self, pilot: Pilot[int]) -> None:
+        """A key that does something here, as the footer and the help have them."""
+        keys = [key for key in pilot.app.screen.active_bindings if key not in _LEAVES]
+        if keys:
+            self._type(pilot, self.chance.choice(sorted(keys)))
+
+    async def _deed(self, pilot: Pilot[int]) -> None:
+        """An action on what is selected, and mostly what it asks is answered."""
+        app = pilot.app
+        assert isinstance(app, ConsoleApp)
+        await self._until(lambda: not app._keys._waiting)
+        actions = permitted(app.top.actions(), app.role) if app.top else ()
+        if len(app.screen_stack) > 1:
+            return await self._answer(pilot)
+        if not actions:
+            return await self._row(pilot)
+        if self.chance.random() < 0.5:  # more than one is rarely looked for
+            actions = [each for each in actions if self._asked(app, each) not in self.reached.asked]
+            actions = actions or permitted(app.top.actions(), app.role)
+        app.screen.set_focus(None if isinstance(app.focused, Input) else app.focused)
+        self._type(pilot, self.chance.choice(actions).key)
+        await self._until(lambda: len(app.screen_stack) > 1)
+        if self.chance.random() < 0.8:
+            await self._answer(pilot)
+        return None
+
+    async def _answer(self, pilot: Pilot[int]) -> None:
+        """A form is filled in, and sent."""
+        dialog = pilot.app.screen
+        if not isinstance(dialog, ActionDialog):
+            self._type(pilot, "enter" if isinstance(dialog, SecretDialog) else "escape")
+            return
+        for field in dialog.action.fields:
+            if self.chance.random() < (0.95 if field.required and not field.default else 0.5):
+                self._fill(pilot, field)
+            self._type(pilot, "down")
+        if dialog.action.danger == "typed":
+            wrong = self.chance.random() < 0.1
+            for sign in random_text(self.chance) if wrong else dialog.action.type_this:
+                self._type(pilot, sign)
+        ends = (*[("pagedown", "enter")] * 6, ("enter",), ("tab", "enter"), ("y",))
+        for key in self.chance.choice(ends):
+            self._type(pilot, key)
+        await self._until(lambda: pilot.app.screen is not dialog)
+
+    def _fill(self, pilot: Pilot[int], field: Field) -> None:
+        widget = widget_of(field)
+        if isinstance(widget, Choice | Toggle):
+            for _ in range(self.chance.randrange(4)):
+                self._type(pilot, self.chance.choice(("space", "left", "right")))
+            return
+        assert isinstance(widget, Input)
+        if field.default and self.chance.random() < 0.5:
+            self._type(pilot, "ctrl+u")
+        words = (*field.choices[:20], "gemma-2-9b", "acme", "7", "2027-01-01", "x y", "new-one")
+        number = self.chance.random() < 0.8 and field.kind == "int"
+        for sign in "12" if number else self.chance.choice((*words, random_text(self.chance))):
+            self._type(pilot, sign)
+
+    async def _row(self, pilot: Pilot[int]) -> None:
+        """A row of the table that is looked at is opened."""
+        app = pilot.app
+        assert isinstance(app, ConsoleApp)
+        top = app.top
+        if top is None or len(app.screen_stack) > 1:
+            return
+        tables = [table for table in top.query(LiveTable) if table.focusable]
+        if tables and self.chance.random() < 0.7:
+            app.screen.set_focus(self.chance.choice(tables))
+        for _ in range(self.chance.randrange(4)):
+            self._type(pilot, self.chance.choice("jjk"))
+        self._type(pilot, "enter")
 
     async def _keys(self, pilot: Pilot[int]) -> None:
         kind = self.chance.random()
@@ -282,9 +365,9 @@ class Fuzz:
     def _type(self, pilot: Pilot[int], key: str) -> None:
         self.events += 1
         self._note(f"key {key!r}")
-        names = {":": "colon", "/": "slash", "?": "question_mark", "!": "exclamation_mark"}
-        sign = key if len(key) == 1 else " " if key == "space" else None
-        event = events.Key(names.get(key, key), sign)
+        sign = key if len(key) == 1 else key_to_character(key)
+        name = _character_to_key(key) if len(key) == 1 else key
+        event = events.Key(name, sign)
         event.set_sender(pilot.app)
         driver = pilot.app._driver
         assert driver is not None
@@ -305,9 +388,12 @@ class Fuzz:
         text = self.chance.choice(texts)
         if self.chance.random() < 0.01:
             text = self.chance.choice(("lock", "quit"))
+        self._line(pilot, text, self.chance.choice(("enter", "enter", "enter", "tab", "escape")))
+
+    def _line(self, pilot: Pilot[int], text: str, end: str = "enter") -> None:
         for sign in (":", *text):
             self._type(pilot, sign)
-        self._type(pilot, self.chance.choice(("enter", "enter", "enter", "tab", "escape")))
+        self._type(pilot, end)
 
     async def _paste(self, pilot: Pilot[int]) -> None:
         text = random_text(self.chance, 400)
@@ -356,152 +442,10 @@ class Fuzz:
         assert driver is not None
         driver.send_message(event)
 
-    # What the site does.
-
-    async def _step(self, _pilot: Pilot[int]) -> None:
-        self._note("step")
-        if self._odd:  # rows that the fleet has not made itself do not live
-            self.site.tell()
-        else:
-            self.site.step()
-
-    async def _odd_rows(self, _pilot: Pilot[int]) -> None:
-        """Rows go, come, and change into anything their type allows."""
-        tables = self.site.fleet.tables()
-        topic = self.chance.choice(tuple(ROWS))
-        table = tables[topic]
-        self._note(f"rows of {topic}")
-        self._odd = True
-        ids = list(table)
-        doing = self.chance.random()
-        if doing < 0.3 and ids and topic not in ("site", "sync"):
-            for row_id in self.chance.sample(ids, self.chance.randrange(len(ids) + 1)):
-                del table[row_id]
-        elif doing < 0.5 and ids:
-            row_id = self.chance.choice(ids)
-            made = random_row(ROWS[topic], self.chance)
-            names = [name for name in made if not _is_name(name)]
-            for name in self.chance.sample(names, min(3, len(names))):
-                table[row_id] = {**table[row_id], name: made[name]}
-        elif len(ids) < 60:
-            row_id = ids[0] if topic in ("site", "sync") and ids else f"x_{self.chance.random()}"
-            made = random_row(ROWS[topic], self.chance)
-            base = table[self.chance.choice(ids)] if ids else made
-            table[row_id] = {**made, **{name: base[name] for name in base if _is_name(name)}}
-            if "id" in made:
-                table[row_id]["id"] = row_id
-        self.site.tell()
-
-    async def _fault(self, _pilot: Pilot[int]) -> None:
-        faults = self.chance.choice(
-            (
-                Faults(slow_s=0.05),
-                Faults(status=500),
-                Faults(status=403),
-                Faults(garbage=True),
-                Faults(hang_up=True),
-                Faults(silent=True),
-            )
-        )
-        self._note(f"fault {faults}")
-        self.site.faults = faults
-        self.site.tell()
-
     async def _mend(self, pilot: Pilot[int]) -> None:
-        self._note("mend")
-        self._mended()
+        await self._site.mend()
         assert isinstance(pilot.app, ConsoleApp)
         pilot.app.feed.again()
 
-    def _mended(self) -> None:
-        self.site.faults = Faults()
-        self.site.tell()
-
-    async def _restart(self, pilot: Pilot[int]) -> None:
-        self._note("restart")
-        self.site.fleet = SimulatedFleet(
-            condition=self.chance.choice(("busy", "busy", "failed", "empty")),
-            seed=self.chance.randrange(1_000),
-        )
-        self._odd = False
-        self.site.boot = f"b{self.chance.randrange(10**6)}"
-        self.site.faults = Faults(hang_up=True)
-        self.site.tell()
+    async def _wait(self, _pilot: Pilot[int]) -> None:
         await asyncio.sleep(0.02)
-        await self._mend(pilot)
-
-    async def _role(self, pilot: Pilot[int]) -> None:
-        self.site.role = self.chance.choice(("viewer", "operator", "admin", "admin", "admin"))
-        self._note(f"role {self.site.role}")
-        await self._restart(pilot)
-
-    async def _answers(self, _pilot: Pilot[int]) -> None:
-        """Other answers for what is read beside the stream; some are not there at all."""
-        self._note("answers")
-        self.site.answers = _Answers(self.chance)
-
-    async def _wait(self, pilot: Pilot[int]) -> None:
-        await asyncio.sleep(0.02)
-
-    # What `cic` would have done.
-
-    async def _child(
-        self,
-        arguments: Sequence[str],
-        _stdin: str,
-        _extra: Mapping[str, str],
-        answer: bytearray | None,
-        on_line: Callable[[str], None],
-    ) -> int:
-        assert all(isinstance(each, str) for each in arguments), arguments
-        self.children += 1
-        self._note(f"child {list(arguments)}")
-        chance = random.Random(self.chance.random())
-        await asyncio.sleep(chance.choice((0.0, 0.0, 0.01, 0.1)))
-        for _ in range(chance.randrange(5)):
-            on_line(random_text(chance, 100))
-            await asyncio.sleep(0)
-        if chance.random() < 0.05:
-            raise FileNotFoundError(2, "No such file or directory", "cic")
-        code = chance.choice((0, 0, 0, 1, 2, 5, 130))
-        if answer is not None:
-            refusal = {"code": "refused", "message": random_text(chance), "next_step": "Look."}
-            good = {"secret": "sk-1", "name": random_text(chance), "id": "x", "warnings": ["w"]}
-            made = good if code == 0 else {"error": refusal}
-            answer += chance.choice((msgspec.json.encode(made), b"", b'{"half', b"\xff[]", b"[1]"))
-        return code
-
-
-class _Answers(dict[str, Any]):
-    """An answer by chance for each path that has a type."""
-
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__()
-        self._chance = random.Random(chance.random())
-
-    def __contains__(self, path: object) -> bool:
-        return self._chance.random() < 0.9 and self._kind(str(path)) is not None
-
-    def _kind(self, path: str) -> Any:
-        if path in _LINES:
-            return _LINES[path]
-        if path == "/metrics":
-            return bytes
-        if path.startswith("/v1/manifests/"):
-            return ManifestShown
-        return next((kind for end, kind in _ANSWERS if path.endswith(end)), None)
-
-    def __getitem__(self, path: str) -> Any:
-        kind = self._kind(path)
-        if path in _LINES:
-            number = self._chance.randrange(12)
-            rows = [random_message(kind, self._chance) for _ in range(number)]
-            return b"\n".join(msgspec.json.encode(row) for row in rows) + b"\n"
-        if kind is bytes:
-            return random_text(self._chance, 200).encode() + b"\nx_total 1\ny NaN\n"
-        return random_message(kind, self._chance)
-
-
-def _is_name(name: str) -> bool:
-    """Fields by which rows name one another."""
-    return name in ("id", "name", "kind") or name.endswith("_id")

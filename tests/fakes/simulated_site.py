@@ -35,6 +35,8 @@ class Faults:
     garbage: bool = False  # answers that are no JSON
     hang_up: bool = False  # connections end at once
     silent: bool = False  # the live stream stands but sends nothing
+    another: bool = False  # answers are JSON, but not what was asked for
+    cut: bool = False  # the live stream ends within an event
 
 
 @dataclass(slots=True)
@@ -97,7 +99,9 @@ class SimulatedSite:
         self.frozen = False  # nothing changes
         self.asked: list[str] = []  # paths, in their order
         self.answers: dict[str, Any] = {}
+        self.beside: tuple[Change, ...] = ()  # told with every Tick, whatever the fleet is
         self._runner: web.AppRunner | None = None
+        self._door: web.UnixSite | None = None
         self._living: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
 
@@ -113,8 +117,7 @@ class SimulatedSite:
         app.router.add_post("/v1/{rest:.*}", self._faulty(self._any))
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
-        self.home.admin_socket.unlink(missing_ok=True)
-        await web.UnixSite(self._runner, str(self.home.admin_socket)).start()
+        await self.come_back()
         self.versions.take(self.fleet.tables())
         self._living = asyncio.create_task(self._live(every_s))
 
@@ -126,6 +129,22 @@ class SimulatedSite:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def leave(self) -> None:
+        """Its socket is gone; who is connected stays so, until the next answer breaks off."""
+        if self._door is not None:
+            door, self._door = self._door, None
+            await door.stop()
+            self.home.admin_socket.unlink(missing_ok=True)
+            self.faults = Faults(hang_up=True)
+            self._wake()
+
+    async def come_back(self) -> None:
+        if self._door is None and self._runner is not None:
+            self.home.admin_socket.unlink(missing_ok=True)
+            self.faults = Faults()
+            self._door = web.UnixSite(self._runner, str(self.home.admin_socket))
+            await self._door.start()
+
     def step(self) -> None:
         """A second of the fleet, told to every subscriber."""
         self.fleet.step()
@@ -134,6 +153,9 @@ class SimulatedSite:
     def tell(self) -> None:
         """What was changed by hand."""
         self.versions.take(self.fleet.tables())
+        self._wake()
+
+    def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
@@ -164,6 +186,8 @@ class SimulatedSite:
                 )
             if faults.garbage:
                 return web.Response(body=b'{"half": ', content_type="application/json")
+            if faults.another:
+                return web.json_response([{"another": [None, 1, "text"]}])
             return await answer(request)
 
         return handler
@@ -204,13 +228,16 @@ class SimulatedSite:
         await response.prepare(request)
         version = int(text) if boot == self.boot and text.isdigit() else -1
         while True:
-            changes = self._changes(version, topics)
+            changes = [*self._changes(version, topics), *self.beside]
             version = self.versions.now
             if not self.faults.silent:
                 tick = msgspec.json.encode(Tick(at=iso(self.fleet.now), changes=changes))
-                await response.write(
-                    b"id: %s.%d\ndata: %s\n\n" % (self.boot.encode(), version, tick)
-                )
+                event = b"id: %s.%d\ndata: %s\n\n" % (self.boot.encode(), version, tick)
+                if self.faults.cut:
+                    await response.write(event[: len(event) // 2])
+                    _abort(request)
+                    return response
+                await response.write(event)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), every_s)
             if self.faults.hang_up:

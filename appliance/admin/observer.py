@@ -58,7 +58,7 @@ class Observer:
         self._slow: dict[str, Any] = {}
         self._slow_s: float | None = None
         self._noted_s = self._saved_s = 0.0
-        self._audit_seq: int | None = None
+        self._audit_seq = 0
         self._wall_s: tuple[float, float] | None = None  # wall and monotonic at the last look
         self._moved = asyncio.Event()
         self._over = False
@@ -67,6 +67,8 @@ class Observer:
     async def start(self, services: Services) -> None:
         await asyncio.to_thread(self._load)
         self._noted_s = self._saved_s = self._clock.monotonic_s()
+        # What is changed from here on is told, also before the first look.
+        self._audit_seq = await services.registry.audit.newest()
         self._tell([Happening("info", "site.started", "site", "site", "The appliance started.")])
         self._task = asyncio.get_running_loop().create_task(self._run(services))
 
@@ -179,9 +181,6 @@ class Observer:
     async def _audited(self, services: Services) -> list[Happening]:
         """What was entered into the audit since the last look."""
         audit = services.registry.audit
-        if self._audit_seq is None:
-            self._audit_seq = await audit.newest()
-            return []
         entries = await audit.list(since=self._audit_seq, count_max=100)
         if entries:
             self._audit_seq = entries[-1].seq

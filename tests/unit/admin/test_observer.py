@@ -1,5 +1,6 @@
 """The observer of a served site: alerts, events and history by their routes."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from appliance.admin.calls import Services
 from appliance.admin.observer import Observer
 from appliance.domain.clock import SystemClock
 from tests.fakes.admin_site import AdminSite, served
@@ -50,10 +52,11 @@ def test_an_alert_begins_is_acknowledged_and_ends(site: AdminSite) -> None:
 
 def test_what_people_change_and_what_changes_is_told_with_rising_numbers(site: AdminSite) -> None:
     look(site)
+    before = max((int(str(event["seq"])) for event in events(site)), default=0)
     site.client.post("/v1/tenants", json={"name": "acme"}).raise_for_status()
     site.services.live.healthy = False  # type: ignore[attr-defined]  # the double's
     look(site)
-    told = [event for event in events(site) if event["subject"] != "entitlement"]
+    told = [event for event in events(site, before) if event["subject"] != "entitlement"]
     assert [event["kind"] for event in told] == ["ledger.state", "alert.begun", "audit.create"]
     numbers = [event["seq"] for event in told]
     assert numbers == sorted(set(numbers))  # type: ignore[type-var]  # numbers
@@ -79,6 +82,35 @@ def test_alerts_and_events_are_topics_of_the_live_stream(site: AdminSite) -> Non
     rows = {change["topic"]: change["rows"] for change in json.loads(line[6:])["changes"]}
     assert "ledger:ledger:unwritable" in rows["alerts"]
     assert "alert.begun" in {event["kind"] for event in rows["events"].values()}
+
+
+async def test_what_is_changed_before_the_first_look_is_told(
+    site: AdminSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.client.post("/v1/tenants", json={"name": "earlier"}).raise_for_status()
+    observer = Observer(SystemClock(), tmp_path / "observed")
+    released = asyncio.Event()
+    look = observer.look
+
+    async def late(services: Services) -> None:
+        await released.wait()
+        await look(services)
+
+    monkeypatch.setattr(observer, "look", late)
+    site.call(observer.start(site.services))
+    site.client.post("/v1/tenants", json={"name": "acme"}).raise_for_status()
+    site.call(_set(released))
+    for _ in range(100):
+        told = [event.text for event in observer.events() if event.kind == "audit.create"]
+        if told:
+            break
+        await asyncio.sleep(0.05)
+    site.call(observer.stop())
+    assert [text.split(": ")[1] for text in told] == ["create tenant acme"]
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
 
 
 async def test_what_was_seen_outlives_a_restart_and_damage_is_told(

@@ -29,7 +29,8 @@ _SHAPES: Final = tuple(
         (r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]{8,}", 0),
         (
             r"(?i)(?<=[\"'\s_.-])(?:password|passwd|passphrase|secret|api_?key|token|authorization)"
-            r"[\"']?\s*[=:]\s*[\"']?(?!null|none|\[redacted\])[^\s\"',;}\]]{6,}",
+            # The quotes are escaped where JSON holds JSON.
+            r"[\\\"']{0,4}\s*[=:]\s*[\\\"']{0,4}(?!null|none|\[redacted\])[^\s\\\"',;}\]]{6,}",
             0,
         ),
     )

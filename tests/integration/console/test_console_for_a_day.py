@@ -72,6 +72,7 @@ async def _live(seen: Driven, days: Days, ticks: int) -> None:
     for at in range(ticks):
         seen.app._tick(days.tick())
         if at % _STAY == 0:
+            seen.site.asked.clear()  # the site's own memory is not meant
             await seen.app.back()
             await seen.app.go("123465"[at // _STAY % 6])
             await seen.pilot.pause()

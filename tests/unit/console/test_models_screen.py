@@ -89,6 +89,7 @@ async def test_a_deployment_shows_replicas_and_requests(
         await seen.reads("llama-3-8b: llama-3-8b")
         await seen.reads("E Scale/edit")
         await seen.reads("▅▆▇██" if size[0] > 80 else "▇██")  # the past, as the appliance kept it
+        await seen.reads("v events")
         seen.check("deployment-failed")
 
 

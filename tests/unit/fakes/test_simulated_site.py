@@ -17,9 +17,9 @@ from appliance.wire.stream import Tick, Topic
 from appliance.wire.unix import socket_address
 from console.stream import SseReader
 from tests.fakes.admin_site import AdminSite, served
-from tests.fakes.console_fuzz import ROWS
 from tests.fakes.simulated_fleet import Condition
 from tests.fakes.simulated_site import SimulatedSite, simulated_site
+from tests.fakes.troubled_site import ROWS
 
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 # Reads that the simulated site has of its own; what it is given for others is the test's affair.

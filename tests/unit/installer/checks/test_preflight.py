@@ -1,0 +1,179 @@
+"""Servers in good health and broken ones: what is said of them, by whom, and what is not said."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from installer.checks.catalogue import CHECKS
+from installer.checks.findings import Group, Role, Severity, Wanted, check, ok
+from installer.checks.gpu import QUERY
+from installer.checks.main import preflight
+from installer.checks.runner import run_checks
+from tests.architecture.tree import ROOT
+from tests.fakes.broken_hosts import BROKEN, BUILT_AT, HANGS, Broken, WrittenHost, gateway, node
+
+WANTED = Wanted(built_at=BUILT_AT)
+CANARY = "canary-7f3a9c"
+
+
+def seen_as(host: WrittenHost, wanted: Wanted = WANTED) -> dict[str, tuple[str, str, str]]:
+    found = run_checks(host, wanted, deadline_s=0.4)
+    return {one.id: (one.severity.value, one.seen, one.fix) for one in found}
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("make", [gateway, node])
+def test_of_a_server_in_good_health_nothing_is_said(make: object, role: Role) -> None:
+    assert callable(make)
+    found = run_checks(make(), Wanted(role, built_at=BUILT_AT))
+    said = {one.id: one.seen for one in found if one.severity is not Severity.OK}
+    no_gpu = make is gateway and role is not Role.GATEWAY
+    assert said.keys() == ({"gpu.present"} if no_gpu else set()), said
+
+
+def test_eight_gpus_are_counted() -> None:
+    found = seen_as(node())
+    assert found["gpu.answers"][:2] == ("ok", "8 GPU(s) answer")
+    assert found["gpu.fabric_manager"][1].startswith("4 NVSwitch")
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+def test_of_a_broken_server_the_cause_and_the_fix_are_named(case: Broken) -> None:
+    host = node()
+    case.breaks(host)
+    found = seen_as(host)
+    severity, seen, fix = found[case.check]
+    assert severity == case.severity, seen
+    assert case.seen in seen
+    assert case.fix in fix
+    blockers = {name for name, told in found.items() if told[0] == "blocker"}
+    assert blockers == ({case.check} if case.severity == "blocker" else set()), found
+
+
+def test_every_check_is_told_once_with_why_and_fix() -> None:
+    assert len(CHECKS) >= 46
+    assert max(Counter(one.id for one in CHECKS).values()) == 1
+    assert {one.group for one in CHECKS} == set(Group)
+    for one in CHECKS:
+        assert re.fullmatch(r"[a-z]+\.[a-z0-9_]+", one.id)
+        assert all(len(text) > 10 for text in (one.looks_at, one.why, one.fix)), one.id
+        assert one.roles
+
+
+def test_the_page_tells_every_check_as_the_program_does() -> None:
+    page = (ROOT / "docs" / "PREFLIGHT.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| `\w+\.\w+` \|", line)]
+    assert rows == [
+        f"| `{one.id}` | {one.looks_at} | {one.why} | {one.fix.replace('|', chr(92) + '|')} |"
+        for one in CHECKS
+    ]
+
+
+def test_a_check_that_raises_or_hangs_is_unknown_and_ends_nothing() -> None:
+    @check("gpu.raises", looks_at="", why="why", fix="fix")
+    def raises(host: object, _: Wanted) -> object:
+        raise ZeroDivisionError(CANARY)
+
+    @check("gpu.hangs", looks_at="", why="why", fix="fix")
+    def hangs(host: WrittenHost, _: Wanted) -> object:
+        return host.never.wait()
+
+    @check("gpu.well", looks_at="", why="why", fix="fix")
+    def well(host: object, _: Wanted) -> object:
+        return ok("well")
+
+    began = time.monotonic()
+    found = run_checks(gateway(), WANTED, [raises, hangs, well], deadline_s=0.2)
+    assert time.monotonic() - began < 2
+    assert [one.severity.value for one in found] == ["unknown", "unknown", "ok"]
+    assert CANARY not in str(found)
+    assert all(one.fix for one in found[:2])
+
+
+def test_a_driver_that_hangs_leaves_the_other_answers() -> None:
+    host = node()
+    host.commands[QUERY] = HANGS
+    found = seen_as(host)
+    waiting = {name for name, told in found.items() if told[0] == "unknown"}
+    assert waiting
+    assert all(name.startswith("gpu.") for name in waiting)
+    assert found["gpu.driver"][0] == "ok"
+
+
+def test_what_only_root_sees_is_unknown_to_others() -> None:
+    host = node()
+    host.hidden |= {"/etc/sudoers", "/sys/kernel/security/lockdown"}
+    host.root = False
+    found = seen_as(host)
+    for name in ("policy.sudo", "policy.lockdown"):
+        assert found[name][0] == "unknown"
+        assert "run as root to see" in found[name][1]
+    assert found["system.privileges"][0] == "note"
+
+
+def test_the_exit_code_and_the_json_say_whether_something_blocks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host = node()
+    host.time = WANTED.built_at.replace(year=2099) if WANTED.built_at else host.time
+    assert preflight(["--only", "gpu", "--json"], node()) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ready"]
+    assert told["schema"] == 1
+    assert told["role"] == "all"
+    assert set(told["findings"][0]) == {"id", "group", "severity", "seen", "why", "fix"}
+    assert preflight(["--only", "time", "--json"], host) == 3
+    assert json.loads(capsys.readouterr().out)["counts"]["blocker"] == 1
+    assert preflight(["--list", "--role", "gateway"]) == 0
+    listed = capsys.readouterr().out
+    assert "network.ports" in listed
+    assert "gpu." not in listed
+    with pytest.raises(SystemExit) as ended:
+        preflight(["--only", "nothing"])
+    assert ended.value.code == 2
+
+
+def test_the_table_keeps_to_80_columns_and_obeys_no_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for case in BROKEN:
+        host = node()
+        case.breaks(host)
+        host.listen(8080, "evil\x1b[2J", 9)
+        if case.check != "gpu.answers":
+            preflight([], host)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "evil?[2J" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_this_machine_is_looked_at_in_five_seconds_and_no_variable_is_told(
+    form: tuple[str, ...],
+) -> None:
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import installer.checks.main as m;"
+    secret = dict.fromkeys(
+        ("HTTP_PROXY", "https_proxy", "no_proxy", "LANG", "API_TOKEN", "NO_COLOR"), CANARY
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program + "sys.exit(m.preflight(sys.argv[2:]))", ROOT, *form],
+        env=os.environ | secret,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert time.monotonic() - began < 5
+    assert done.returncode in {0, 3}, done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    assert "HTTP_PROXY" in done.stdout
+    assert not re.search(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", done.stdout)
+    assert "the check failed" not in done.stdout

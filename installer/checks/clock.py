@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from installer.checks.findings import Verdict, Wanted, blocker, check, note, ok, unknown, warning
 from installer.checks.host import Host
 from installer.checks.reading import processes, words
 
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+"""No clock that is right shows a date before the first version's."""
 EARLY_MAX = timedelta(days=1)
 LATE_MAX = timedelta(days=3650)
 RTC_APART_MAX_S = 120
@@ -24,6 +26,8 @@ _FAST = {"tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"}
 def plausible(host: Host, wanted: Wanted) -> Verdict:
     now = host.now()
     shown = now.strftime("%Y-%m-%d %H:%M UTC")
+    if now < EARLIEST:
+        return blocker(f"{shown}, which is before this program was written")
     if wanted.built_at is None:
         return unknown(f"{shown}; the build's date is not known", "date; compare it with a watch")
     if now < wanted.built_at - EARLY_MAX:

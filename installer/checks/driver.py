@@ -23,10 +23,19 @@ NODES = frozenset({Role.NODE, Role.ALL})
 # NVIDIA, "CUDA Compatibility": CUDA 12 runs with 525.60.13 or later by minor version compatibility.
 DRIVER_MIN = (525, 60, 13)
 DRIVER_ADVISED = (570,)
-_LIBRARY_FOLDERS = ("/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib", "/usr/lib64/nvidia")
+_LIBRARY_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu/nvidia/current",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib",
+    "/usr/lib64/nvidia",
+)
 _SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_MODULE_FOLDERS = (
+    "updates", "updates/dkms", "extra", "extra/nvidia", "weak-updates/nvidia",
+    "kernel/drivers/video",
+)  # fmt: skip
 _NONE = "no NVIDIA GPU: nothing to see"
-_NOT_LOADED = "the driver is not loaded: see gpu.driver"
 
 
 def secure_boot(host: Host) -> bool:
@@ -47,21 +56,18 @@ def libraries(host: Host) -> list[str]:
 
 def _module_files(host: Host) -> list[str]:
     """Kernels for which a module of NVIDIA is installed."""
-    return [
-        kernel
-        for kernel in host.names("/lib/modules")
-        for folder in (
-            "updates/dkms",
-            "extra",
-            "extra/nvidia",
-            "kernel/drivers/video",
-            "weak-updates/nvidia",
-        )
-        if any(
-            name.partition(".ko")[0] == "nvidia"
-            for name in host.names(f"/lib/modules/{kernel}/{folder}")
-        )
-    ]
+    return [kernel for kernel in host.names("/lib/modules") if _has_module(host, kernel)]
+
+
+def _has_module(host: Host, kernel: str) -> bool:
+    modules = f"/lib/modules/{kernel}"
+    # Ubuntu's signed modules lie in a folder that is named for their branch: nvidia-570srv.
+    branches = [f"kernel/{name}" for name in host.names(f"{modules}/kernel") if "nvidia" in name]
+    return any(
+        name.partition(".ko")[0] == "nvidia"
+        for folder in (*_MODULE_FOLDERS, *branches)
+        for name in host.names(f"{modules}/{folder}")
+    )
 
 
 @check(
@@ -181,6 +187,8 @@ def library(host: Host, _: Wanted) -> Verdict:
     if not module_version(host):
         return ok("no driver is loaded")
     found = libraries(host)
+    if not found and any("libnvidia-ml.so.1" in host.names(one) for one in _LIBRARY_FOLDERS):
+        return ok("libnvidia-ml, whose name does not tell its version")
     if not found:
         return blocker("the driver is loaded, and its library libnvidia-ml is not installed")
     return ok(f"libnvidia-ml {', '.join(found)}")

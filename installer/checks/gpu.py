@@ -176,7 +176,10 @@ def busy(host: Host, _: Wanted) -> Verdict:
     names = sorted(
         {line.partition(",")[2].strip().split(" ")[0].rpartition("/")[2] for line in lines}
     )
-    return warning(f"{len(lines)} other process(es) on the GPUs: {', '.join(names)[:60]}")
+    shown = f"{len(lines)} process(es) on the GPUs: {', '.join(names)[:60]}"
+    if host.link("/opt/crosslogic/current") is not None:
+        return note(f"{shown}; the installed version's engines may be among them")
+    return warning(shown)
 
 
 @check(

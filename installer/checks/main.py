@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from installer.checks.catalogue import chosen
+from installer.checks.clock import EARLIEST
 from installer.checks.findings import Group, Role, Severity, Wanted
 from installer.checks.host import Host
 from installer.checks.real_host import RealHost
@@ -42,9 +43,10 @@ def _parser() -> argparse.ArgumentParser:
 def built_at() -> datetime | None:
     """When this program was built: files of a bundle carry that date."""
     try:
-        return datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
+        told = datetime.fromtimestamp(Path(__file__).stat().st_mtime, UTC)
     except OSError:
         return None  # it runs from an archive
+    return told if told >= EARLIEST else None  # an archiver that keeps no dates writes 1970 or 1980
 
 
 def preflight(arguments: Sequence[str], host: Host | None = None) -> int:

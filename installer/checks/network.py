@@ -68,7 +68,9 @@ def monitoring_ports(host: Host, _: Wanted) -> Verdict:
 )
 def address(host: Host, _: Wanted) -> Verdict:
     found = local_ipv4(host) + local_ipv6(host)
-    return ok(", ".join(found[:3])) if found else blocker("the host has no address of a LAN")
+    if found:
+        return ok(", ".join(found[:3]))
+    return warning("only loopback: this machine alone will reach the endpoint")
 
 
 @check(

@@ -260,8 +260,13 @@ def _other_kernel(host: WrittenHost) -> None:
     host.files["/lib/modules/5.14.0-427.el9.x86_64/extra/nvidia.ko.xz"] = ""
 
 
+def _no_library(host: WrittenHost) -> None:
+    for name in (DRIVER, "1"):
+        host.files.pop(f"/usr/lib64/libnvidia-ml.so.{name}", None)
+
+
 def _upgraded_library(host: WrittenHost) -> None:
-    del host.files[f"/usr/lib64/libnvidia-ml.so.{DRIVER}"]
+    _no_library(host)
     host.files["/usr/lib64/libnvidia-ml.so.570.124.06"] = ""
     host.commands[QUERY] = Output(18, "Failed to initialize NVML: Driver/library version mismatch")
 
@@ -427,7 +432,7 @@ BROKEN = (
     Broken("old driver", _old_driver, "gpu.driver_version", "blocker", "470.256.02", "570"),
     Broken(
         "no NVML",
-        lambda h: h.files.pop(f"/usr/lib64/libnvidia-ml.so.{DRIVER}"),
+        _no_library,
         "gpu.library",
         "blocker",
         "not installed",
@@ -589,7 +594,9 @@ BROKEN = (
         "8443 by nginx",
         "gateway.listen",
     ),
-    Broken("loopback alone", _lan_lost, "network.address", "blocker", "no address", "ip address"),
+    Broken(
+        "loopback alone", _lan_lost, "network.address", "warning", "only loopback", "ip address"
+    ),
     Broken(
         "name on loopback",
         lambda h: h.commands.update(

@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from installer.checks.addresses import listeners
 from installer.checks.catalogue import CHECKS
 from installer.checks.findings import Group, Role, Severity, Wanted, check, ok
 from installer.checks.gpu import QUERY
+from installer.checks.host import COMMAND_TIMEOUT_S
 from installer.checks.main import preflight
+from installer.checks.real_host import RealHost
 from installer.checks.runner import run_checks
 from tests.architecture.tree import ROOT
 from tests.fakes.broken_hosts import BROKEN, BUILT_AT, HANGS, Broken, WrittenHost, gateway, node
@@ -158,13 +163,12 @@ def test_the_table_keeps_to_80_columns_and_obeys_no_name(
 def test_this_machine_is_looked_at_in_five_seconds_and_no_variable_is_told(
     form: tuple[str, ...],
 ) -> None:
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import installer.checks.main as m;"
     secret = dict.fromkeys(
         ("HTTP_PROXY", "https_proxy", "no_proxy", "LANG", "API_TOKEN", "NO_COLOR"), CANARY
     )
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program + "sys.exit(m.preflight(sys.argv[2:]))", ROOT, *form],
+        [sys.executable, "-I", ROOT / "installer" / "checks", *form],
         env=os.environ | secret,
         capture_output=True,
         text=True,
@@ -177,3 +181,61 @@ def test_this_machine_is_looked_at_in_five_seconds_and_no_variable_is_told(
     assert "HTTP_PROXY" in done.stdout
     assert not re.search(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", done.stdout)
     assert "the check failed" not in done.stdout
+
+
+def test_a_command_that_does_not_end_is_given_up_and_run_once() -> None:
+    host = RealHost()
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            host.run("sleep", "60")
+    assert time.monotonic() - began < 2 * COMMAND_TIMEOUT_S
+    with pytest.raises(FileNotFoundError):
+        host.run("no-such-program-here")
+
+
+def test_this_machine_answers_by_the_rules_of_a_host(tmp_path: Path) -> None:
+    host = RealHost()
+    absent = tmp_path / "absent"
+    assert host.facts(str(absent)) is None
+    assert host.names(str(absent)) == ()
+    with pytest.raises(FileNotFoundError):
+        host.read(str(absent))
+    absent.symlink_to("nowhere")
+    assert host.link(str(absent)) == "nowhere"
+    assert host.facts(str(absent)) is None
+    assert 0 < host.sync_latency_s(str(tmp_path / "a" / "b")) < 5
+    assert [file.name for file in tmp_path.iterdir()] == ["absent"]
+    assert host.space(str(tmp_path / "a" / "b")).bytes_total > 0
+    assert str(os.getpid()) in host.own_processes()
+
+
+def test_who_listens_is_named_by_the_program_that_does() -> None:
+    host = RealHost()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+        inode = listeners(host)[port]
+        assert host.socket_owner(inode) == host.read("/proc/self/comm").strip()
+    assert port not in listeners(host)
+
+
+@pytest.mark.parametrize("no_proxy", ["10.20.0.5", "10.0.0.0/8", "*", "localhost, 10.20.0.5"])
+def test_no_proxy_is_read_as_clients_read_it(
+    monkeypatch: pytest.MonkeyPatch, no_proxy: str
+) -> None:
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert RealHost().no_proxy_covers("10.20.0.5")
+    for other in ("", "10.20.0.6", "10.21.0.0/16", "nonsense/8"):
+        monkeypatch.setenv("no_proxy", other)
+        assert not RealHost().no_proxy_covers("10.20.0.5")
+
+
+def test_a_version_that_runs_takes_its_own_ports() -> None:
+    host = node()
+    host.links["/opt/crosslogic/current"] = "/opt/crosslogic/0.1.0"
+    host.files["/opt/crosslogic/current"] = ""
+    host.listen(8443, "systemd")
+    found = seen_as(host)
+    assert found["network.ports"][0] == "note"
+    assert found["system.installed"][:2] == ("note", "version 0.1.0 is installed")
+    assert not [name for name, told in found.items() if told[0] == "blocker"]

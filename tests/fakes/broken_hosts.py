@@ -507,7 +507,7 @@ BROKEN = (
     Broken(
         "others on the GPUs",
         lambda h: h.commands.update(
-            {PROCESSES: Output(0, "4711, /home/ada/venv/bin/python --token=x\n")}
+            {PROCESSES: Output(0, "4711, /opt/venv/bin/python --token=x\n")}
         ),
         "gpu.busy",
         "warning",

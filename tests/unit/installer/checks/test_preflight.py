@@ -14,14 +14,27 @@ import pytest
 
 from installer.checks.addresses import listeners
 from installer.checks.catalogue import CHECKS
+from installer.checks.clock import EARLIEST
 from installer.checks.findings import Group, Role, Severity, Wanted, check, ok
 from installer.checks.gpu import QUERY
 from installer.checks.host import COMMAND_TIMEOUT_S
-from installer.checks.main import preflight
+from installer.checks.main import built_at, preflight
 from installer.checks.real_host import RealHost
 from installer.checks.runner import run_checks
+from installer.checks.table import table
 from tests.architecture.tree import ROOT
-from tests.fakes.broken_hosts import BROKEN, BUILT_AT, HANGS, Broken, WrittenHost, gateway, node
+from tests.fakes.broken_hosts import (
+    BROKEN,
+    BUILT_AT,
+    DRIVER,
+    HANGS,
+    RELEASE,
+    Broken,
+    WrittenHost,
+    gateway,
+    node,
+    unload,
+)
 
 WANTED = Wanted(built_at=BUILT_AT)
 CANARY = "canary-7f3a9c"
@@ -57,6 +70,7 @@ def test_of_a_broken_server_the_cause_and_the_fix_are_named(case: Broken) -> Non
     assert severity == case.severity, seen
     assert case.seen in seen
     assert case.fix in fix
+    assert "--token" not in str(found)
     blockers = {name for name, told in found.items() if told[0] == "blocker"}
     assert blockers == ({case.check} if case.severity == "blocker" else set()), found
 
@@ -239,3 +253,31 @@ def test_a_version_that_runs_takes_its_own_ports() -> None:
     assert found["network.ports"][0] == "note"
     assert found["system.installed"][:2] == ("note", "version 0.1.0 is installed")
     assert not [name for name, told in found.items() if told[0] == "blocker"]
+
+
+def test_colour_marks_severities_and_changes_no_word() -> None:
+    found = run_checks(node(), WANTED)
+    plain = table(found, coloured=False)
+    coloured = table(found, coloured=True)
+    assert "\x1b[32mok      \x1b[0m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+
+
+def test_a_date_of_an_archive_that_keeps_none_is_not_taken_for_the_builds() -> None:
+    found = seen_as(node(), Wanted(built_at=None))
+    assert found["time.plausible"][0] == "unknown"
+    host = node()
+    host.time = host.time.replace(year=2019)
+    assert seen_as(host, Wanted(built_at=None))["time.plausible"][0] == "blocker"
+    assert (built_at() or EARLIEST) >= EARLIEST
+
+
+def test_a_driver_of_a_distribution_is_found_where_it_lays_it() -> None:
+    host = node()
+    unload(host)
+    del host.files[f"/lib/modules/{RELEASE}/extra/nvidia.ko.xz"]
+    host.files[f"/lib/modules/{RELEASE}/kernel/nvidia-570srv/nvidia.ko"] = ""
+    assert seen_as(host)["gpu.driver"][2].startswith("modprobe nvidia")
+    host = node()
+    del host.files[f"/usr/lib64/libnvidia-ml.so.{DRIVER}"]
+    assert seen_as(host)["gpu.library"][0] == "ok"

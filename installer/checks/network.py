@@ -21,6 +21,8 @@ from installer.checks.reading import number, processes, words
 
 GATEWAYS = frozenset({Role.GATEWAY, Role.ALL})
 ENDPOINT_PORTS = (8080, 8443, 8444)
+DOOR_PORT = 8445
+"""Where a node lets the gateway in to its engines (docs/NODES.md)."""
 MONITORING_PORTS = range(9000, 10000)
 BACKLOG_MIN = 1024
 MTU_MIN = 1280
@@ -125,59 +127,59 @@ def ipv6(host: Host, _: Wanted) -> Verdict:
 
 @check(
     "network.firewall",
-    looks_at="firewalld, ufw and nftables, and whether 8443 is open in them",
-    why="clients on the LAN get no answer through a port that the firewall drops",
-    fix="firewall-cmd --permanent --add-port=8443/tcp && firewall-cmd --reload, or ufw allow "
-    "8443/tcp",
-    roles=GATEWAYS,
+    looks_at="firewalld, ufw and nftables: 8443 and 8444 open on a gateway, 8445 on a node",
+    why="clients, nodes and the gateway get no answer through a port that the firewall drops",
+    fix="firewall-cmd --permanent --add-port=PORT/tcp && firewall-cmd --reload, or ufw allow "
+    "PORT/tcp",
 )
-def firewall(host: Host, _: Wanted) -> Verdict:
+def firewall(host: Host, wanted: Wanted) -> Verdict:
+    needed = (DOOR_PORT,) if not wanted.is_gateway else ENDPOINT_PORTS[1:]
     if "firewalld" in processes(host).values():
         told = host.run("firewall-cmd", "--list-ports")
         if told.code != 0:
             return unknown("firewalld is active; run as root to see its ports")
-        if _opens_8443(told.out):
-            return ok("firewalld is active, and 8443 is open")
-        return warning(
-            "firewalld is active, and 8443 is closed",
-            "firewall-cmd --permanent --add-port=8443/tcp --add-port=8444/tcp && firewall-cmd "
-            "--reload",
-        )
+        typed = " ".join(f"--add-port={port}/tcp" for port in needed)
+        fix = f"firewall-cmd --permanent {typed} && firewall-cmd --reload"
+        return _judged("firewalld", [port for port in needed if not _opens(told.out, port)], fix)
+    allowed = "; ".join(f"ufw allow {port}/tcp" for port in needed)
     if "ENABLED=yes" in words(host, "/etc/ufw/ufw.conf"):
         told = host.run("ufw", "status")
         if told.code != 0:
             return unknown("ufw is active; run as root to see its rules")
-        if "8443" in told.out:
-            return ok("ufw is active, and 8443 is in its rules")
-        return warning(
-            "ufw is active, and 8443 is closed", "ufw allow 8443/tcp; ufw allow 8444/tcp"
-        )
-    return _nftables(host)
+        return _judged("ufw", [port for port in needed if str(port) not in told.out], allowed)
+    return _nftables(host, needed)
 
 
-def _opens_8443(listed: str) -> bool:
-    """Whether `443/tcp 8000-9000/tcp` holds 8443."""
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?/tcp", listed):
-        if int(first) <= 8443 <= int(last or first):
-            return True
-    return False
+def _judged(program: str, closed: list[int], fix: str) -> Verdict:
+    if not closed:
+        return ok(f"{program} is active, and the ports are open")
+    return warning(f"{program} is active; closed: {', '.join(map(str, closed))}", fix)
 
 
-def _nftables(host: Host) -> Verdict:
+def _opens(listed: str, port: int) -> bool:
+    """Whether `443/tcp 8000-9000/tcp` holds the port."""
+    return any(
+        int(first) <= port <= int(last or first)
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?/tcp", listed)
+    )
+
+
+def _nftables(host: Host, needed: tuple[int, ...]) -> Verdict:
     try:
         told = host.run("nft", "list", "ruleset")
     except FileNotFoundError:
         return ok("no firewall is known to be active")
     if told.code != 0:
         return unknown("run as root to see the rules of nftables")
-    closed = re.search(r"hook input[^}]*policy drop", told.out)
-    if closed and "8443" not in told.out:
-        return warning(
-            "nftables drops what comes in, and 8443 is not in its rules",
-            "nft add rule inet filter input tcp dport '{8443, 8444}' accept; keep it in "
-            "/etc/nftables.conf",
-        )
-    return ok("nftables drops nothing that is needed")
+    if not re.search(r"hook input[^}]*policy drop", told.out):
+        return ok("nftables drops nothing that is needed")
+    named = ", ".join(map(str, needed))
+    return _judged(
+        "nftables",
+        [port for port in needed if str(port) not in told.out],
+        f"nft add rule inet filter input tcp dport '{{{named}}}' accept; keep it in "
+        "/etc/nftables.conf",
+    )
 
 
 @check(

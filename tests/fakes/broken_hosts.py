@@ -612,7 +612,7 @@ BROKEN = (
         _firewalld,
         "network.firewall",
         "warning",
-        "8443 is closed",
+        "closed: 8443, 8444",
         "--add-port=8443/tcp",
     ),
     Broken(

@@ -17,7 +17,7 @@ from installer.checks.catalogue import CHECKS
 from installer.checks.clock import EARLIEST
 from installer.checks.findings import Group, Role, Severity, Wanted, check, ok
 from installer.checks.gpu import QUERY
-from installer.checks.host import COMMAND_TIMEOUT_S
+from installer.checks.host import COMMAND_TIMEOUT_S, Output
 from installer.checks.main import built_at, preflight
 from installer.checks.real_host import RealHost
 from installer.checks.runner import run_checks
@@ -281,3 +281,25 @@ def test_a_driver_of_a_distribution_is_found_where_it_lays_it() -> None:
     host = node()
     del host.files[f"/usr/lib64/libnvidia-ml.so.{DRIVER}"]
     assert seen_as(host)["gpu.library"][0] == "ok"
+
+
+UFW = Output(0, "Status: active\n8443/tcp ALLOW Anywhere\n8444/tcp ALLOW Anywhere\n")
+DROPS = Output(
+    0, "table inet filter { chain input { type filter hook input priority 0; policy drop;\n"
+)
+
+
+def test_each_firewall_is_asked_for_the_ports_of_the_role() -> None:
+    host = node()
+    host.files["/etc/ufw/ufw.conf"] = "ENABLED=yes\n"
+    host.commands["ufw", "status"] = UFW
+    assert seen_as(host)["network.firewall"][0] == "ok"
+    as_node = seen_as(host, Wanted(Role.NODE, built_at=BUILT_AT))["network.firewall"]
+    assert as_node == ("warning", "ufw is active; closed: 8445", "ufw allow 8445/tcp")
+    host = node()
+    host.commands["nft", "list", "ruleset"] = DROPS
+    severity, seen, fix = seen_as(host)["network.firewall"]
+    assert (severity, seen) == ("warning", "nftables is active; closed: 8443, 8444")
+    assert "dport '{8443, 8444}' accept" in fix
+    host.commands["nft", "list", "ruleset"] = Output(1, "", "Operation not permitted")
+    assert seen_as(host)["network.firewall"][0] == "unknown"

@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console screenshots lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console screenshots bundle lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -88,6 +88,10 @@ fuzz-console: ## Do anything at the console, 100,000 times, over a site where an
 screenshots: ## Paint docs/pictures: every mode of the console on a demo site with real engines (ONLY=name)
 	@packaging/setup test
 	@$(bin)/python -m tests.screenshots $(ONLY)
+
+bundle: ## Build the signed bundle into dist/ (BUNDLE=llamacpp or valkey: an extra bundle)
+	@packaging/setup bundle
+	@$(bin)/python packaging/bundle/build.py $(or $(BUNDLE),base)
 
 lock: ## Resolve the requirements anew and write the locks
 	@packaging/setup lock

@@ -27,6 +27,7 @@ from appliance.admin.server import AdminServer
 from appliance.admin.stream import LiveStream
 from appliance.admin.watch import Watch
 from appliance.backup.desk import BackupDesk
+from appliance.branding import brand_of, with_brand
 from appliance.bursting import BurstNodes, Bursts, burst_desk
 from appliance.checking.site import Parts
 from appliance.checking.upkeep import keep_log, make_upkeep
@@ -93,7 +94,7 @@ async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        appliance = await start(stack, home, settings, SystemClock())
+        appliance = await start(stack, home, with_brand(settings), SystemClock())
         async with asyncio.TaskGroup() as background:
             tasks = [
                 background.create_task(_kept("fleet", appliance.fleet.run)),
@@ -305,6 +306,7 @@ def _site(settings: Settings, clock: Clock) -> Site:
         region=settings.site.region,
         version=version(DISTRIBUTION),
         started_at_ns=clock.wall_ns(),
+        brand=brand_of(settings),
     )
 
 

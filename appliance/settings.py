@@ -136,6 +136,13 @@ class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Branding(Section, frozen=True):
+    """The name under which a partner sells the appliance (branding.py). Both, or none."""
+
+    file: str | None = None  # the signed file
+    publisher: str | None = None  # PEM: the public key of who may have signed it
+
+
 class Settings(Section, frozen=True):
     """Everything a site can be told."""
 
@@ -153,6 +160,7 @@ class Settings(Section, frozen=True):
     backups: Backups = Backups()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    branding: Branding = Branding()
 
 
 ENVIRONMENT_PREFIX: Final = "CIC_"

@@ -14,6 +14,9 @@ Row = dict[str, Any]
 class Cell:
     text: str
     tone: Tone = "plain"
+    colour: str = (
+        ""  # a partner's, as "#5fafd7"; where a theme says more than colour it is not used
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ def stale_s(age_s: float | None, every_s: float) -> float | None:
 def header(store: Store, now: datetime, room: int) -> list[Cell]:
     """Site, version, time, cloud, what is not synced, alerts: what fits into so many cells.
 
-    Where it is too narrow the version goes first, then the time, then the cloud. Alerts stay.
+    Where it is too narrow the version goes first, then the time, a partner's name of the product,
+    the cloud. Alerts stay.
     """
     site = store.site
     if site is None:
@@ -38,14 +39,16 @@ def header(store: Store, now: datetime, room: int) -> list[Cell]:
     if cell_len(called) > _NAME_CELLS_MAX:
         called = f"{called[: _NAME_CELLS_MAX - 1]}…"
     name = [Cell(f" {called}", "title")]
+    accent = str(site.get("accent") or "")
+    product = [Cell(f" {site['product']}", "title", accent)] if site.get("product") else []
     version = [Cell(f" v{site.get('version', '')}")]
     time = [Cell(f" {now.astimezone(UTC):%H:%M}Z")]
     cloud = [] if sync is None else _cloud(sync, now)
     unsynced = [] if sync is None else _unsynced(sync)
     alerts = _alerts(store.table("alerts").values())
-    for dropped in ([], [version], [version, time], [version, time, cloud]):
-        parts = [name, version, time, cloud, unsynced, alerts]
-        cells = [cell for part in parts if part not in dropped for cell in part]
+    parts = [product, name, version, time, cloud, unsynced, alerts]
+    for goes in ((), (2,), (2, 3), (0, 2, 3), (0, 2, 3, 4)):
+        cells = [cell for at, part in enumerate(parts) if at not in goes for cell in part]
         if width_of(cells) <= room:
             break
     return cells

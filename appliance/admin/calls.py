@@ -21,6 +21,7 @@ from appliance.admin.replays import Replays
 from appliance.admin.roles import Caller, Roles
 from appliance.admin.upkeep import Upkeep
 from appliance.admin.watch import Watch
+from appliance.branding import Brand
 from appliance.domain.clock import Clock
 from appliance.modelpacks.store import PackDesk
 from appliance.registry.registry import Registry
@@ -40,6 +41,7 @@ class Site:
     region: str
     version: str
     started_at_ns: int  # wall clock
+    brand: Brand | None = None  # what a partner calls the product, if it does
 
 
 @dataclass(frozen=True, slots=True)

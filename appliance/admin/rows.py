@@ -55,6 +55,9 @@ async def site_rows(services: Services) -> Rows:
             first_token_p95_ms=rates.first_token_p95_ms,
             records=traffic.records,
             unsealed=sealing.unsealed_records,
+            product=site.brand.product if site.brand else "",
+            accent=site.brand.accent if site.brand else "",
+            support=site.brand.support if site.brand else "",
         )
     }
 

@@ -57,6 +57,8 @@ async def status(services: Services, _call: Call[NoQuery, None]) -> SiteStatus:
         entitlement=await services.sync.entitlement(),
         deployments=await list_deployments(services, nothing),
         nodes=await list_nodes(services, nothing),
+        product=site.brand.product if site.brand else "",
+        support=site.brand.support if site.brand else "",
     )
 
 

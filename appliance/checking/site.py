@@ -15,6 +15,7 @@ from appliance.checking.fleet import fleet_checks
 from appliance.checking.host import host_checks, process_checks
 from appliance.checking.standing import (
     backup_check,
+    branding_check,
     certificates_check,
     entitlement_check,
     settings_check,
@@ -61,6 +62,7 @@ def running_checks(parts: Parts, settings: SettingsDesk) -> list[Check]:
         *process_checks(),
         *host_checks(parts.home),
         settings_check(settings),
+        branding_check(settings.running),
         backup_check(parts.backups.all, parts.clock),
         certificates_check(parts.registry, parts.authority, parts.clock),
         *fleet_checks(parts.registry, parts.fleet),

@@ -6,12 +6,13 @@ from typing import Final
 
 from appliance.admin.certificates import nodes as node_certificates
 from appliance.admin.settings_desk import SettingsDesk
+from appliance.branding import BadBranding, named_brand
 from appliance.checking.findings import Check, Finding, aside, count, good, span
 from appliance.domain.clock import Clock, utc
 from appliance.registry.registry import Registry
 from appliance.security.certificate_facts import CertificateFacts, facts_of
 from appliance.security.site_ca import SiteAuthority
-from appliance.settings import SettingsError
+from appliance.settings import Settings, SettingsError
 from appliance.wire.backups import BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.sync import EntitlementStatus, SyncStatus
@@ -44,6 +45,21 @@ def settings_found(desk: SettingsDesk) -> Finding:
         )
         return Finding("warning", told, "Start the appliance again when it suits.")
     return good("What runs is what the file and the environment say.")
+
+
+def branding_check(settings: Settings) -> Check:
+    async def look() -> Sequence[Finding]:
+        return [await aside(lambda: branding_found(settings))]
+
+    return Check("branding", "Without it the product shows its own name, and serves on.", look)
+
+
+def branding_found(settings: Settings) -> Finding:
+    try:
+        brand = named_brand(settings)
+    except BadBranding as error:
+        return Finding("warning", error.message, error.next_step)
+    return good("None is named." if brand is None else f"It is sold as {brand.product}.")
 
 
 def backup_check(listed: Callable[[], Awaitable[BackupList]], clock: Clock) -> Check:

@@ -259,3 +259,5 @@ class SiteStatus(Message, frozen=True):
     entitlement: EntitlementStatus
     deployments: list[Deployment]
     nodes: list[Node]
+    product: str = ""  # what a partner calls it
+    support: str = ""  # whom to ask

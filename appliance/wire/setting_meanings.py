@@ -3,6 +3,8 @@
 from typing import Final
 
 MEANINGS: Final = {
+    "branding.file": "The signed file.",
+    "branding.publisher": "A PEM file: the public key of who may have signed it.",
     "site.name": "What the site is called in status and records.",
     "site.region": (
         "The region of this appliance. An environment belongs to one region and may use only "

@@ -76,6 +76,9 @@ class SiteRow(Message, frozen=True):
     first_token_p95_ms: float | None
     records: int
     unsealed: int  # records after the last manifest
+    product: str = ""  # what a partner calls it
+    accent: str = ""  # that partner's colour, as "#5fafd7"
+    support: str = ""  # whom to ask
 
 
 class DeploymentRow(Message, frozen=True):

@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
 from console.cells import Cell
-from console.themes import strip_style, tone_style
+from console.themes import DEFAULT, strip_style, tone_style
 
 
 def fit(text: str, width: int) -> str:
@@ -65,7 +66,10 @@ class FrameLine(Widget):
                 break
             text = fit(cell.text, room)
             room -= cell_len(text)
-            segments.append(Segment(text, base + tone_style(look, cell.tone)))
+            style = base + tone_style(look, cell.tone)
+            if cell.colour and look == DEFAULT:
+                style += Style.parse(cell.colour)
+            segments.append(Segment(text, style))
         segments.append(Segment(" " * max(0, room), base))
         segments += [Segment(text, base + tone_style(look, tone)) for text, tone in right]
         return Strip(segments).simplify().adjust_cell_length(width, base)

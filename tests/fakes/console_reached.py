@@ -89,7 +89,7 @@ class Reached:
         for what, number, least in (
             ("views", len(self.views), min(20, events // 80)),
             ("actions", len(self.asked), min(40, events // 150)),
-            ("commands", len(self.carried_out), min(30, events // 300)),
+            ("commands", len(self.carried_out), min(25, events // 400)),
         ):
             if number < least:
                 found.append(f"only {number} {what}, not {least}")

@@ -1,5 +1,7 @@
 """`cic status`."""
 
+from typing import Final
+
 import click
 
 from appliance.commands.client import AdminClient
@@ -9,6 +11,8 @@ from appliance.commands.output import fields_of, print_fields, print_json, print
 from appliance.commands.standing import print_licence, print_standing
 from appliance.wire.admin import SiteStatus
 from appliance.wire.command import Invocation
+
+_BELOW: Final = ("sealing", "sync", "entitlement", "deployments", "nodes")
 
 
 @click.command()
@@ -20,7 +24,8 @@ def status(invocation: Invocation) -> None:
     if invocation.json:
         print_json(site)
         return
-    print_fields(fields_of(site, omit=("sealing", "sync", "entitlement", "deployments", "nodes")))
+    unnamed = [name for name in ("product", "support") if not getattr(site, name)]
+    print_fields(fields_of(site, omit=(*_BELOW, *unnamed)))
     click.echo("\nMANIFESTS")
     print_fields(fields_of(site.sealing))
     click.echo("\nCONTROL PLANE")

@@ -318,13 +318,13 @@ class ConsoleApp(App[int], inherit_bindings=False):
 
     def _way_of_keys(self) -> Sequence[MessagePump]:
         # Twice, and itself once more: what a key submits, and what that gives the keyboard to.
-        return (*(way := (self.focused or self.screen).ancestors_with_self), *way, self)
+        at = (self.focused or self.screen) if self._screen_stack else None  # else it ends
+        return (*(way := at.ancestors_with_self if at else ()), *way, self)
 
     def on_key(self, event: events.Key) -> None:
         """A capital letter that nothing below wanted: an action on what is selected.
 
-        Here, where the bindings of the keys before it are run too: a cursor that was moved right
-        before it is where it should be.
+        Here, where the bindings of the keys before it ran: a cursor just moved is in its place.
         """
         if event.character and event.character.isupper():
             self.begin(event.character)

@@ -1,5 +1,6 @@
 """The words of the frame's first line. Pure."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -16,6 +17,7 @@ from console.words import ago, duration, plural
 _STALE_INTERVALS: Final = 2.5
 _STALE_S: Final = 3.0
 _NAME_CELLS_MAX: Final = 24
+_COLOUR: Final = re.compile("#[0-9a-f]{6}")
 
 
 def stale_s(age_s: float | None, every_s: float) -> float | None:
@@ -40,6 +42,8 @@ def header(store: Store, now: datetime, room: int) -> list[Cell]:
         called = f"{called[: _NAME_CELLS_MAX - 1]}…"
     name = [Cell(f" {called}", "title")]
     accent = str(site.get("accent") or "")
+    if not _COLOUR.fullmatch(accent):
+        accent = ""  # of an appliance that has others than this console knows
     product = [Cell(f" {site['product']}", "title", accent)] if site.get("product") else []
     version = [Cell(f" v{site.get('version', '')}")]
     time = [Cell(f" {now.astimezone(UTC):%H:%M}Z")]

@@ -153,6 +153,7 @@ class DeploymentView(View):
 
     def on_resize(self) -> None:
         self._arrange()
+        self._entitle()
         self._show_facts()
 
     def _arrange(self) -> None:

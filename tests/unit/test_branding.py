@@ -112,3 +112,13 @@ def test_the_console_shows_it_where_there_is_room(room: int, times: int) -> None
     cells = header(store, datetime(2026, 1, 1, tzinfo=UTC), room)
     assert [cell.text for cell in cells if cell.colour == "#ff8700"] == [" Acme AI"] * times
     assert any("gpubox-01" in cell.text for cell in cells)
+
+
+@pytest.mark.parametrize("accent", ["gemma-2-9b", "red", "#ff87", "", None, 7, "\u202e#ff8700"])
+def test_a_colour_that_the_console_does_not_know_is_none(accent: object) -> None:
+    store = Store()
+    row = {"name": "gpubox-01", "version": "1", "product": "Acme AI", "accent": accent}
+    store._tables["site"] = {"site": row}
+    cells = header(store, datetime(2026, 1, 1, tzinfo=UTC), 120)
+    assert {cell.colour for cell in cells} == {""}
+    assert " Acme AI" in [cell.text for cell in cells]

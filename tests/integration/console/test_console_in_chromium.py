@@ -194,7 +194,7 @@ async def test_an_address_in_a_text_leads_nowhere(tmp_path: Path) -> None:
 
 async def test_what_is_typed_is_refused_where_it_only_looks_and_q_ends_it(tmp_path: Path) -> None:
     async with console_in_chromium(tmp_path, "--read-only", "--theme", "light") as page:
-        assert "read-only" in page.screen.text
+        await page.waits(lambda text: "read-only" in text, "that it only looks")
         await page.types("q")
         await comes(lambda: page.says("document.body.className"), lambda names: "-closed" in names)
         told = await page.says("document.querySelector('.closed').innerText")

@@ -121,18 +121,20 @@ def memory_kib() -> int:
 async def test_what_ignores_the_hang_up_is_ended_with_the_server(tmp_path: Path) -> None:
     script = f"trap '' HUP TERM INT; echo $$ > {tmp_path}/pid; while :; do sleep 0.2; done"
     async with serving(script) as site, signed_in(site) as client:
-        await window(client, site)
+        socket = await window(client, site)
         pid = await started(tmp_path)
+        assert not socket.closed
         await site.web.close()
         await until(lambda: not runs(pid), "it goes on", 1.0)
 
 
 async def test_a_crowd_gets_so_many_consoles_and_no_more() -> None:
     async with serving("exec cat") as site, signed_in(site) as client:
+        opened = []  # one that nobody holds is closed
 
         async def one() -> int:
             try:
-                await window(client, site)
+                opened.append(await window(client, site))
             except aiohttp.WSServerHandshakeError as refused:
                 return refused.status
             return 101

@@ -89,7 +89,8 @@ async def test_a_deployment_shows_replicas_and_requests(
         await seen.reads("llama-3-8b: llama-3-8b")
         await seen.reads("E Scale/edit")
         await seen.reads("▅▆▇██" if size[0] > 80 else "▇██")  # the past, as the appliance kept it
-        await seen.reads("v events")
+        narrow = size[0] <= 80  # there one of the two is seen, and the heading tells of the other
+        await seen.until(lambda: ("v events" in seen.picture()) == narrow)
         seen.check("deployment-failed")
 
 

@@ -167,7 +167,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) ->
     "--home",
     metavar="DIR",
     help="Folder of the site: configuration, state, sockets. Also CIC_HOME."
-    " Default: the platform's own folders.",
+    " Default: the system install, else the platform's own folders.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; also behind the subcommand.")
 @click.option(

@@ -1,7 +1,8 @@
 """Where the programs of one host meet: the folders and sockets of a site.
 
 `--home DIR` or CIC_HOME puts everything into one folder; otherwise platformdirs names the folders
-of the person who runs it. A system install names /etc, /var/lib and /run by the same means.
+of the person who runs it. A system install lies in /etc, /var/lib, /run and /var/log: it is found
+by itself where /etc/crosslogic is, and below another root by `--home ROOT/var/lib/crosslogic`.
 """
 
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 import platformdirs
 
 APP_NAME = "crosslogic"
+_CONFIG = Path("etc") / APP_NAME
+_STATE = Path("var/lib") / APP_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,22 @@ class Home:
         return self.run / "endpoint"
 
 
-def find_home(option: str | None, environ: Mapping[str, str] = os.environ) -> Home:
-    """The home named by `--home`, else by CIC_HOME, else the platform's own folders."""
+def find_home(
+    option: str | None, environ: Mapping[str, str] = os.environ, system: Path = Path("/")
+) -> Home:
+    """The home named by `--home`, else by CIC_HOME, else the system's, else the person's own.
+
+    A system install is where `etc/crosslogic` is in `system`; a named folder is part of one when it
+    is `var/lib/crosslogic` of a root that has `etc/crosslogic` too.
+    """
     named = option or environ.get("CIC_HOME")
     if named:
         root = Path(named).expanduser().absolute()
+        if root.parts[-3:] == _STATE.parts and (root.parents[2] / _CONFIG).is_dir():
+            return _system_home(root.parents[2], root)
         return Home(config=root, state=root, run=root / "run", logs=root / "log", root=root)
+    if (system / _CONFIG).is_dir():
+        return _system_home(system, None)
     dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False)
     state = Path(dirs.user_data_dir)
     # Without XDG_RUNTIME_DIR the platform's answer is a guessable name under /tmp, which anybody on
@@ -114,4 +127,14 @@ def find_home(option: str | None, environ: Mapping[str, str] = os.environ) -> Ho
         state=state,
         run=Path(private) / APP_NAME if private else state / "run",
         logs=Path(dirs.user_log_dir),
+    )
+
+
+def _system_home(system: Path, root: Path | None) -> Home:
+    return Home(
+        config=system / _CONFIG,
+        state=system / _STATE,
+        run=system / "run" / APP_NAME,
+        logs=system / "var/log" / APP_NAME,
+        root=root,
     )

@@ -29,6 +29,7 @@ from appliance.admin.watch import Watch
 from appliance.backup.desk import BackupDesk
 from appliance.branding import brand_of, with_brand
 from appliance.bursting import BurstNodes, Bursts, burst_desk
+from appliance.checking.host import host_now
 from appliance.checking.site import Parts
 from appliance.checking.upkeep import keep_log, make_upkeep
 from appliance.domain.clock import Clock, SystemClock
@@ -183,7 +184,7 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
         upkeep=make_upkeep(parts, settings, roles, ring),
         watch=watch,
         stream=LiveStream(os.urandom),
-        observer=Observer(clock, home.observed, (home.state, home.models)),
+        observer=Observer(clock, home.observed, (home.state, home.models), host_now),
     )
     await _answer(stack, home, settings, services, live)
     return live

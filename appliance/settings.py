@@ -128,6 +128,35 @@ class Backups(Section, frozen=True):
     folder: str | None = None  # none: `backups` in the home
 
 
+class Alerts(Section, frozen=True):
+    """From where on something wants an administrator (docs/ALERTS.md)."""
+
+    gpu_margin_celsius: Annotated[int, msgspec.Meta(ge=0, le=50)] = 3  # below where it slows down
+    limit_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90  # used of a limit
+    queue_length: Count = 8  # requests that wait for one deployment
+    sync_lag_s: Positive = 86_400.0  # the oldest manifest without a receipt
+    entitlement_days: Annotated[int, msgspec.Meta(ge=0, le=365)] = 14  # until its next stage
+    certificate_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 30  # until its end
+    disk_free_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
+    disk_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 * 1024**3
+    memory_free_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
+    clock_offset_s: Positive = 1.0
+    backup_age_s: Positive | None = None  # none: twice backups.every_s
+
+
+class Notifications(Section, frozen=True):
+    """How alerts are told (notifying/). Without a channel nothing is ever sent."""
+
+    when_offline: Literal["silent", "local"] = "silent"  # while sync.mode is offline
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=120)] = 10.0  # of one attempt
+    digest_length: Annotated[int, msgspec.Meta(ge=2, le=100)] = 5  # so many at once are one message
+    queue_length_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000  # of one channel
+    retry_s: Positive = 5.0  # after the first failure, at most; doubles up to retry_s_max
+    retry_s_max: Positive = 900.0
+    give_up_s: Positive = 86_400.0  # what is older is told no more
+    ca_file: str | None = None  # PEM: the authorities of the receivers' certificates
+
+
 class Metrics(Section, frozen=True):
     listen: str | None = None  # "HOST:PORT" to serve /metrics over TCP beside the admin socket
 
@@ -158,6 +187,8 @@ class Settings(Section, frozen=True):
     sync: Sync = Sync()
     burst: Bursting = Bursting()
     backups: Backups = Backups()
+    alerts: Alerts = Alerts()
+    notifications: Notifications = Notifications()
     metrics: Metrics = Metrics()
     log: Log = Log()
     branding: Branding = Branding()

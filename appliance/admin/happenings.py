@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.admin.alert_rules import Observed
 from appliance.admin.alerts import Turned
+from appliance.admin.observed import Observed
 from appliance.wire.stream import AlertSeverity
 
 _BAD_STATES: Final = frozenset({"failed", "unreachable", "ejected", "degraded", "frozen"})

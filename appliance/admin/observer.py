@@ -9,19 +9,20 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
-from appliance.admin.alert_rules import Disk, Observed, findings
-from appliance.admin.alerts import Alerts, Turned
+from appliance.admin.alert_rules import findings
+from appliance.admin.alerts import SETTLE_S, Alerts, Turned
 from appliance.admin.calls import Call, NoQuery, Services
 from appliance.admin.certificates import list_certificates
 from appliance.admin.happenings import Happening, happenings
 from appliance.admin.history import History, Name, SavedRing, Span
+from appliance.admin.observed import Disk, HostNow, Observed
 from appliance.admin.reservations import Ended, list_capacity, list_reservations
 from appliance.domain.clock import Clock, iso
 from appliance.domain.errors import CrossLogicError
@@ -44,12 +45,23 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """One of an appliance. `folder` is its own; None: nothing is kept."""
+    """One of an appliance. `folder` is its own; None: nothing is kept.
 
-    def __init__(self, clock: Clock, folder: Path | None, disks: Iterable[Path] = ()) -> None:
+    `host` tells of the machine beneath; it is called in a thread.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        folder: Path | None,
+        disks: Iterable[Path] = (),
+        host: Callable[[], HostNow] = HostNow,
+    ) -> None:
         self._clock = clock
         self._folder = folder
         self._disks = tuple(disks)
+        self._host = host
+        self._first_ns: int | None = None  # of the audit: as old is the site
         self._alerts = Alerts()
         self._events: deque[Event] = deque(maxlen=_EVENTS_MAX)
         self._seq = 0
@@ -124,6 +136,9 @@ class Observer:
         seen = await self._observe(services, now_s)
         at = iso(self._clock.wall_ns())
         turned = self._alerts.look(findings(seen), now_s, at)
+        if turned.begun or turned.ended:
+            # Before anybody is told: a restart has to know what was said.
+            await asyncio.to_thread(self._save, history=False)
         self._tell(happenings(self._before, seen, turned))
         self._tell(await self._audited(services))
         self._before = seen
@@ -159,6 +174,7 @@ class Observer:
             reservations=reservations,
             capacity=tuple(await list_capacity(services, _NOTHING_ASKED)) if reservations else (),
             clock_jump_s=self._jump_s(now_s),
+            thresholds=services.upkeep.settings.running.alerts,
             **self._slow,
         )
 
@@ -170,7 +186,16 @@ class Observer:
             "entitlement": await services.sync.entitlement(),
             "backups": await services.backups.all(),
             "backup_every_s": services.upkeep.settings.running.backups.every_s,
+            "site_age_s": await self._age_s(services),
+            "host": await asyncio.to_thread(self._host),
         }
+
+    async def _age_s(self, services: Services) -> float | None:
+        """Since the first entry of the audit, which `cic init` made."""
+        if self._first_ns is None:
+            first = await services.registry.audit.list(since=0, count_max=1)
+            self._first_ns = first[0].at_ns if first else None
+        return None if self._first_ns is None else (self._clock.wall_ns() - self._first_ns) / 1e9
 
     def _jump_s(self, now_s: float) -> float:
         """How much more the wall clock went than time did, since the last look."""
@@ -227,7 +252,7 @@ class Observer:
 
     def _load(self) -> None:
         alerts = self._read("alerts.json", list[Alert], msgspec.json.decode)
-        self._alerts = Alerts(alerts or ())
+        self._alerts = Alerts(alerts or (), seen_s=self._clock.monotonic_s() + SETTLE_S)
         events = self._read("events.json", list[Event], msgspec.json.decode) or []
         self._events.extend(events)
         self._seq = max((event.seq for event in events), default=0)

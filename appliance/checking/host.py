@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from appliance.admin.observed import HostNow
 from appliance.checking.findings import Check, Finding, aside, good, size, span
 from appliance.wire.home import Home
 
@@ -114,6 +115,21 @@ def kept_time() -> tuple[int, float]:
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     state = call(buffer)
     return state, ctypes.c_long.from_buffer(buffer, _MAXERROR_AT).value / 1e6
+
+
+def host_now() -> HostNow:
+    """Memory and clock of this host, for the alerts."""
+    try:
+        figures = meminfo(Path("/proc/meminfo").read_text())
+    except OSError:
+        figures = {}
+    state, off_s = kept_time()
+    return HostNow(
+        memory_free_bytes=figures.get("MemAvailable"),
+        memory_total_bytes=figures.get("MemTotal"),
+        clock_kept=None if state < 0 else state != _TIME_ERROR,
+        clock_off_s=None if state < 0 else off_s,
+    )
 
 
 def clock_found(state: int, off_s: float) -> Finding:

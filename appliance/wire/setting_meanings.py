@@ -122,6 +122,41 @@ MEANINGS: Final = {
     ),
     "backups.keep": ("How many are kept in its folder; older ones are removed after one was made."),
     "backups.folder": "Where they are written; without it `backups` in the home.",
+    "alerts.gpu_margin_celsius": "A GPU this close to where it slows itself down is hot.",
+    "alerts.limit_percent": "So much of a limit is used.",
+    "alerts.queue_length": "So many requests wait for one deployment, and more than run.",
+    "alerts.sync_lag_s": "A manifest has waited so long for its receipt.",
+    "alerts.entitlement_days": "So few days are left until the entitlement's next stage.",
+    "alerts.certificate_days": "So few days are left of the endpoint's certificate.",
+    "alerts.disk_free_percent": "Less of a disk of the site is free.",
+    "alerts.disk_free_bytes": "Or less than this; a quarter of it is an error.",
+    "alerts.memory_free_percent": "Less of the appliance's host's memory is available.",
+    "alerts.clock_offset_s": "The host's clock is off by more, or jumped by as much.",
+    "alerts.backup_age_s": (
+        "The newest backup is older; without it twice `backups.every_s`, and of a site that makes"
+        " none by itself nothing is said."
+    ),
+    "notifications.when_offline": (
+        'With `sync.mode = "offline"`: `silent` sends nothing at all; `local` only to private and'
+        " loopback addresses, unix sockets included."
+    ),
+    "notifications.timeout_s": "One attempt, the looking up of the name included.",
+    "notifications.digest_length": (
+        "So many notifications that wait for a channel are told in one message."
+    ),
+    "notifications.queue_length_max": (
+        "Notifications that wait for one channel; the oldest is dropped for one more, and counted."
+    ),
+    "notifications.retry_s": (
+        "The longest wait after a first failure. It doubles each time up to `retry_s_max`; the wait"
+        " is drawn by lot below it."
+    ),
+    "notifications.retry_s_max": "The longest.",
+    "notifications.give_up_s": "What could not be told for so long is dropped, and counted.",
+    "notifications.ca_file": (
+        "A PEM file with the authorities that may vouch for receivers' certificates, instead of the"
+        " system's."
+    ),
     "metrics.listen": (
         "`HOST:PORT` to serve `/metrics` over TCP too. It is always on the admin socket."
     ),

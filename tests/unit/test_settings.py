@@ -14,6 +14,7 @@ TWINS = [
     for field in msgspec.structs.fields(section.type)
 ]
 TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline", "provider": "skypilot"} | {
+    "when_offline": "local",
     "certificate_s": "3600.0",
     "copy_bytes_per_s": "4096",
 }

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from appliance.admin.alert_rules import Disk, Observed, findings
+from appliance.admin.alert_rules import findings
 from appliance.admin.alerts import Alerts, Turned
 from appliance.admin.happenings import happenings
+from appliance.admin.observed import Disk, Observed
 from appliance.wire.backups import Backup, BackupList
 from appliance.wire.certificates import SiteCertificate
 from appliance.wire.fleet import Node

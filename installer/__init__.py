@@ -1,1 +1,1 @@
-"""The installer: bare server to running appliance, standard library only."""
+"""The installer: looks, plans, applies and keeps a journal. Standard library only."""

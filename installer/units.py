@@ -1,0 +1,58 @@
+"""Unit files of systemd: laid down, and enabled by the links that `systemctl enable` would make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from installer.layout import Layout
+from installer.making import Maker
+from installer.records import Manifest
+
+
+def unit_files(folder: Path) -> list[Path]:
+    """Units and drop-ins of a version; none when it has no such folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def lay_units(make: Maker, layout: Layout, folder: Path) -> list[str]:
+    """Puts a version's units in place; returns those that somebody changed, which stay."""
+    kept = []
+    for file in unit_files(folder):
+        target = layout.units / file.relative_to(folder)
+        if not make.file(target, file.read_bytes(), 0o644):
+            kept.append(str(target))
+    return kept
+
+
+def enable(make: Maker, layout: Layout, folder: Path, units: tuple[str, ...]) -> None:
+    """Has them start at boot: also in a system that does not run."""
+    for unit in units:
+        for target in wanted_by((folder / unit).read_text()):
+            link = layout.root / "etc/systemd/system" / f"{target}.wants" / unit
+            make.link(link, layout.inside(layout.units / unit))
+
+
+def wanted_by(unit: str) -> list[str]:
+    """Targets of the section [Install]."""
+    section, found = "", []
+    for line in unit.splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text
+        elif section == "[Install]" and text.startswith("WantedBy="):
+            found += text.partition("=")[2].split()
+    return found
+
+
+def drop_missing_units(layout: Layout, manifest: Manifest, folder: Path) -> None:
+    """Removes units of an earlier version that this one does not have."""
+    now = {layout.inside(layout.units / file.relative_to(folder)) for file in unit_files(folder)}
+    units = layout.inside(layout.units) + "/"
+    gone = [name for name in manifest.made if name.startswith(units) and name not in now]
+    for name in gone:
+        made = manifest.made[name]
+        if made.kind == "file":
+            layout.outside(name).unlink(missing_ok=True)
+            del manifest.made[name]
+    if gone:
+        manifest.save()

@@ -30,10 +30,16 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of a schema. Steps are applied in order, once, each in its own transaction."""
+    """One step of a schema. Steps are applied in order, once, each in its own transaction.
+
+    `expands`: it adds tables, columns with defaults or indexes and takes nothing away, so a program
+    that does not know the step works with the schema after it. It is written down with the step:
+    that is how an earlier version may go on after an upgrade was rolled back.
+    """
 
     name: str
     apply: Callable[[Schema], None]
+    expands: bool = True
 
 
 @dataclass(slots=True)
@@ -108,7 +114,8 @@ def _named(path: Path) -> Iterator[None]:
 def migrate(path: Path, migrations: Sequence[Migration]) -> None:
     """Bring the file to the newest schema. Creates it when it is not there.
 
-    Raises SchemaTooNew when the file knows a step that this program does not.
+    Raises SchemaTooNew when the file knows a step that this program does not, unless that step
+    only expanded the schema.
     """
     connection = connect(path)
     try:
@@ -123,9 +130,14 @@ def _apply_missing(
 ) -> None:
     database = sqlite_utils.Database(connection)
     if not database.table(_MIGRATIONS_TABLE).exists():
-        database.table(_MIGRATIONS_TABLE).create({"name": str}, pk="name")
-    done = {row["name"] for row in database.table(_MIGRATIONS_TABLE).rows}
-    unknown = done - {step.name for step in migrations}
+        database.table(_MIGRATIONS_TABLE).create(
+            {"name": str, "expands": int}, pk="name", not_null={"expands"}, defaults={"expands": 0}
+        )
+    if "expands" not in database.table(_MIGRATIONS_TABLE).columns_dict:
+        database.table(_MIGRATIONS_TABLE).add_column("expands", int, not_null_default=0)
+    rows = list(database.table(_MIGRATIONS_TABLE).rows)
+    done = {row["name"] for row in rows}
+    unknown = {row["name"] for row in rows if not row["expands"]} - {s.name for s in migrations}
     if unknown:
         raise SchemaTooNew(
             f"{path} was written by a newer version (it knows {', '.join(sorted(unknown))}).",
@@ -137,7 +149,10 @@ def _apply_missing(
         connection.execute("BEGIN IMMEDIATE")
         try:
             step.apply(database)
-            connection.execute(f"INSERT INTO {_MIGRATIONS_TABLE} VALUES (?)", [step.name])  # noqa: S608 (a constant)
+            connection.execute(
+                f"INSERT INTO {_MIGRATIONS_TABLE} (name, expands) VALUES (?, ?)",  # noqa: S608 (a constant)
+                [step.name, step.expands],
+            )
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

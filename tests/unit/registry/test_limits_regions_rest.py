@@ -203,7 +203,9 @@ def test_the_registry_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     initialise(path, actor=ACTOR, region="eu", clock=ManualClock())
     database = open_database(path)
     database.submit(
-        lambda connection: connection.execute("INSERT INTO _migrations VALUES ('9999 future')")
+        lambda connection: connection.execute(
+            "INSERT INTO _migrations (name) VALUES ('9999 future')"
+        )
     ).result()
     database.close()
     with pytest.raises(SchemaTooNew, match="9999 future"):

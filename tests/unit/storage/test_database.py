@@ -84,9 +84,31 @@ def test_a_failing_migration_leaves_nothing_of_itself(tmp_path: Path) -> None:
     migrate(path, [FIRST, SECOND])  # the next version's repaired step applies
 
 
-def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_newer_file_that_only_expanded_is_used_by_the_version_before(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     migrate(path, [FIRST, SECOND])
+    migrate(path, [FIRST])  # rolled back
+    migrate(path, [FIRST, SECOND])  # and upgraded again: nothing is applied twice
+    assert "notes" in tables(path)
+
+
+def test_a_file_from_before_steps_told_whether_they_expand_is_refused_when_newer(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE _migrations (name TEXT PRIMARY KEY)")
+    connection.execute("INSERT INTO _migrations VALUES ('0001 of old'), ('0002 of old')")
+    connection.commit()
+    connection.close()
+    migrate(path, [Migration("0001 of old", FIRST.apply), Migration("0002 of old", FIRST.apply)])
+    with pytest.raises(SchemaTooNew, match="0002 of old"):
+        migrate(path, [Migration("0001 of old", FIRST.apply)])
+
+
+def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    migrate(path, [FIRST, Migration(SECOND.name, SECOND.apply, expands=False)])
     before = tables(path)
     with pytest.raises(SchemaTooNew) as caught:
         migrate(path, [FIRST])

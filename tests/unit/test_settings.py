@@ -19,6 +19,7 @@ TEXTS = {"listen": "127.0.0.1:9", "level": "debug", "mode": "offline", "provider
     "copy_bytes_per_s": "4096",
 }
 OTHERS = {"listen": "127.0.0.1:8", "level": "error", "mode": "online", "provider": "off"} | {
+    "when_offline": "silent",
     "certificate_s": "7200.0",
     "copy_bytes_per_s": "8192",
 }

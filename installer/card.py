@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from installer.product import Product, ProductRefused
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`key` is shown here once; nothing else keeps it."""
+    """`key` is shown here once; nothing else keeps it but `key_file`."""
 
     version: str
     site: str
@@ -35,34 +36,46 @@ class SiteFacts:
     models: tuple[str, ...] = ()
 
 
-def ask_site(product: Product) -> SiteFacts:
-    """Of a site that runs; nothing where it does not."""
+def ask_site(product: Product, listen: str) -> SiteFacts:
+    """Of a site that runs; nothing where it does not. `listen`: the endpoint's, host:port."""
     with contextlib.suppress(ProductRefused):
         status = product.ask("status")
         certificates = product.ask("certificate", "list")
         fingerprints = [one["fingerprint"] for one in certificates if one["kind"] == "site CA"]
         ready = tuple(one["name"] for one in status["deployments"] if one["state"] == "ready")
         return SiteFacts(
-            reachable(status["endpoint"], own_address()),
+            reachable(status["endpoint"], listen, own_address),
             next(iter(fingerprints), None) or "",
             ready,
         )
     return SiteFacts()
 
 
-def reachable(endpoint: str, address: str) -> str:
-    """The endpoint as other hosts write it: never 0.0.0.0."""
-    for everywhere in ("0.0.0.0", "[::]"):  # noqa: S104 (replaced, not bound)
-        endpoint = endpoint.replace(f"//{everywhere}:", f"//{address}:")
+def reachable(endpoint: str, listen: str, address: Callable[[], str]) -> str:
+    """The endpoint as other hosts write it: a site that listens everywhere tells its loopback."""
+    if listen.rpartition(":")[0] not in {"0.0.0.0", "[::]", ""}:  # noqa: S104 (compared, not bound)
+        return endpoint
+    for here in ("127.0.0.1", "[::1]"):
+        endpoint = endpoint.replace(f"//{here}:", f"//{address()}:")
     return endpoint
 
 
 def own_address() -> str:
-    """The address towards the network; the host's name where there is no route. Sends nothing."""
+    """The address towards the network, else one of the host's, else its name. Sends nothing."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])
-    return socket.gethostname()
+    return address_without_route()
+
+
+def address_without_route() -> str:
+    """As on an air-gapped LAN: the first address of an interface that is not loopback."""
+    from installer.checks.addresses import local_ipv4, local_ipv6  # noqa: PLC0415 (of 99 checks)
+    from installer.checks.real_host import RealHost  # noqa: PLC0415
+
+    host = RealHost()
+    found = [*local_ipv4(host), *(f"[{one}]" for one in local_ipv6(host))]
+    return found[0] if found else socket.gethostname()
 
 
 def next_steps(
@@ -92,7 +105,8 @@ def next_steps(
 
 
 def as_json(card: Card) -> dict[str, Any]:
-    return asdict(card)
+    """Without the key where a file has it: what is printed is often kept."""
+    return {**asdict(card), "key": "" if card.key_file else card.key}
 
 
 def as_text(card: Card) -> str:

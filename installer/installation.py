@@ -227,7 +227,8 @@ def _act(work: Work, step: Step) -> None:
 
 
 def _card(work: Work) -> card.Card:
-    facts = card.ask_site(work.product) if work.answers.start else card.SiteFacts()
+    listen = work.answers.endpoint_listen
+    facts = card.ask_site(work.product, listen) if work.answers.start else card.SiteFacts()
     running = work.services.is_systemd and work.answers.start
     shown = card.next_steps(
         facts.endpoint, facts.models, running=running, systemd=work.services.is_systemd

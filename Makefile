@@ -2,7 +2,7 @@
 # A machine needs git, make and Python 3.11 to 3.13 with venv; PYTHON=/path/to/python3.12 names one.
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console screenshots bundle lock clean
+.PHONY: help install models demo demo-billing test crash conservation kills years packs test-stripe test-vllm test-burst check fix bench bench-console fuzz-console screenshots bundle packages test-bundle lock clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -92,6 +92,16 @@ screenshots: ## Paint docs/pictures: every mode of the console on a demo site wi
 bundle: ## Build the signed bundle into dist/ (BUNDLE=llamacpp or valkey: an extra bundle)
 	@packaging/setup bundle
 	@$(bin)/python packaging/bundle/build.py $(or $(BUNDLE),base)
+
+packages: ## Build a .deb and a .rpm that carry the signed bundle of dist/ and run its installer
+	@packaging/setup bundle
+	@[ -f dist/crosslogic-appliance-$$($(bin)/cic --version | cut -d' ' -f2)-linux-x86_64.tar.gz ] || $(MAKE) bundle
+	@$(bin)/python packaging/packages/build.py
+
+test-bundle: ## Install the bundles of dist/ into whole systems booted without a network (root, debootstrap, systemd-nspawn)
+	@packaging/setup test
+	@packaging/setup models
+	CROSSLOGIC_MACHINES=1 $(bin)/pytest -q tests/system $(ARGS)
 
 lock: ## Resolve the requirements anew and write the locks
 	@packaging/setup lock

@@ -188,7 +188,7 @@ class ConsoleApp(App[int], inherit_bindings=False):
 
     async def _push(self, view: View) -> None:
         self._stacks[self._mode].append(view)
-        await self.screen_stack[0].query_one("#room").mount(view)
+        await self.screen_stack[0].query("#room").first().mount(view)
         self._show_top()
 
     async def back(self) -> None:

@@ -10,6 +10,7 @@ from textual.containers import Vertical
 
 from console.actions import Action
 from console.store import Changes, Store
+from console.widgets.panel import Panel
 
 if TYPE_CHECKING:
     from textual.dom import DOMNode
@@ -87,6 +88,10 @@ class View(Vertical):
         return None
 
     # What views use.
+
+    def panel(self, selector: str = "Panel") -> Panel:
+        """For what runs with every Tick: `query_one` keeps an entry for each change of the tree."""
+        return self.query(selector).first(Panel)
 
     @property
     def console(self) -> ConsoleApp:

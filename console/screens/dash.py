@@ -168,7 +168,7 @@ class DashView(View):
     # What is there.
 
     def on_resize(self) -> None:
-        panel = self.query_one("#past", Panel)
+        panel = self.panel("#past")
         if panel.display != self._past_shown:
             panel.display = self._past_shown
             self._read_again()
@@ -183,7 +183,7 @@ class DashView(View):
             picture = Picture([[Cell(text, "dim")]], {})
         lines = picture.lines
         self._map.draw(picture)
-        panel = self.query_one("#nodes", Panel)
+        panel = self.panel("#nodes")
         height = min(_MAP_LINES, max(1, len(lines))) + 1
         if panel.styles.height is None or panel.styles.height.value != height:
             panel.styles.height = height
@@ -198,7 +198,7 @@ class DashView(View):
         total = count(site.get("output_tokens_per_s"))
         queued = site.get("requests_queued") or 0
         text = f"{total} tok/s  {count(site.get('requests_per_s'))} req/s  {queued} waiting"
-        self.query_one("#engines", Panel).entitle(
+        self.panel("#engines").entitle(
             f"+2 Engines {len(store.table('deployments'))}", Cell(text, "plain")
         )
 
@@ -209,9 +209,7 @@ class DashView(View):
             if not row.get("acknowledged_at")
         }
         self._alerts.replace(open_alerts)
-        self.query_one("#attention", Panel).entitle(
-            f"+4 Attention {len(open_alerts) or ''}".rstrip()
-        )
+        self.panel("#attention").entitle(f"+4 Attention {len(open_alerts) or ''}".rstrip())
 
     def _deployment_cells(self, _row_id: str, row: Row) -> list[Cell]:
         running, queued = row.get("requests_running"), row.get("requests_queued")

@@ -158,8 +158,8 @@ class DeploymentView(View):
 
     def _arrange(self) -> None:
         wide = self.size.width >= _WIDE
-        self.query_one("#requests", Panel).display = wide or not self._events_first
-        self.query_one("#events", Panel).display = wide or self._events_first
+        self.panel("#requests").display = wide or not self._events_first
+        self.panel("#events").display = wide or self._events_first
 
     def home(self) -> Widget | None:
         return self._replicas
@@ -204,13 +204,11 @@ class DeploymentView(View):
 
     def _entitle(self) -> None:
         note = Cell("e why here  l logs  h history  u dumps", "dim")
-        self.query_one("#replicas", Panel).entitle(f"1 Replicas {len(self._replicas.shown)}", note)
+        self.panel("#replicas").entitle(f"1 Replicas {len(self._replicas.shown)}", note)
         narrow = self.size.width < _WIDE
         flying = f"2 Requests in flight {len(self._requests.shown)}"
-        self.query_one("#requests", Panel).entitle(
-            flying, Cell("v events", "dim") if narrow else None
-        )
-        self.query_one("#events", Panel).entitle(
+        self.panel("#requests").entitle(flying, Cell("v events", "dim") if narrow else None)
+        self.panel("#events").entitle(
             f"3 Events {len(self._events.shown)}", Cell("v requests", "dim") if narrow else None
         )
 
@@ -220,7 +218,7 @@ class DeploymentView(View):
             return
         lines = facts(row, self._rates.of(row), self.size.width or 80)
         self._facts.show(lines)
-        panel = self.query_one("#facts", Panel)
+        panel = self.panel("#facts")
         panel.styles.height = 1 + len(lines)
         panel.entitle(f"{row['name']}: {row['model'] or row['engine']}")
 

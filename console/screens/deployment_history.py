@@ -111,9 +111,7 @@ class HistoryView(View):
             )
         more = len(known or ()) > self._fitting()
         note = "t other spans" + ("  PgDn more" if more else "")
-        self.query_one(Panel).entitle(
-            f"{self._of or 'The site'}, the last {words}", Cell(note, "dim")
-        )
+        self.panel().entitle(f"{self._of or 'The site'}, the last {words}", Cell(note, "dim"))
 
 
 def pictures(

@@ -109,11 +109,11 @@ class PlacementView(View):
             lines += [[Cell("  " + line, "warn")] for line in wrapped]
         self._need.show(lines[:4])
         fitting = sum(verdict.score is not None for verdict in explanation.nodes)
-        self.query_one("#need", Panel).entitle(
+        self.panel("#need").entitle(
             f"What one replica of {explanation.deployment} needs",
             Cell("c what is started", "dim"),
         )
-        self.query_one("#nodes", Panel).entitle(
+        self.panel("#nodes").entitle(
             f"Nodes {len(explanation.nodes)}: {fitting} could take one more"
         )
 
@@ -229,7 +229,7 @@ class EngineLogView(View):
         nodes = ", ".join(sorted({each.node for each in found})) or "no node"
         lines = self._log.line_count
         what = f"Engine logs on {nodes}" if lines or found else "No engine of it runs"
-        self.query_one("#log", Panel).entitle(
+        self.panel("#log").entitle(
             what, Cell("followed" if at_end else "End goes on following", "dim")
         )
 

@@ -88,7 +88,7 @@ class FleetView(View):
         down = sum(row.get("state") in ("unreachable", "failed") for row in nodes.values())
         gpus = sum(len(each) for each in self._gpus.values())
         note = Cell(f"{down} down", "bad") if down else Cell(f"{gpus} GPUs", "plain")
-        self.query_one(Panel).entitle(f"Nodes {len(nodes)}", note)
+        self.panel().entitle(f"Nodes {len(nodes)}", note)
 
     def reveal(self, part: str) -> None:
         self._wanted = part

@@ -63,7 +63,7 @@ class GpusView(View):
         elif changes.touches("gpus"):
             changed = {uuid: rows[uuid] for uuid in changes.changed("gpus") if uuid in rows}
             self._table.patch(changed, changes.ended("gpus"))
-        self.query_one(Panel).entitle(f"GPUs {len(rows)}")
+        self.panel().entitle(f"GPUs {len(rows)}")
 
     def subject(self) -> Any:
         return [self._table.row(row_id) for row_id in self._table.shown]

@@ -54,7 +54,7 @@ class KeysView(View):
     def update(self, store: Store, changes: Changes) -> None:
         keep(self._table, store, changes, "keys")
         text = f"Keys {len(store.table('keys')):,}"
-        self.query_one(Panel).entitle(text, Cell("/ finds one by how it begins", "dim"))
+        self.panel().entitle(text, Cell("/ finds one by how it begins", "dim"))
 
     def actions(self) -> Sequence[Action]:
         row = self._table.row(self._table.current) if self._table.current else None

@@ -158,7 +158,7 @@ class EntryView(View):
         )
         self._changes.show(facts_of(entry))
         count = len(list(differences(entry.before, entry.after)))
-        self.query_one("#changes", Panel).entitle(f"What it changed: {plural(count, 'value')}")
+        self.panel("#changes").entitle(f"What it changed: {plural(count, 'value')}")
 
     def subject(self) -> Any:
         return msgspec.to_builtins(self._entry)

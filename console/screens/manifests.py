@@ -80,7 +80,7 @@ class ManifestsView(View):
                 if len(rows) > _SHOWN_MAX:
                     del rows[next(iter(rows))]
         self._table.replace(rows)
-        self.query_one(Panel).entitle(f"Manifests {len(rows):,}")
+        self.panel().entitle(f"Manifests {len(rows):,}")
 
     def actions(self) -> Sequence[Action]:
         return of_the_site()
@@ -164,7 +164,7 @@ class ManifestView(View):
                 row |= msgspec.to_builtins(decoded(bytes(each.line), _Line))
             rows[str(each.index)] = row
         self._table.replace(rows)
-        self.query_one("#lines", Panel).entitle(f"Lines {len(rows):,}")
+        self.panel("#lines").entitle(f"Lines {len(rows):,}")
 
     def actions(self) -> Sequence[Action]:
         return [action for action in of_the_site() if action.key in ("V", "B")]

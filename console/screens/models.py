@@ -142,13 +142,13 @@ class ModelsView(View):
         )
         if row is not None and row.get("reason"):
             note = Cell(fit(str(row["reason"]), max(10, self.size.width - 30)), "warn")
-        self.query_one("#deployments", Panel).entitle(f"1 Deployments {len(rows)}", note)
+        self.panel("#deployments").entitle(f"1 Deployments {len(rows)}", note)
         if not self._copying:
             self._entitle_models(Cell("c catalogue and packs", "dim"))
 
     def _entitle_models(self, note: Cell) -> None:
         text = f"2 Models {len(self.store.table('models'))}"
-        self.query_one("#models", Panel).entitle(text, note)
+        self.panel("#models").entitle(text, note)
 
     def _ask_copying(self) -> None:
         if self.console.top is self and (self.console.tasks.running or self._copying):

@@ -119,8 +119,8 @@ class NodeView(View):
         if changes.touches("nodes"):
             self._show_facts(row)
             self._show_health(row)
-        self.query_one("#gpus", Panel).entitle(f"1 GPUs {len(gpus)}")
-        self.query_one("#replicas", Panel).entitle(f"2 Replicas {len(mine)}")
+        self.panel("#gpus").entitle(f"1 GPUs {len(gpus)}")
+        self.panel("#replicas").entitle(f"2 Replicas {len(mine)}")
 
     @staticmethod
     def _show(table: LiveTable, rows: dict[str, Row]) -> None:
@@ -170,7 +170,7 @@ class NodeView(View):
             lines.append([Cell("  Its agent has not told yet.", "dim")])
         self._health.show(lines)
         score = health.get("score")
-        panel = self.query_one("#health", Panel)
+        panel = self.panel("#health")
         panel.entitle(
             f"Health {count(score)}", Cell(str(health.get("state") or ""), health_tone(score))
         )

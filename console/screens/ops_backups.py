@@ -55,7 +55,7 @@ class BackupsView(View):
         self._table.replace({row.path: msgspec.to_builtins(row) for row in found.backups})
         state, told = backups(found, self.console.now())
         note = Cell(told, "dim" if state.tone == "good" else state.tone)
-        self.query_one("#backups", Panel).entitle(f"Backups {len(found.backups)}", note)
+        self.panel("#backups").entitle(f"Backups {len(found.backups)}", note)
         self._tell()
         self.selection_changed()
 

@@ -54,7 +54,7 @@ class CertificatesView(View):
         )
         state, told = certificates(rows)
         note = Cell(told, "dim" if state.tone == "good" else state.tone)
-        self.query_one("#certificates", Panel).entitle(f"Certificates {len(rows)}", note)
+        self.panel("#certificates").entitle(f"Certificates {len(rows)}", note)
         self._tell()
 
     def actions(self) -> Sequence[Action]:

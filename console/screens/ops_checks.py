@@ -107,7 +107,7 @@ class ChecksView(View):
             *(self._health.results, self._health.began, self.console.now()),
             running=self._health.running,
         )
-        self.query_one("#checks", Panel).entitle("Health checks", Cell(sentence, state.tone))
+        self.panel("#checks").entitle("Health checks", Cell(sentence, state.tone))
         self._tell()
 
     def _tell(self) -> None:

@@ -83,7 +83,7 @@ class DiagnosticsView(View):
         self._lines.show(diagnosis_lines(now, self._now, apart_s))
         self._now, self._read_at = now, at
         verdict, told = diagnosis(now)
-        self.query_one(Panel).entitle("Diagnostics", Cell(told, verdict.tone))
+        self.panel().entitle("Diagnostics", Cell(told, verdict.tone))
 
 
 class VersionView(View):
@@ -108,7 +108,7 @@ class VersionView(View):
         status = await self.admin.get("/v1/status", SiteStatus)
         self._table.replace({node.id: _version_row(node) for node in status.nodes})
         verdict, told = versions(status.version, status.nodes)
-        self.query_one("#versions", Panel).entitle(f"Version {status.version}", verdict)
+        self.panel("#versions").entitle(f"Version {status.version}", verdict)
         self._told.show(upgrade_lines(status, told, self.console.size.width))
 
     def subject(self) -> Any:

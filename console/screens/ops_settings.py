@@ -50,7 +50,7 @@ class SettingsView(View):
         rows = await self.admin.get("/v1/settings", list[Setting])
         self._table.replace({row.name: msgspec.to_builtins(row) for row in rows})
         state, told = settings(rows)
-        self.query_one("#settings", Panel).entitle(
+        self.panel("#settings").entitle(
             f"Settings {len(rows)}", Cell(told, "warn" if state.tone == "warn" else "dim")
         )
         self._tell()

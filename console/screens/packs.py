@@ -142,7 +142,7 @@ class PacksView(View):
                 for pack in packs
             }
         )
-        self.query_one("#packs", Panel).entitle(
+        self.panel("#packs").entitle(
             f"1 Packs on this host {len(packs)}", Cell("Enter looks into one", "dim")
         )
         self.selection_changed()
@@ -152,7 +152,7 @@ class PacksView(View):
         self._known = {model.name: model for model in models}
         self._catalogue.say_empty("The catalogue is empty.")
         self._catalogue.replace({name: msgspec.to_builtins(m) for name, m in self._known.items()})
-        self.query_one("#catalogue", Panel).entitle(f"2 Catalogue {len(models)}")
+        self.panel("#catalogue").entitle(f"2 Catalogue {len(models)}")
 
     def actions(self) -> Sequence[Action]:
         path = self._packs.current if self._packs.has_focus else None
@@ -224,7 +224,7 @@ class PackView(View):
         note = (
             Cell("accepted", "good") if seen.licence_accepted else Cell("not accepted yet", "warn")
         )
-        self.query_one("#licence", Panel).entitle(f"Licence {seen.licence or 'not stated'}", note)
+        self.panel("#licence").entitle(f"Licence {seen.licence or 'not stated'}", note)
         self.selection_changed()
 
     def actions(self) -> Sequence[Action]:

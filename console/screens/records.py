@@ -90,7 +90,7 @@ class RecordsView(View):
         of = ", ".join(_told(name, text) for name, text in self._wanted.items())
         many = "the last " if len(rows) == _SHOWN_MAX else ""
         title = f"Records, {many}{len(rows):,}" + (f" of {of}" if of else "")
-        self.query_one("#records", Panel).entitle(title)
+        self.panel("#records").entitle(title)
 
     async def _recent(self) -> int:
         site = self.store.site or {}

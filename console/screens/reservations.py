@@ -163,7 +163,7 @@ class ReservationView(View):
         self._row = msgspec.to_builtins(row)
         self._minutes.replace({each.at: msgspec.to_builtins(each) for each in row.minutes})
         word = "slipping" if row.slipping else row.state
-        self.query_one(Panel).entitle(
+        self.panel().entitle(
             f"{whose_it_is(self._row)}: {row.tokens_per_s:,} tokens/s of {row.model}, {word}"
         )
         self.selection_changed()

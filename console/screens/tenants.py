@@ -77,7 +77,7 @@ class TenantsView(View):
             self._table.select(self._wanted)
             self._wanted = None
         note = Cell("a all keys  v reserved", "dim")
-        self.query_one(Panel).entitle(f"Tenants {len(store.table('tenants'))}", note)
+        self.panel().entitle(f"Tenants {len(store.table('tenants'))}", note)
 
     def reveal(self, part: str) -> None:
         if part == "keys":

@@ -142,7 +142,7 @@ class UsageView(View):
         self._total = sum(row.output_tokens for row in rows)
         self._table.replace({_name(row, by): _shown(row, by) for row in rows})
         words, _ = _SPANS[self._span]
-        self.query_one("#usage", Panel).entitle(
+        self.panel("#usage").entitle(
             f"Usage by {', '.join(by)}, {words}", Cell("b by, d days", "dim")
         )
         self._entitlement = await self.admin.get("/v1/entitlement", EntitlementStatus)

@@ -42,6 +42,7 @@ from appliance.domain.clock import SystemClock
 from appliance.wire import logs
 from appliance.wire.agent import Desired, DesiredReplica, EngineKind, Hello
 from appliance.wire.command import CommandError, ExitCode, Invocation
+from appliance.wire.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ _GPUS_S: Final = (
 )
 _KEEP_RETRY_S: Final = 30.0  # where the disk did not take what is wanted
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_STOP_S: Final = 90.0  # to finish the engines' requests and end them
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def agent(
             exit_code=ExitCode.CONFIGURATION,
         )
     parent = os.getppid() if parent_bound else None
+    notifier = Notifier.taken(os.environ, os.getpid())
     plan = Plan(
         state=invocation.home.agent_state,
         socket=socket or invocation.home.agent_socket,
@@ -152,7 +155,7 @@ def agent(
         # A core file would be prompts and keys on disk. The engines inherit this.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with held(plan.state / "agent.lock", LOCK_WAIT_S):
-            asyncio.run(_run(plan))
+            asyncio.run(_run(plan, notifier))
     except AgentRunning as error:
         raise CommandError(
             error.message, next_step=error.next_step, exit_code=ExitCode.CONFLICT
@@ -171,7 +174,7 @@ agent.add_command(join)
 agent.add_command(forget_gpu)
 
 
-async def _run(plan: Plan) -> None:
+async def _run(plan: Plan, notifier: Notifier) -> None:
     ends = _Ends(keep_engines=plan.keep_engines, parent=plan.parent)
     kinds = known_kinds(os.environ)
     versions = await asyncio.to_thread(_versions, kinds)
@@ -180,14 +183,7 @@ async def _run(plan: Plan) -> None:
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
         asyncio.TaskGroup() as tasks,
     ):
-        gpus = GpuWatch(plan.state, host.boot_id(), SystemClock())
-        gpus.host = HostWatch(HostReader(plan.state, host.cores()), SystemClock())
-        background = []
-        if not plan.stop_engines:
-            background = [tasks.create_task(gpus.host.run()), tasks.create_task(gpus.run())]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GPUS_S):
-                    await gpus.settled()
+        gpus, background = await _gpus(plan, tasks)
         abroad = None
         if plan.identity is not None:
             abroad = Abroad(plan.identity, plan.state, host.boot_id(), SystemClock())
@@ -229,7 +225,10 @@ async def _run(plan: Plan) -> None:
             if watch is not None:
                 background.append(tasks.create_task(watch.run()))
         log.info("agent runs", extra={"node": plan.node_name, "state": str(plan.state)})
+        background.append(tasks.create_task(notifier.watched()))
+        notifier.ready(f"node {plan.node_name}")
         await ends.asked.wait()
+        notifier.stopping("ending the engines", _STOP_S)
         wishes.deaf = True
         await wishes.settled()
         if ends.keep_engines:
@@ -241,6 +240,19 @@ async def _run(plan: Plan) -> None:
         if abroad is not None:
             await abroad.end(keep=ends.keep_engines)
     log.info("agent ends", extra={"engines_kept": ends.keep_engines})
+
+
+async def _gpus(plan: Plan, tasks: asyncio.TaskGroup) -> tuple[GpuWatch, list[asyncio.Task[None]]]:
+    """The GPUs and this host's figures, watched unless only engines are to be stopped."""
+    gpus = GpuWatch(plan.state, host.boot_id(), SystemClock())
+    gpus.host = HostWatch(HostReader(plan.state, host.cores()), SystemClock())
+    if plan.stop_engines:
+        return gpus, []
+    background = [tasks.create_task(gpus.host.run()), tasks.create_task(gpus.run())]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GPUS_S):
+            await gpus.settled()
+    return gpus, background
 
 
 def _watch(plan: Plan, session: aiohttp.ClientSession, link: Link, *, gpus: bool) -> Watch | None:

@@ -9,9 +9,8 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+import socket
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Final
 
@@ -26,6 +25,7 @@ from appliance.admin.roles import Roles, audited_refusals
 from appliance.admin.server import AdminServer
 from appliance.admin.stream import LiveStream
 from appliance.admin.watch import Watch
+from appliance.background import kept
 from appliance.backup.desk import BackupDesk
 from appliance.branding import brand_of, with_brand
 from appliance.bursting import BurstNodes, Bursts, burst_desk
@@ -65,17 +65,21 @@ from appliance.seeding import seed_limits
 from appliance.settings import Settings
 from appliance.sync.identity import Identity, establish
 from appliance.sync.proofs import Proofs
+from appliance.sync.sealer import Sealer
+from appliance.sync.service import Synchronisation
 from appliance.synchronising import synchronisation
 from appliance.watching import Watching
 from appliance.wire import logs
 from appliance.wire.home import Home
+from appliance.wire.systemd import Notifier, take_sockets
 
 log = logging.getLogger(__name__)
 
 DISTRIBUTION: Final = "crosslogic-appliance"
 ACTOR: Final = "appliance"  # in the audit, where no person acts
-RESTART_S: Final = 1.0  # before a background task that failed runs again
 AGENT_STOP_S: Final = 40.0
+AFTER_DRAIN_S: Final = 60.0  # for the agent, the last records and the last manifest
+ENDPOINT_SOCKET: Final = "endpoint"  # FileDescriptorName in crosslogic-gateway.socket
 
 
 class AddressUnusable(CrossLogicError):
@@ -86,41 +90,62 @@ def run(home: Home, settings: Settings, *, with_agent: bool) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CrossLogicError when it cannot start."""
     logs.configure(settings.log.level)
     process.prepare()
+    notifier = Notifier.taken(os.environ, os.getpid())
+    inherited = take_sockets(os.environ, os.getpid()).get(ENDPOINT_SOCKET)
     with lock.held(home.lock_file):
-        uvloop.run(_serve(home, settings, with_agent=with_agent))
+        uvloop.run(_serve(home, settings, notifier, inherited, with_agent=with_agent))
 
 
-async def _serve(home: Home, settings: Settings, *, with_agent: bool) -> None:
+async def _serve(
+    home: Home,
+    settings: Settings,
+    notifier: Notifier,
+    inherited: socket.socket | None,
+    *,
+    with_agent: bool,
+) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        appliance = await start(stack, home, with_brand(settings), SystemClock())
+        appliance = await start(stack, home, with_brand(settings), SystemClock(), inherited)
         async with asyncio.TaskGroup() as background:
             tasks = [
-                background.create_task(_kept("fleet", appliance.fleet.run)),
-                background.create_task(_kept("memory", memory.give_back)),
-                background.create_task(_kept("loop delay", appliance.delay.run)),
-                background.create_task(_kept("sealer", appliance.sealer.run)),
-                background.create_task(_kept("lease", appliance.sync.watch)),
-                background.create_task(_kept("sync", appliance.sync.run)),
-                background.create_task(_kept("bursts", appliance.bursts.run)),
-                background.create_task(_kept("reservations", appliance.reserving.run)),
+                background.create_task(kept("fleet", appliance.fleet.run)),
+                background.create_task(kept("memory", memory.give_back)),
+                background.create_task(kept("loop delay", appliance.delay.run)),
+                background.create_task(kept("sealer", appliance.sealer.run)),
+                background.create_task(kept("lease", appliance.sync.watch)),
+                background.create_task(kept("sync", appliance.sync.run)),
+                background.create_task(kept("bursts", appliance.bursts.run)),
+                background.create_task(kept("reservations", appliance.reserving.run)),
+                background.create_task(kept("watchdog", notifier.watched)),
             ]
             if with_agent:
                 agent = LocalAgent(home, stop_s=AGENT_STOP_S)
-                tasks.append(background.create_task(_kept("agent", agent.run)))
-            with _announced(home, appliance.endpoint()):
+                tasks.append(background.create_task(kept("agent", agent.run)))
+            with process.announced(home, appliance.endpoint()):
+                notifier.ready(f"serving {appliance.endpoint()}")
                 await stopped.wait()
                 log.info("stopping", extra={"drain_s": settings.timeouts.drain_s})
+                within_s = settings.timeouts.drain_s + AFTER_DRAIN_S
+                notifier.stopping("finishing what is in flight", within_s)
                 await appliance.gateway.drain(settings.timeouts.drain_s)
             for task in tasks:
                 task.cancel()
     log.info("stopped")
 
 
-async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Clock) -> Live:
+async def start(
+    stack: AsyncExitStack,
+    home: Home,
+    settings: Settings,
+    clock: Clock,
+    inherited: socket.socket | None = None,
+) -> Live:
     """Make and start every part; `stack` stops them. The endpoint answers when this returns.
+
+    `inherited`: a socket that listens already, in place of the settings' address.
 
     Raises CrossLogicError: a secret, a database or an address that cannot be used.
     """
@@ -144,15 +169,8 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     stack.push_async_callback(gateway.close)
     fleet = await _fleet(stack, registry, scheduler, gateway, settings, clock, home, engines)
     joining = await _joining(stack, registry, fleet, authority, tls, settings, clock)
-    sync = synchronisation(
-        *(home, settings, registry, ledger, fleet, clock),
-        key=lambda: sealer.identity.key,
-        key_changed=sealer.adopt,
-    )
-    sealer.on_sealed(sync.wake)
-    # Before the first request: a throttle that is in force was in force before the stop, too.
-    await sync.begin()
-    address = await _listen(gateway, settings.gateway.listen)
+    sync = await _sync(home, settings, registry, ledger, fleet, clock, sealer)
+    address = await _listen(gateway, settings.gateway.listen, inherited)
     nodes = BurstNodes(registry, fleet, scheduler, clock, joining.token, clock.monotonic_s())
     bursts = burst_desk(registry, nodes, settings.burst, clock)
     reserving = Reserving(registry, scheduler, gateway, settings.scheduler, clock)
@@ -188,6 +206,26 @@ async def start(stack: AsyncExitStack, home: Home, settings: Settings, clock: Cl
     )
     await _answer(stack, home, settings, services, live)
     return live
+
+
+async def _sync(
+    home: Home,
+    settings: Settings,
+    registry: Registry,
+    ledger: Ledger,
+    fleet: Fleet,
+    clock: Clock,
+    sealer: Sealer,
+) -> Synchronisation:
+    sync = synchronisation(
+        *(home, settings, registry, ledger, fleet, clock),
+        key=lambda: sealer.identity.key,
+        key_changed=sealer.adopt,
+    )
+    sealer.on_sealed(sync.wake)
+    # Before the first request: a throttle that is in force was in force before the stop, too.
+    await sync.begin()
+    return sync
 
 
 def _gateway(
@@ -342,37 +380,14 @@ async def _registry(
     return registry
 
 
-async def _listen(gateway: Gateway, listen: str) -> tuple[str, int]:
+async def _listen(
+    gateway: Gateway, listen: str, inherited: socket.socket | None
+) -> tuple[str, int]:
     try:
-        return await gateway.start(listen)
+        return await gateway.start(listen, sock=inherited)
     except (OSError, ValueError, OverflowError) as error:
         raise AddressUnusable(
             f"Cannot listen on {listen}: {error}.",
             next_step="Name another address with --listen HOST:PORT or gateway.listen, or stop the"
             " program that has it.",
         ) from error
-
-
-@contextmanager
-def _announced(home: Home, endpoint: str) -> Iterator[None]:
-    """Say where the endpoint is, on standard output and in the home, for as long as it answers."""
-    home.endpoint_file.write_text(endpoint + "\n")
-    sys.stdout.write(f"ready {endpoint}\n")
-    sys.stdout.flush()
-    try:
-        yield
-    finally:
-        home.endpoint_file.unlink(missing_ok=True)
-
-
-async def _kept(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run a background task until it returns by itself, and again whenever it fails."""
-    while True:
-        try:
-            await work()
-        # The supervision of a task: its crash is told and contained, and the endpoint goes on.
-        except Exception:
-            log.exception("background task failed", extra={"task_name": name})
-            await asyncio.sleep(RESTART_S)
-        else:
-            return

@@ -1,8 +1,12 @@
-"""What the serving process asks of its system and its interpreter, before it makes anything."""
+"""What the serving process asks of its system and its interpreter, and where it says it serves."""
 
 import gc
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from appliance.wire.home import Home
 
 
 def prepare() -> None:
@@ -32,3 +36,15 @@ def _tune_interpreter() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     sys.setswitchinterval(0.02)
+
+
+@contextmanager
+def announced(home: Home, endpoint: str) -> Iterator[None]:
+    """Say where the endpoint is, on standard output and in the home, for as long as it answers."""
+    home.endpoint_file.write_text(endpoint + "\n")
+    sys.stdout.write(f"ready {endpoint}\n")
+    sys.stdout.flush()
+    try:
+        yield
+    finally:
+        home.endpoint_file.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from installer.layout import AGENT_ACCOUNT, COMMANDS, GATEWAY_ACCOUNT, Layout
 from installer.product import ProductRefused
 from installer.programs import account_of, find, group_of, must, run
 from installer.records import Made
-from installer.units import enable, lay_units
+from installer.units import enable, lay_units, listen_elsewhere
 from installer.work import Work, account_in, units_in
 
 _SYSUSERS = """\
@@ -215,6 +215,7 @@ def put_units(work: Work) -> None:
     folder = work.layout.version(work.bundle.version) / "systemd"
     for kept in lay_units(work.make, work.layout, folder):
         work.notes.append(f"{kept} was changed by somebody and is kept.")
+    listen_elsewhere(work.make, work.layout, folder, work.answers.endpoint_listen)
     if work.answers.start:
         enable(work.make, work.layout, folder, units_in(folder, work.answers.role))
     if work.services.is_systemd:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from pathlib import Path
 
+from installer.errors import StepFailed
 from installer.layout import Layout
 from installer.making import Maker
 from installer.records import Manifest
@@ -22,6 +25,32 @@ def lay_units(make: Maker, layout: Layout, folder: Path) -> list[str]:
         if not make.file(target, file.read_bytes(), 0o644):
             kept.append(str(target))
     return kept
+
+
+def listen_elsewhere(make: Maker, layout: Layout, folder: Path, listen: str) -> None:
+    """Has systemd hold the endpoint's socket where the answers want it. `listen`: host:port."""
+    unit = folder / "crosslogic-gateway.socket"
+    if not unit.is_file() or f"\nListenStream={listen}\n" in unit.read_text():
+        return
+    host, _, port = listen.rpartition(":")
+    address = f"{numeric(host)}:{port}"
+    drop_in = layout.root / "etc/systemd/system/crosslogic-gateway.socket.d/10-listen.conf"
+    make.file(drop_in, f"[Socket]\nListenStream=\nListenStream={address}\n".encode(), 0o644)
+
+
+def numeric(host: str) -> str:
+    """systemd takes addresses alone. Raises StepFailed for a name that nobody knows."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        try:
+            return socket.gethostbyname(host)
+        except OSError as error:
+            raise StepFailed(
+                f"The endpoint cannot listen on {host}: nobody knows this name here.",
+                next_step='Write the address into the answers, as listen = "10.0.0.5:8080".',
+            ) from error
+    return host
 
 
 def enable(make: Maker, layout: Layout, folder: Path, units: tuple[str, ...]) -> None:

@@ -1,15 +1,17 @@
 """The node API on its unix socket: agents of this host introduce themselves and report.
 
-Only processes of the appliance's own account, or of root, are listened to: the kernel tells who is
-at the other end.
+Only processes of the appliance's own account, of the agent's, or of root, are listened to: the
+kernel tells who is at the other end.
 """
 
 import asyncio
 import contextlib
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -36,6 +38,7 @@ SOCKET_MODE: Final = 0o660
 _BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 _BACKLOG: Final = 32
 _SHUTDOWN_S: Final = 1.0
+AGENT_ACCOUNT: Final = "crosslogic-agent"
 _UCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 _STATUS: Final[dict[type[CrossLogicError], int]] = {
     UnknownNode: 404,
@@ -130,11 +133,20 @@ def _check_peer(transport: asyncio.BaseTransport | None) -> None:
     _pid, uid, _gid = _UCRED.unpack(
         peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     )
-    if uid not in {0, os.geteuid()}:
+    if uid not in {0, os.geteuid(), _agents_uid()}:
         raise PeerRefused(
             f"Agents of the account {uid} are not listened to.",
-            next_step="Run the agent under the appliance's account.",
+            next_step=f"Run the agent under the appliance's account, or under {AGENT_ACCOUNT}.",
         )
+
+
+@cache
+def _agents_uid() -> int | None:
+    """Of the account that the installer makes for agents; None where there is none."""
+    try:
+        return pwd.getpwnam(AGENT_ACCOUNT).pw_uid
+    except KeyError:
+        return None
 
 
 def _json(message: msgspec.Struct, status: int = 200) -> web.Response:

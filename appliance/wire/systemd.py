@@ -4,6 +4,7 @@ Both are asked once, at the start of the process: the variables are taken out of
 so that an engine or another child neither speaks for the service nor claims its sockets.
 """
 
+import asyncio
 import os
 import socket
 from collections.abc import MutableMapping
@@ -51,8 +52,16 @@ class Notifier:
         """Ask for this much more time to start or to stop, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def stopping(self, status: str) -> None:
+    def stopping(self, status: str, within_s: float) -> None:
+        """`within_s`: how long the end may take; the unit's TimeoutStopSec holds without it."""
         self._send("STOPPING=1", f"STATUS={_line(status)}")
+        self.extend(within_s)
+
+    async def watched(self) -> None:
+        """From the event loop: one that hangs falls silent, and the manager starts it anew."""
+        while self.watchdog_s is not None:
+            self.alive()
+            await asyncio.sleep(self.watchdog_s / 3)
 
     def _send(self, *lines: str) -> None:
         """One datagram that never blocks: a manager that does not listen must not stop service."""

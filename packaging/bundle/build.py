@@ -122,6 +122,9 @@ def optional_folders(tree: Path, bundle: Path) -> None:
     ):
         if source.is_dir():
             shutil.copytree(source, target)
+    # A site without internet reads them there.
+    without = shutil.ignore_patterns("pictures", "adr")
+    shutil.copytree(ROOT / "docs", tree / "share/doc", ignore=without)
 
 
 def licences(into: Path, app: Path) -> None:

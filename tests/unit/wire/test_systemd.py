@@ -49,14 +49,15 @@ def test_what_is_said_in_order(manager: tuple[str, socket.socket]) -> None:
     notifier.alive()
     notifier.extend(1.5)
     notifier.status("two\nlines")
-    notifier.stopping("drains")
-    said = [sock.recv(4096).decode() for _ in range(5)]
+    notifier.stopping("drains", 90)
+    said = [sock.recv(4096).decode() for _ in range(6)]
     assert said == [
         "READY=1\nSTATUS=answers at :8080",
         "WATCHDOG=1",
         "EXTEND_TIMEOUT_USEC=1500000",
         "STATUS=two lines",
         "STOPPING=1\nSTATUS=drains",
+        "EXTEND_TIMEOUT_USEC=90000000",
     ]
 
 

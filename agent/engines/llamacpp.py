@@ -23,7 +23,11 @@ _GGUF_MAGIC: Final = b"GGUF"
 # llama.cpp's own lines: a time, E for an error, the part that speaks, what it says. Its last
 # errors only say that an error happened; the first one says which.
 _ERROR_LINE: Final = re.compile(r"^[\d.]+ E (.+)$")
-_INSTALL: Final = "Install it with `pip install crosslogic-appliance[llamacpp]`."
+_INSTALL: Final = (
+    "Install it from the bundle crosslogic-llamacpp, or with"
+    " `pip install crosslogic-appliance[llamacpp]`."
+)
+_NOT_LOADED: Final = "xllamacpp is not installed: "  # llamacpp_server's own words
 _WAITING: Final = "llamacpp:requests_deferred"
 _RUNNING: Final = ("llamacpp:requests_processing", _WAITING)
 _PROMPT: Final = "llamacpp:prompt_tokens_total"  # without those out of the cache
@@ -35,6 +39,18 @@ _PROGRESS: Final = (_PROMPT, _GENERATED, "llamacpp:n_decode_total")
 
 def _found() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
+
+
+def _libraries(environ: Mapping[str, str]) -> dict[str, str]:
+    """The bundle of llama.cpp brings the OpenMP library that a minimal system lacks."""
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        return {}
+    folder = Path(spec.origin).parents[1] / "lib"
+    if not (folder / "libgomp.so.1").exists():
+        return {}
+    others = environ.get("LD_LIBRARY_PATH", "")
+    return {"LD_LIBRARY_PATH": f"{folder}:{others}".rstrip(":")}
 
 
 class LlamaCpp:
@@ -93,7 +109,7 @@ class LlamaCpp:
         }
         server = self._server()
         if server is None:
-            return Command(_embedded(replica, thread_count), environ)
+            return Command(_embedded(replica, thread_count), environ | _libraries(self._environ))
         environ |= {PORT_VARIABLE: str(room.port), "LLAMA_API_KEY": room.api_key}
         words = engine_arguments(replica, None, Place(port=room.port, threads=thread_count))
         quiet = (sys.executable, "-m", "agent.engines.quiet_server")
@@ -101,7 +117,9 @@ class LlamaCpp:
 
     def end_reason(self, exit_code: int | None, log_tail: Sequence[str]) -> tuple[str, bool]:
         if exit_code == EXIT_NOT_INSTALLED:
-            return f"The engine llamacpp cannot be loaded on this node. {_INSTALL}", True
+            why = next((line for line in reversed(log_tail) if line.startswith(_NOT_LOADED)), "")
+            said = f": {why.removeprefix(_NOT_LOADED).rstrip('.')}" if why else ""
+            return f"The engine llamacpp cannot be loaded on this node{said}. {_INSTALL}", True
         if exit_code == EXIT_NOT_LOADED:
             said = _first_error(log_tail) or "llama.cpp gives no reason"
             return f"The model does not load: {said}.", True

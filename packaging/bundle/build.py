@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from application import Wheel, closure, compile_tree, download, read_wheel, unpack
@@ -146,8 +148,23 @@ def extra_tree(bundle: Path, product: str, version: str, kind: str) -> None:
     wheel = locked_wheels(lock)[wanted]
     tree = bundle / "tree"
     unpack(wheel, tree / kind)
-    write(tree / "share" / "sbom.cdx.json", product, version, [wheel], [])
+    inside = [wheel]
+    if kind == "llamacpp":
+        inside.append(openmp(tree / kind / "lib", tree / "share" / "LICENSES"))
+    write(tree / "share" / "sbom.cdx.json", product, version, inside, [])
     licences(tree / "share" / "LICENSES", tree / kind)
+
+
+def openmp(into: Path, licences_folder: Path) -> Wheel:
+    """LLVM's libgomp.so.1: llama.cpp asks for one, and a minimal system has none."""
+    wheel = locked_wheels("openmp.txt")["cmeel-libomp"]
+    into.mkdir(parents=True)
+    with zipfile.ZipFile(wheel.file) as archive:
+        (into / "libgomp.so.1").write_bytes(archive.read("cmeel.prefix/lib/libgomp.so.1"))
+    licences_folder.mkdir(parents=True)
+    shutil.copy(HERE / "licences" / "llvm-openmp.txt", licences_folder)
+    # The wheel's own licence (MIT) is that of its packaging.
+    return replace(wheel, name="llvm-openmp", licence="Apache-2.0 WITH LLVM-exception")
 
 
 if __name__ == "__main__":

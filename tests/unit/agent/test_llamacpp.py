@@ -1,12 +1,14 @@
 """llama.cpp's command line, threads, hopeless starts and the reasons of its ends."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.engines.kind import Address, Room
 from agent.engines.kinds import unknown
-from agent.engines.llamacpp import LlamaCpp, threads
+from agent.engines.llamacpp import LlamaCpp, _libraries, threads
 from agent.engines.readings import ready_address
 from agent.engines.variables import api_key_of
 from appliance.wire.agent import DesiredReplica
@@ -137,3 +139,29 @@ def test_a_line_that_is_no_address(line: bytes) -> None:
 def test_an_address() -> None:
     line = b'{"event": "listening", "host": "127.0.0.1", "port": 4000, "pid": 7}\n'
     assert ready_address(line) == Address("127.0.0.1", 4000)
+
+
+def test_a_library_that_the_engine_misses_is_named() -> None:
+    missing = "xllamacpp is not installed: libgomp.so.1: cannot open shared object file"
+    reason, hopeless = LlamaCpp({}).end_reason(4, ["starting", missing])
+    assert hopeless
+    assert "libgomp.so.1: cannot open shared object file" in reason
+    assert "bundle crosslogic-llamacpp" in reason
+
+
+def test_the_bundles_openmp_is_found_by_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "xllamacpp"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    importlib.invalidate_caches()
+    assert _libraries({}) == {}  # installed by pip: the host's own library
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libgomp.so.1").touch()
+    assert _libraries({}) == {"LD_LIBRARY_PATH": str(tmp_path / "lib")}
+    assert _libraries({"LD_LIBRARY_PATH": "/cuda"}) == {
+        "LD_LIBRARY_PATH": f"{tmp_path / 'lib'}:/cuda"
+    }

@@ -101,7 +101,7 @@ packages: ## Build a .deb and a .rpm that carry the signed bundle of dist/ and r
 test-bundle: ## Install the bundles of dist/ into whole systems booted without a network (root, debootstrap, systemd-nspawn)
 	@packaging/setup test
 	@packaging/setup models
-	CROSSLOGIC_MACHINES=1 $(bin)/pytest -q tests/system $(ARGS)
+	CROSSLOGIC_MACHINES=1 $(bin)/pytest -q tests/system -o log_cli=true --log-cli-level=INFO $(ARGS)
 
 lock: ## Resolve the requirements anew and write the locks
 	@packaging/setup lock

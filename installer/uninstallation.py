@@ -11,7 +11,7 @@ from installer.looking import installed_version
 from installer.records import Journal, Manifest, add_history, locked
 from installer.removal import removable, remove
 from installer.terminal import Teller, confirm
-from installer.work import services_of
+from installer.work import reload_units, services_of
 
 KEPT = (
     "Settings, data and accounts are kept: a later install finds them. To remove them too:"
@@ -69,7 +69,7 @@ def _uninstall(layout: Layout, tell: Teller, *, purge: bool) -> list[str]:
     tell.line("Removing what was made")
     version = manifest.version
     notes = remove(layout, manifest, removable(manifest, purge=purge), purge=purge)
-    services_of(layout, (), with_agent=False).reload()
+    reload_units(layout)
     if purge and not notes:
         forget(layout)
         return []

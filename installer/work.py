@@ -70,6 +70,12 @@ def units_in(folder: Path, role: str) -> tuple[str, ...]:
     return tuple(name for name in wanted[role] if (folder / name).is_file())
 
 
+def reload_units(layout: Layout) -> None:
+    """Unit files went: systemd would go on to know them."""
+    if systemd_runs(layout):
+        SystemdServices(layout, ()).reload()
+
+
 def services_of(layout: Layout, units: tuple[str, ...], *, with_agent: bool) -> Services:
     if units and systemd_runs(layout):
         return SystemdServices(layout, units)

@@ -21,6 +21,7 @@ from installer.looking import installed_version
 from installer.options import PASSED_ON, parser, with_command
 from installer.terminal import Teller
 from installer.uninstallation import uninstall
+from installer.upgrade import Wanted, rollback, upgrade
 from installer.versions import show_history, show_versions
 
 INTERRUPTED = "Interrupted. Run the same again to go on where it stopped."
@@ -117,8 +118,40 @@ def _history(asked: argparse.Namespace, _: Teller) -> str:
     return show_history(_layout(asked), as_json=asked.json)
 
 
+def _wanted(asked: argparse.Namespace) -> Wanted:
+    return Wanted(
+        layout=_layout(asked),
+        bundle=getattr(asked, "bundle", ""),
+        json=asked.json,
+        dry_run=asked.dry_run,
+        yes=asked.yes,
+        ignore=tuple(getattr(asked, "ignore", ())),
+        completion=not getattr(asked, "no_completion", False),
+        began_in=Path.cwd(),
+    )
+
+
+def _upgrade(asked: argparse.Namespace, tell: Teller) -> str:
+    return upgrade(_wanted(asked), tell)
+
+
+def _rollback(asked: argparse.Namespace, tell: Teller) -> str:
+    return rollback(_wanted(asked), tell)
+
+
+def _join(_: argparse.Namespace, __: Teller) -> str:
+    raise InstallerError(
+        "This installer does not set up the services of a GPU node yet.",
+        next_step="By hand in the bundle's folder: tree/bin/cic agent join, tree/bin/cic agent"
+        " (docs/NODES.md).",
+    )
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Teller], str]] = {
     "install": _install,
+    "join": _join,
+    "upgrade": _upgrade,
+    "rollback": _rollback,
     "uninstall": _uninstall,
     "versions": _versions,
     "history": _history,

@@ -23,6 +23,7 @@ from installer.programs import ENVIRONMENT, find, must, run
 
 START_S = 60.0
 STOP_S = 60.0
+AGENT = "crosslogic-agent.service"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -72,7 +73,21 @@ class SystemdServices:
         if sockets:
             # Sockets stay open: what connects in between waits instead of being refused.
             self._systemctl("start", sockets)
-        self._act("restart", product, [unit for unit in self._units if unit not in sockets])
+        rest = [unit for unit in self._units if unit not in sockets]
+        self._act("restart", product, [unit for unit in rest if unit != AGENT])
+        if AGENT in rest:
+            self._hand_over_engines()
+
+    def _hand_over_engines(self) -> None:
+        """SIGHUP ends the agent and leaves its engines running for the next one."""
+        run(["systemctl", "kill", "--kill-who=main", "--signal=HUP", AGENT])
+        wait_until(
+            lambda: run(["systemctl", "is-active", "--quiet", AGENT]).code != 0,
+            deadline_s=STOP_S,
+            clock=time.monotonic,
+            sleep=time.sleep,
+        )
+        self._systemctl("start", [AGENT])
 
     def stop(self) -> None:
         there = [unit for unit in self._units if (self._layout.units / unit).exists()]
@@ -84,7 +99,12 @@ class SystemdServices:
             )
 
     def _act(self, verb: str, product: Product, units: Sequence[str] | None = None) -> None:
-        self._systemctl(verb, self._units if units is None else units)
+        try:
+            self._systemctl(verb, self._units if units is None else units)
+        except StepFailed as failed:
+            raise StepFailed(
+                _last_words() or failed.message, next_step=failed.next_step
+            ) from failed
         _wait_for_endpoint(self._layout, product, lambda: None)
 
     def _systemctl(self, verb: str, units: Sequence[str]) -> None:
@@ -94,6 +114,13 @@ class SystemdServices:
             next_step="journalctl -u crosslogic-gateway -u crosslogic-agent -n 50 tells why.",
             deadline_s=START_S + STOP_S,
         )
+
+
+def _last_words() -> str:
+    """What the gateway said before it ended; systemctl only tells that it ended."""
+    unit = ["--unit=crosslogic-gateway.service", "--output=cat", "--no-pager", "--lines=20"]
+    said = run(["journalctl", *unit, "SYSLOG_IDENTIFIER=cic"]).out.strip().splitlines()
+    return f"The gateway does not start: {said[-1]}" if said else ""
 
 
 class OwnProcess:

@@ -73,7 +73,8 @@ def upgrade(wanted: Wanted, tell: Teller) -> str:
     current = _current(layout)
     require_root(layout, changes=True)
     with locked(layout):
-        settle(layout, tell)
+        if not wanted.dry_run:
+            settle(layout, tell)
         try:
             bundle = _bundle(wanted)
             _refuse(current, bundle)
@@ -95,7 +96,8 @@ def rollback(wanted: Wanted, tell: Teller) -> str:
     current = _current(layout)
     require_root(layout, changes=not wanted.dry_run)
     with locked(layout):
-        settle(layout, tell)
+        if not wanted.dry_run:
+            settle(layout, tell)
         version = _before(layout, current)
         steps = [one for one in _steps(current, version, wanted) if one.name in _AGAIN]
         if wanted.dry_run:
@@ -227,7 +229,7 @@ def _carry_out(
         "tree": lambda: _unpack(new),
         "try": lambda: _try(new),
         "switch": lambda: _switch(new),
-        "restart": lambda: new.services.restart(new.product),
+        "restart": lambda: _restart(old, new),
         "prove": lambda: _prove(new, answering),
     }
     journal.begin(kind, {"from": current, "to": bundle.version, "bundle": str(bundle.folder)})
@@ -241,19 +243,25 @@ def _carry_out(
             acts[step.name]()
             journal.done(step.name)
             tell.ended()
-    except (InstallerError, OSError, sqlite3.Error) as error:
+    # Whatever ends it, Ctrl-C too: a version that was not proved does not stay.
+    except (Exception, KeyboardInterrupt) as error:
         failed_after_s = time.monotonic()
+        why = str(error) or type(error).__name__
         if switched:
             _take_back(old)
         journal.end("rolled back" if switched else "failed")
         back_s = round(time.monotonic() - failed_after_s, 1)
-        outcome |= {"outcome": "rolled back" if switched else "failed", "why": str(error)}
+        outcome |= {"outcome": "rolled back" if switched else "failed", "why": why}
         add_history(layout, {**outcome, "seconds": back_s, "by": by()})
         raise UpgradeFailed(
-            f"{bundle.version} did not prove itself: {error}"
+            f"{bundle.version} did not prove itself: {why}"
             + (f" Version {current} serves again, after {back_s} s." if switched else ""),
             next_step=getattr(error, "next_step", "") or "cic-installer history; cic doctor",
         ) from error
+    finally:
+        for work in (old, new):
+            if not work.services.is_systemd:
+                work.services.stop()
     new.manifest.version = bundle.version
     new.manifest.save()
     seconds = round(time.monotonic() - began, 1)
@@ -272,6 +280,12 @@ def _back_up(old: Work) -> None:
         old.services.start(old.product)
     made = old.product.ask("backup", "create", deadline_s=600)
     old.tell(str(made["path"]))
+
+
+def _restart(old: Work, new: Work) -> None:
+    if not old.services.is_systemd:
+        old.services.stop()
+    new.services.restart(new.product)
 
 
 def _unpack(new: Work) -> None:

@@ -48,8 +48,8 @@ def test_a_deb_installs_and_goes(tmp_path: Path, *, purge: bool) -> None:
 
 def test_an_rpm_is_whole_and_its_script_installs(tmp_path: Path) -> None:
     file = sites.ROOT / "dist" / RPM
-    if shutil.which("rpm") is None or shutil.which("rpm2cpio") is None:
-        pytest.skip("apt-get install rpm")
+    if not all(shutil.which(tool) for tool in ("rpm", "rpm2cpio", "cpio")):
+        pytest.skip("apt-get install rpm cpio")
     checked = subprocess.run(["rpm", "-K", file], check=True, capture_output=True, text=True)
     assert "digests OK" in checked.stdout or "digests signatures OK" in checked.stdout
     scripts = subprocess.run(

@@ -83,6 +83,35 @@ def test_what_was_cut_short_after_it_is_taken_back(
     assert journal.unfinished() is None
 
 
+def test_a_dry_run_takes_nothing_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(layout, "1.0.0", "1.1.0", current="1.1.0")
+    journal = Journal(layout.journal)
+    journal.begin("rollback", {"from": "1.1.0", "to": "1.0.0"})
+    monkeypatch.setattr(module, "_take_back", lambda _: pytest.fail("it was taken back"))
+    asked = Wanted(layout, "", True, True, True, (), True, NOWHERE)
+    told = json.loads(module.rollback(asked, Teller(quiet=True)))
+    assert (told["from"], told["to"]) == ("1.1.0", "1.0.0")
+    assert journal.unfinished() is not None
+
+
+@pytest.mark.parametrize("error", [KeyError("version"), KeyboardInterrupt()])
+def test_whatever_ends_it_after_the_switch_it_goes_back(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    with_versions(layout, "1.0.0", "1.1.0", current="1.1.0")
+    back: list[str] = []
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "_answering", lambda _: "")
+    monkeypatch.setattr(module, "_switch", fail)
+    monkeypatch.setattr(module, "_take_back", lambda old: back.append(old.bundle.version))
+    with pytest.raises(InstallerError, match="did not prove itself"):
+        module.rollback(wanted(layout), Teller(quiet=True))
+    assert back == ["1.1.0"]
+
+
 def test_another_operation_has_to_be_ended_first(layout: Layout) -> None:
     Journal(layout.journal).begin("uninstall", {})
     with pytest.raises(Unfinished, match="uninstall"):

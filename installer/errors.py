@@ -9,8 +9,10 @@ InstallerError            refused or failed; what is half done is in the journal
 ├── NotInstalled          there is no installation to work on                           exit 1
 ├── OtherVersion          what is installed does not allow this                         exit 1
 ├── Unfinished            another operation was cut short and has to be ended first     exit 1
+├── NoRoom                a disk has too little room for what is wanted                 exit 1
 ├── StepFailed            a step could not be carried out                               exit 1
-└── UpgradeFailed         the new version did not prove itself; the old one serves      exit 1
+├── UpgradeFailed         the new version did not prove itself; the old one serves      exit 1
+└── NotTakenBack          the same, and the way back failed too: the next run tries it  exit 1
 """
 
 from __future__ import annotations
@@ -62,9 +64,17 @@ class Unfinished(InstallerError):
     code = "unfinished"
 
 
+class NoRoom(InstallerError):
+    code = "no_room"
+
+
 class StepFailed(InstallerError):
     code = "step_failed"
 
 
 class UpgradeFailed(InstallerError):
     code = "upgrade_failed"
+
+
+class NotTakenBack(InstallerError):
+    code = "not_taken_back"

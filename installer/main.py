@@ -15,10 +15,12 @@ from pathlib import Path
 
 from installer.answers import example
 from installer.errors import InstallerError, NotInstalled
-from installer.installation import Asked, install, undo
+from installer.installation import Asked, by, install, require_root, undo
 from installer.layout import Layout
 from installer.looking import installed_version
 from installer.options import PASSED_ON, parser, with_command
+from installer.records import locked
+from installer.retention import remove_by_hand
 from installer.terminal import Teller
 from installer.uninstallation import uninstall
 from installer.upgrade import Wanted, rollback, upgrade
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InstallerError as error:
         _report(error, as_json=as_json)
         return error.exit_code
+    except OSError as error:
+        _report(_of_the_system(error), as_json=as_json)
+        return InstallerError.exit_code
     except KeyboardInterrupt:
         print(f"cic-installer: {INTERRUPTED}", file=sys.stderr)
         return 1
@@ -56,6 +61,15 @@ def _report(error: InstallerError, *, as_json: bool) -> None:
         return
     fix = f"\n  Fix: {error.next_step}" if error.next_step else ""
     print(f"cic-installer: {error.message}{fix}", file=sys.stderr)
+
+
+def _of_the_system(error: OSError) -> InstallerError:
+    """What the system refused, where no step of an operation tells it better."""
+    where = f"{error.filename}: " if error.filename else ""
+    fix = "Look at the disk (df -h, dmesg) and at the path's owner, then run this again."
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        fix = "Run it with sudo."
+    return InstallerError(f"{where}{error.strerror or error}.", next_step=fix)
 
 
 def _preflight(words: Sequence[str]) -> int:
@@ -111,6 +125,11 @@ def _uninstall(asked: argparse.Namespace, tell: Teller) -> str:
 
 
 def _versions(asked: argparse.Namespace, _: Teller) -> str:
+    layout = _layout(asked)
+    if asked.remove:
+        require_root(layout, changes=True)
+        with locked(layout):
+            return remove_by_hand(layout, asked.remove, by=by(), yes=asked.yes, as_json=asked.json)
     return show_versions(_layout(asked), as_json=asked.json)
 
 
@@ -121,13 +140,16 @@ def _history(asked: argparse.Namespace, _: Teller) -> str:
 def _wanted(asked: argparse.Namespace) -> Wanted:
     return Wanted(
         layout=_layout(asked),
+        began_in=Path.cwd(),
         bundle=getattr(asked, "bundle", ""),
         json=asked.json,
         dry_run=asked.dry_run,
         yes=asked.yes,
         ignore=tuple(getattr(asked, "ignore", ())),
-        completion=not getattr(asked, "no_completion", False),
-        began_in=Path.cwd(),
+        completion=not asked.no_completion,
+        undo=getattr(asked, "undo", False),
+        to=getattr(asked, "to", ""),
+        with_backup=getattr(asked, "with_backup", False),
     )
 
 

@@ -63,12 +63,26 @@ def parser() -> argparse.ArgumentParser:
     upgrade.add_argument("bundle", nargs="?", default="", help="a folder or .tar.gz of a bundle")
     _ignore(upgrade)
     upgrade.add_argument(
-        "--no-completion",
-        action="store_true",
-        help="do not ask a model before the new version counts as good",
+        "--undo", action="store_true", help="take back an upgrade that was cut short, and no more"
     )
-    commands.add_parser("rollback", parents=[changing], help="go back to the version before")
-    commands.add_parser("versions", parents=[reading], help="what is installed")
+    _no_completion(upgrade)
+    rollback = commands.add_parser(
+        "rollback", parents=[changing], help="go back to the version before"
+    )
+    rollback.add_argument(
+        "--to", default="", metavar="VERSION", help="an earlier one that is there"
+    )
+    rollback.add_argument(
+        "--with-backup",
+        action="store_true",
+        help="put back the backup that was made before that version was left",
+    )
+    _no_completion(rollback)
+    versions = commands.add_parser(
+        "versions", parents=[reading], help="what is installed; remove an old version"
+    )
+    versions.add_argument("--remove", default="", metavar="VERSION", help="one that is not in use")
+    versions.add_argument("--yes", action="store_true", help="do not ask at the terminal")
     commands.add_parser("history", parents=[reading], help="what was done, and what came of it")
     uninstall = commands.add_parser("uninstall", parents=[changing], help="remove the appliance")
     uninstall.add_argument(
@@ -77,6 +91,14 @@ def parser() -> argparse.ArgumentParser:
     for name, words in PASSED_ON.items():
         commands.add_parser(name, add_help=False, help=f"cic {' '.join(words)} … of this version")
     return whole
+
+
+def _no_completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-completion",
+        action="store_true",
+        help="do not ask a model before the version counts as good",
+    )
 
 
 def _ignore(command: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Operation:
     facts: Mapping[str, Any]
     done: frozenset[str]
     """Names of the steps that were done in it."""
+    begun: frozenset[str]
+    """Names of those that began: a cut may have come at any moment of the last one."""
     open: bool
     """It began and neither finished, failed nor was undone."""
 
@@ -82,6 +84,10 @@ class Journal:
     def done(self, step: str) -> None:
         self._write({"event": "done", "step": step})
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Facts that became known while it went on."""
+        self._write({"event": "note", "facts": dict(facts)})
+
     def end(self, outcome: str) -> None:
         """`outcome`: finished, failed, rolled back or undone."""
         self._write({"event": "end", "outcome": outcome})
@@ -95,14 +101,16 @@ class Journal:
         for entry in read_lines(self._path):
             event = entry.get("event")
             if event == "begin":
-                found = Operation(
-                    str(entry.get("operation")), entry.get("facts") or {}, frozenset(), True
-                )
-            elif found is not None and event == "done":
-                done = found.done | {str(entry.get("step"))}
-                found = Operation(found.kind, found.facts, done, found.open)
+                facts, none = entry.get("facts") or {}, frozenset[str]()
+                found = Operation(str(entry.get("operation")), facts, none, none, open=True)
+            elif found is not None and event in {"step", "done"}:
+                step = {str(entry.get("step"))}
+                done = found.done | (step if event == "done" else frozenset())
+                found = replace(found, done=done, begun=found.begun | step)
+            elif found is not None and event == "note":
+                found = replace(found, facts={**found.facts, **(entry.get("facts") or {})})
             elif found is not None and event == "end":
-                found = Operation(found.kind, found.facts, found.done, False)
+                found = replace(found, open=False)
         return found
 
     def unfinished(self) -> Operation | None:

@@ -90,12 +90,8 @@ def _remove_version(manifest: Manifest, name: str, path: Path, made: Made, *, pu
     """A version's folder; where somebody changed a file of it or added one, those stay."""
     remove_tree(path.with_name(path.name + PARTIAL))
     files = manifest.trees.get(made.target)
-    if purge or files is None:
-        remove_tree(path)
-        return ""
-    noted = {one for one in manifest.made if one.startswith(name + "/")}
-    strange = [odd for odd in _strange(path, files) if f"{name}/{odd}" not in noted]
-    if not strange:
+    strange = [] if purge else changed_files(manifest, name, path, made.target)
+    if files is None or not strange:
         remove_tree(path)
         return ""
     for file in files:
@@ -105,6 +101,15 @@ def _remove_version(manifest: Manifest, name: str, path: Path, made: Made, *, pu
         with contextlib.suppress(OSError):
             Path(folder).rmdir()
     return f"{name} keeps what was changed or added: {', '.join(strange[:3])}"
+
+
+def changed_files(manifest: Manifest, name: str, path: Path, version: str) -> list[str]:
+    """Files of a version's folder that somebody changed or added; none when it is not known."""
+    files = manifest.trees.get(version)
+    if files is None:
+        return []
+    noted = {one for one in manifest.made if one.startswith(name + "/")}
+    return [odd for odd in _strange(path, files) if f"{name}/{odd}" not in noted]
 
 
 def _strange(path: Path, files: dict[str, tuple[str, str]]) -> list[str]:

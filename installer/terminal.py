@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -22,8 +24,12 @@ class Teller:
     _began: float = 0.0
 
     def line(self, text: str) -> None:
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             print(text, file=self.out, flush=True)
+        except OSError:
+            self.quiet = True  # the terminal is gone; what it was told of goes on
 
     def began(self, number: int, of: int, step: Step) -> None:
         self._began = self.clock()
@@ -37,6 +43,24 @@ class Teller:
 
     def skipped(self, number: int, of: int, step: Step) -> None:
         self.line(f"[{number:2}/{of}] {step.does} (done already)")
+
+
+@contextmanager
+def waiting(tell: Callable[[str], None], what: str, *, every_s: float = 10.0) -> Iterator[None]:
+    """Tells every few seconds that something of one piece still goes on, and for how long."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            tell(f"{what}: {time.monotonic() - began:.0f} s so far")
+
+    teller = threading.Thread(target=repeat, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
-from installer.errors import NotInstalled, Unfinished
+from installer.errors import NotInstalled
 from installer.installation import by, forget, require_root
 from installer.layout import Layout
 from installer.looking import installed_version
@@ -55,19 +56,17 @@ def _shown(manifest: Manifest, *, purge: bool, as_json: bool) -> str:
 def _uninstall(layout: Layout, tell: Teller, *, purge: bool) -> list[str]:
     journal, manifest = Journal(layout.journal), Manifest(layout)
     unfinished = journal.unfinished()
-    if unfinished is not None and unfinished.kind in {"upgrade", "rollback"}:
-        raise Unfinished(
-            f"An operation was cut short: {unfinished.kind}.",
-            next_step=f"Finish it first: cic-installer {unfinished.kind}",
-        )
-    if unfinished is None or unfinished.kind == "install":
+    if unfinished is None or unfinished.kind != "uninstall":
         if unfinished is not None:
+            # All that it made is in the manifest, and goes with the rest.
             journal.end("undone")
         journal.begin("uninstall", {"purge": purge, "version": installed_version(layout)})
     tell.line("Stopping the services")
     stop_all(layout, manifest)
     tell.line("Removing what was made")
     version = manifest.version
+    for left in ("unpacked", "trial"):
+        shutil.rmtree(layout.records / left, ignore_errors=True)
     notes = remove(layout, manifest, removable(manifest, purge=purge), purge=purge)
     reload_units(layout)
     if purge and not notes:

@@ -46,7 +46,7 @@ def make_bundle(
     units: bool = False,
     key: ec.EllipticCurvePrivateKey = KEY,
 ) -> Path:
-    """`folder`/crosslogic-appliance-VERSION-linux-x86_64, sealed. `customize`: sitecustomize.py."""
+    """`folder`/crosslogic-appliance-VERSION-linux-x86_64, sealed. `customize`: run at starts."""
     bundle = folder / f"crosslogic-appliance-{version}-linux-x86_64"
     tree = bundle / "tree"
     packages = tree / "python" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
@@ -58,10 +58,12 @@ def make_bundle(
         f"home = {home}\ninclude-system-site-packages = false\n"
     )
     own = sysconfig.get_paths()["purelib"]
-    (packages / "crosslogic.pth").write_text(f"../../../../app\n{ROOT}\n{own}\n")
+    # Not sitecustomize.py: a distribution has one, which goes before.
+    custom = "import stand_in_customize\n" if customize else ""
+    (packages / "crosslogic.pth").write_text(f"../../../../app\n{ROOT}\n{own}\n{custom}")
     _application(tree / "app", version)
     if customize:
-        (tree / "app/sitecustomize.py").write_text(customize)
+        (tree / "app/stand_in_customize.py").write_text(customize)
     (tree / "bin").mkdir()
     for wrapper in WRAPPERS.iterdir():
         shutil.copy(wrapper, tree / "bin" / wrapper.name)

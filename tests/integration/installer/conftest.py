@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,8 +39,11 @@ class Installation:
         first = program or self.bundle / "install.sh"
         return run_program([str(first), *words, "--prefix", str(self.root)])
 
-    def killed_at(self, number: int, count_file: Path, *words: str) -> Done:
-        """The installer's own code in this environment's Python, killed before a change."""
+    def killed_at(self, number: int | str, count_file: Path, *words: str) -> Done:
+        """The installer's own code in this environment's Python, killed before a change.
+
+        `number`: of the change; STEP+N: of the change since that step began.
+        """
         killer = ROOT / "tests/fakes/killed_installer.py"
         command = [sys.executable, str(killer), str(number), str(self.root), str(count_file)]
         return run_program(
@@ -47,6 +51,20 @@ class Installation:
             CROSSLOGIC_BUNDLE=str(self.bundle),
             PYTHONPATH=str(ROOT),
         )
+
+    def installed(self, *words: str) -> Done:
+        """The `cic-installer` of the version in use."""
+        return self.run(*words, program=self.root / "opt/crosslogic/current/bin/cic-installer")
+
+    @property
+    def current(self) -> str:
+        return str((self.root / "opt/crosslogic/current").readlink())
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [
+            json.loads(line) for line in (self.records / "history.jsonl").read_text().splitlines()
+        ]
 
     @property
     def records(self) -> Path:
@@ -97,3 +115,28 @@ def answers(tmp_path: Path) -> Callable[[str], str]:
         return str(file)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the next version."""
+    return make_bundle(tmp_path_factory.mktemp("newer"), "0.2.0")
+
+
+@pytest.fixture(scope="session")
+def _installed_root(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    root = make_root(folder / "r")
+    (folder / "answers.toml").write_text(
+        'start = false\n[endpoint]\nlisten = "127.0.0.1:0"\ntls = "off"\n'
+    )
+    done = Installation(root, bundle).run("--answers", str(folder / "answers.toml"))
+    assert done.code == 0, done.err
+    return root
+
+
+@pytest.fixture
+def site(tmp_path: Path, bundle: Path, _installed_root: Path) -> Installation:
+    """Version 0.1.0 with its site below a root, which no systemd manages."""
+    shutil.copytree(_installed_root, tmp_path / "s", symlinks=True)
+    return Installation(tmp_path / "s", bundle)

@@ -80,7 +80,8 @@ def require_root(layout: Layout, *, changes: bool) -> None:
     if changes and layout.is_this_system and os.geteuid() != 0:
         raise InstallerError(
             "Only root can change what is installed on this system.",
-            next_step="Run it with sudo. --dry-run, --preflight and --prefix FOLDER need no root.",
+            next_step="Run it with sudo. The preflight, the dry run of an installation, and a"
+            " --prefix FOLDER of your own need no root.",
         )
 
 

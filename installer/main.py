@@ -23,7 +23,7 @@ from installer.records import locked
 from installer.retention import remove_by_hand
 from installer.terminal import Teller
 from installer.uninstallation import uninstall
-from installer.upgrade import Wanted, rollback, upgrade
+from installer.upgrade import Wanted, require_installation, rollback, upgrade
 from installer.versions import show_history, show_versions
 
 INTERRUPTED = "Interrupted. Run the same again to go on where it stopped."
@@ -128,6 +128,7 @@ def _versions(asked: argparse.Namespace, _: Teller) -> str:
     layout = _layout(asked)
     if asked.remove:
         require_root(layout, changes=True)
+        require_installation(layout)
         with locked(layout):
             return remove_by_hand(layout, asked.remove, by=by(), yes=asked.yes, as_json=asked.json)
     return show_versions(_layout(asked), as_json=asked.json)

@@ -10,10 +10,6 @@ Exit codes: 0 done; 1 refused or failed; 2 usage; 3 the preflight found blockers
 not genuine; 5 another installer runs. What was cut short goes on where it stopped when it is
 started again; every step and its undoing stand in /var/lib/crosslogic-installer/journal.jsonl.
 """
-SUBCOMMANDS = (
-    "preflight", "install", "join", "upgrade", "rollback", "versions", "history", "uninstall",
-    "backup", "restore", "support-bundle",
-)  # fmt: skip
 PASSED_ON = {
     "backup": ("backup",),
     "restore": ("backup", "restore"),
@@ -59,15 +55,29 @@ def parser() -> argparse.ArgumentParser:
         "--undo", action="store_true", help="remove what an unfinished installation made"
     )
     _joining(commands.add_parser("join", parents=[changing], help="make this host a GPU node"))
-    upgrade = commands.add_parser("upgrade", parents=[changing], help="go to the bundle's version")
-    upgrade.add_argument("bundle", nargs="?", default="", help="a folder or .tar.gz of a bundle")
+    upgrade = commands.add_parser(
+        "upgrade",
+        parents=[changing],
+        help="go to the bundle's version",
+        description="Checks the bundle with the key of this site, makes a backup, tries the new "
+        "version offline, switches to it and proves it; or goes back by itself.",
+    )
+    upgrade.add_argument(
+        "bundle",
+        nargs="?",
+        default="",
+        help="a folder or .tar.gz of a bundle; without one, that of a run that was cut short",
+    )
     _ignore(upgrade)
     upgrade.add_argument(
         "--undo", action="store_true", help="take back an upgrade that was cut short, and no more"
     )
     _no_completion(upgrade)
     rollback = commands.add_parser(
-        "rollback", parents=[changing], help="go back to the version before"
+        "rollback",
+        parents=[changing],
+        help="go back to the version before",
+        description="Goes back to an earlier version that is still there, and proves it.",
     )
     rollback.add_argument(
         "--to", default="", metavar="VERSION", help="an earlier one that is there"
@@ -125,6 +135,6 @@ def _joining(join: argparse.ArgumentParser) -> None:
 
 def with_command(words: Sequence[str]) -> list[str]:
     """`install` where no command was given: ./install.sh --dry-run is ./install.sh install …"""
-    if words and (words[0] in SUBCOMMANDS or words[0] in {"-h", "--help"}):
-        return list(words)
+    if words and (not words[0].startswith("-") or words[0] in {"-h", "--help"}):
+        return list(words)  # also one that is none: it is named then
     return ["install", *words]

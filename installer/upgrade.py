@@ -50,11 +50,11 @@ def upgrade(wanted: Wanted, tell: Teller) -> str:
     """What is printed on standard output. Raises InstallerError; the old version serves then."""
     layout = wanted.layout
     require_root(layout, changes=True)
-    current = _current(layout)
+    current = require_installation(layout)
     with locked(layout), outliving_terminal():
         cut = _unfinished(wanted, tell)
         if wanted.undo:
-            return _undone(cut, _current(layout), as_json=wanted.json)
+            return _undone(cut, require_installation(layout), as_json=wanted.json)
         current = _going_from(layout, cut)
         try:
             named = _named(wanted, cut)
@@ -86,7 +86,7 @@ def rollback(wanted: Wanted, tell: Teller) -> str:
     """Back to an earlier version, which is proved likewise. Raises InstallerError."""
     layout = wanted.layout
     require_root(layout, changes=True)
-    _current(layout)
+    require_installation(layout)
     with locked(layout), outliving_terminal():
         cut = _unfinished(wanted, tell)
         current = _going_from(layout, cut)
@@ -117,7 +117,7 @@ def _going_from(layout: Layout, cut: Operation | None) -> str:
     """The version in use, or the one that a dry run would first go back to."""
     if cut is not None and cut.open and not SWITCHING.isdisjoint(cut.begun):
         return str(cut.facts["from"])
-    return _current(layout)
+    return require_installation(layout)
 
 
 def _undone(cut: Operation | None, current: str, *, as_json: bool) -> str:
@@ -129,11 +129,12 @@ def _undone(cut: Operation | None, current: str, *, as_json: bool) -> str:
     return f"The {cut.kind} that was cut short is undone. Version {current} is installed."
 
 
-def _current(layout: Layout) -> str:
+def require_installation(layout: Layout) -> str:
+    """The version in use. Raises NotInstalled."""
     current = installed_version(layout)
     if current is None:
         raise NotInstalled(
-            "No version is installed, so there is nothing to upgrade or to go back from.",
+            "No version is installed here, so this has nothing to work with.",
             next_step="./install.sh in the folder of the unpacked bundle installs one. Name the"
             " root with --prefix where it was installed below another one.",
         )
@@ -228,4 +229,5 @@ def _ended(outcome: dict[str, Any], *, as_json: bool) -> str:
         "upgrade": "Back: cic-installer rollback",
         "rollback": f"Forward again: cic-installer upgrade BUNDLE, with that of {outcome['from']}",
     }[outcome["operation"]]
-    return f"Version {outcome['to']} serves, after {outcome['seconds']} s.{notes}\n{back}"
+    took = f"Version {outcome['to']} is in use and proved, after {outcome['seconds']} s."
+    return f"{took}{notes}\n{back}"

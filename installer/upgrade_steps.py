@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from installer.errors import StepFailed
-from installer.files import PARTIAL
+from installer.files import PARTIAL, write_whole
 from installer.install_steps import link_commands, point_to_engines, put_units, unpack_tree
+from installer.layout import GATEWAY_ACCOUNT, Layout
 from installer.making import tree_files
 from installer.move import DATABASES, Move
 from installer.product import ProductRefused, wait_until
+from installer.programs import Account
 from installer.records import Manifest
 from installer.removal import changed_files, remove_tree
 from installer.retention import backups_folder, remove_as_gateway
 from installer.terminal import waiting
 from installer.units import drop_missing_units
 from installer.upgrade_trial import try_offline
-from installer.work import Work
+from installer.work import Work, account_in
 
 PROVE_S = 60.0  # for a deployment that answered before to answer again
+RESTORE_PLAN = "restore-plan.json"  # in the home, while `cic backup restore` puts one back
 BACKUP_S = 4 * 3_600.0  # as `cic backup` itself waits
 
 
@@ -63,7 +69,7 @@ def _unlike_bundle(new: Work, there: Path) -> bool:
     wanted = {name: digest for name, (digest, _) in tree_files(new.bundle.tree).items()}
     found = {name: digest for name, (digest, _) in tree_files(there).items()}
     ours = {name for name in found if name.endswith("crosslogic-engines.pth")}
-    compiled = {name for name in found.keys() - wanted.keys() if "/__pycache__/" in name}
+    compiled = {name for name in found.keys() - wanted.keys() if "__pycache__" in name.split("/")}
     return {n: d for n, d in found.items() if n not in ours | compiled} != wanted
 
 
@@ -101,13 +107,33 @@ def switch(work: Work) -> None:
 
 
 def put_back(work: Work, backup: str) -> None:
-    """A backup in place of the databases. The site is stopped for it; what was there is kept."""
+    """A backup in place of the databases. The site is stopped for it; what was there is kept.
+
+    By root, to whom the folder of the settings belongs. These stay as they are: the version that
+    goes on was tried with them.
+    """
+    layout, account = work.layout, account_in(work.layout, GATEWAY_ACCOUNT)
     work.services.stop()
+    settings = layout.config_file.read_bytes()
+    words = ("backup", "restore", backup, "--replace", "--yes")
     with waiting(work.tell, "Restore"):
-        done = work.product.ask(
-            "backup", "restore", backup, "--replace", "--yes", deadline_s=BACKUP_S
-        )
+        done = replace(work.product, account=None).ask(*words, deadline_s=BACKUP_S)
+    write_whole(layout.config_file, settings, 0o640, account.gid if account is not None else None)
+    give_to_gateway(layout, account)
     work.notes.append(f"The databases are those of {done['made_at']}; {done['before']} has later.")
+
+
+def give_to_gateway(layout: Layout, account: Account | None) -> None:
+    """What a restore by root has made in the home. Links are not followed."""
+    if account is None:
+        return
+    secrets = layout.home / "secrets"
+    named = [layout.home / f"{name}.db" for name in DATABASES]
+    named += [layout.home / "manifest-head.json", secrets, *secrets.glob("*")]
+    for path in named:
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_uid == 0:
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def restart(move: Move) -> None:
@@ -123,14 +149,18 @@ def take_back(move: Move) -> None:
     switch(old)
     if not new.services.is_systemd:
         new.services.stop()
-    if move.contracts and move.backup and _were_applied(old.layout.home, move.contracts):
+    give_to_gateway(old.layout, account_in(old.layout, GATEWAY_ACCOUNT))
+    if move.contracts and move.backup and _has_to_go_back(old.layout.home, move.contracts):
         put_back(old, move.backup)
     elif old.services.is_systemd and _running(old) == move.current:
         return  # it was never left
     old.services.restart(old.product)
 
 
-def _were_applied(home: Path, contracts: list[str]) -> bool:
+def _has_to_go_back(home: Path, contracts: list[str]) -> bool:
+    """The new version has changed the databases, or a restore was cut short."""
+    if (home / RESTORE_PLAN).exists():
+        return True
     for name in DATABASES:
         with closing(sqlite3.connect(f"file:{home / name}.db?mode=ro", uri=True)) as database:
             rows = {str(row[0]) for row in database.execute("SELECT name FROM _migrations")}

@@ -13,7 +13,9 @@ from tests.system.releases import release, source, units
 
 log = logging.getLogger(__name__)
 RELEASES = "/media/releases"
-BROKEN = {"app/appliance/main.py": "raise RuntimeError('a broken release')\n"}
+# Broken where only its start shows it: what cannot be imported, the offline trial finds before.
+FAILS = "def run(*_, **__):\n    raise RuntimeError('a broken release')\n"
+BROKEN = {"app/appliance/main.py": FAILS}
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,6 +85,27 @@ def verify(folder: Path, key: Path) -> None:
     for name in sorted(listed):
         if sha256_of(folder / name) != listed[name]:
             raise NotGenuine(f"{name} is not as it was signed.", next_step=_AGAIN)
+
+
+def others_may_write(folder: Path) -> bool:
+    """Whether anybody but who runs this and root could change a file after it was checked.
+
+    Raises NotGenuine for what is neither a file nor a folder.
+    """
+    mine = {0, os.geteuid()}
+    for parent in folder.resolve().parents:
+        found = parent.stat()
+        sticky = found.st_mode & stat.S_ISVTX  # nobody renames what is another's there
+        if found.st_uid not in mine or (found.st_mode & 0o022 and not sticky):
+            return True
+    for path in (folder, *folder.rglob("*")):
+        found = path.lstat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            name = path.relative_to(folder)
+            raise NotGenuine(f"{name} is neither a file nor a folder.", next_step=_AGAIN)
+        if found.st_uid not in mine or found.st_mode & 0o022:
+            return True
+    return False
 
 
 def unpack_archive(archive: Path, into: Path) -> Path:

@@ -148,6 +148,7 @@ def _wanted(asked: argparse.Namespace) -> Wanted:
         yes=asked.yes,
         ignore=tuple(getattr(asked, "ignore", ())),
         completion=not asked.no_completion,
+        backup=not getattr(asked, "no_backup", False),
         undo=getattr(asked, "undo", False),
         to=getattr(asked, "to", ""),
         with_backup=getattr(asked, "with_backup", False),

@@ -73,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
         "--undo", action="store_true", help="take back an upgrade that was cut short, and no more"
     )
     _no_completion(upgrade)
+    upgrade.add_argument(
+        "--no-backup",
+        action="store_true",
+        help="make none: for a site whose version in use no longer starts",
+    )
     rollback = commands.add_parser(
         "rollback",
         parents=[changing],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from installer.bundle import Bundle, bundle_in, unpack_archive, verify
+from installer.bundle import Bundle, bundle_in, others_may_write, unpack_archive, verify
 from installer.errors import InstallerError, NotInstalled, OtherVersion
+from installer.files import copy_tree
 from installer.installation import check_host, require_root
 from installer.interruptions import outliving_terminal
 from installer.layout import Layout
@@ -18,7 +20,7 @@ from installer.looking import installed_version
 from installer.precedence import major, order, refuse
 from installer.records import Journal, Operation, locked, read_lines
 from installer.retention import surplus
-from installer.space import Need, megabytes, require_room, unpacked_size
+from installer.space import Need, megabytes, require_room, size_of, unpacked_size
 from installer.terminal import Teller, confirm
 from installer.upgrade_plan import shown, steps_back, steps_of, trial_needs, upgrade_needs
 from installer.upgrade_run import SWITCHING, answers_of, carry_out, move_of, settle
@@ -38,6 +40,8 @@ class Wanted:
     yes: bool = False
     ignore: tuple[str, ...] = ()
     completion: bool = True
+    backup: bool = True
+    """Without one: for a site whose version in use no longer starts."""
     undo: bool = False
     """Take back what was cut short, and do no more."""
     to: str = ""
@@ -70,6 +74,7 @@ def upgrade(wanted: Wanted, tell: Teller) -> str:
                 current,
                 bundle.version,
                 completion=wanted.completion,
+                backup=wanted.backup,
                 gone=_going(layout, current, bundle),
             )
             if wanted.dry_run:
@@ -169,6 +174,15 @@ def _bundle(layout: Layout, named: str, tell: Teller) -> Bundle:
         require_room([Need(unpacked, size, "the unpacked archive")])
         tell.line(f"Unpacking {path.name}, {megabytes(size)}")
         path = unpack_archive(path, unpacked)
+    elif others_may_write(path):
+        size = size_of(path)
+        unpacked = layout.records / "unpacked"
+        require_room([Need(unpacked, size, "a copy of the bundle")])
+        tell.line(f"Copying {path.name}, {megabytes(size)}: others could change it meanwhile")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir(mode=0o700)
+        deque(copy_tree(path, unpacked / path.name), maxlen=0)
+        path = unpacked / path.name
     tell.line("Checking its signature and every file")
     verify(path, layout.release_key)
     return bundle_in(path)

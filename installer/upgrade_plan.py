@@ -32,7 +32,9 @@ def trial_needs(layout: Layout) -> list[Need]:
     return [Need(layout.records, size, "copies of the databases")]
 
 
-def steps_of(current: str, to: str, *, completion: bool, gone: Sequence[str]) -> list[Step]:
+def steps_of(
+    current: str, to: str, *, completion: bool, backup: bool, gone: Sequence[str]
+) -> list[Step]:
     proof = "its version" + (" and a completion" if completion else "")
     after = f" Then {', '.join(gone)} goes: the last 3 are kept." if gone else ""
     rows = (
@@ -52,7 +54,11 @@ def steps_of(current: str, to: str, *, completion: bool, gone: Sequence[str]) ->
         ("restart", "Start it anew. Who connects meanwhile waits.", "Started anew again."),
         ("prove", f"Prove it: {proof}.{after}", f"Otherwise back to {current}."),
     )
-    return [Step(name, does, undo, done=False, told="") for name, does, undo in rows]
+    return [
+        Step(name, does, undo, done=False, told="")
+        for name, does, undo in rows
+        if backup or name != "backup"
+    ]
 
 
 def steps_back(current: str, to: str, *, restores: str) -> list[Step]:

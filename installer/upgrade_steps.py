@@ -34,14 +34,19 @@ BACKUP_S = 4 * 3_600.0  # as `cic backup` itself waits
 
 def back_up(move: Move) -> None:
     """Made by the version that serves, and tried: unpacked aside, opened, its chains recomputed."""
-    old = move.old
-    if not old.services.is_systemd:
-        old.services.start(old.product)
-    if not move.answering and move.completion:
-        move.answering = answering(old)
-    folder = backups_folder(old.layout) / move.current
+    old, folder = move.old, backups_folder(move.old.layout) / move.current
     with waiting(old.tell, "Backup"):
-        made = old.product.ask("backup", "create", "--to", str(folder), deadline_s=BACKUP_S)
+        try:
+            if not old.services.is_systemd:
+                old.services.start(old.product)
+                move.answering = answering(old) if move.completion else ""
+            made = old.product.ask("backup", "create", "--to", str(folder), deadline_s=BACKUP_S)
+        except StepFailed as failed:
+            raise StepFailed(
+                failed.message,
+                next_step=f"{failed.next_step} Where version {move.current} no longer starts:"
+                " cic-installer upgrade --no-backup",
+            ) from failed
         path = Path(str(made["path"]))
         old.product.ask("backup", "verify", str(path), deadline_s=BACKUP_S)
     move.backup = str(path)
@@ -180,7 +185,7 @@ def answering(old: Work) -> str:
     """A deployment that answers now and has to answer afterwards; empty: none does."""
     try:
         rows = old.product.ask("status")["deployments"]
-    except ProductRefused:
+    except StepFailed:
         return ""
     return next((str(row["name"]) for row in rows if row["state"] == "ready"), "")
 

@@ -18,7 +18,7 @@ from installer.product import wait_until
 from installer.terminal import Teller
 from installer.upgrade import Wanted, upgrade
 from installer.work import Work
-from tests.fakes.stand_in_bundle import BROKEN_SERVE, make_bundle
+from tests.fakes.stand_in_bundle import BROKEN_SERVE, make_bundle, make_root
 from tests.fakes.tiny_gguf import write_tiny_gguf
 from tests.integration.installer.conftest import Installation
 
@@ -154,3 +154,23 @@ def test_a_model_that_no_longer_answers_takes_it_back(
     assert "tiny answered before and does not now" in failed.message
     assert "no engine takes this" in installation.history[-1]["why"]
     assert installation.history[-1]["outcome"] == "rolled back"
+
+
+@pytest.mark.timeout(60)
+def test_a_version_that_no_longer_starts_is_left_without_a_backup(
+    tmp_path: Path, newer: Path, answers: Callable[[str], str]
+) -> None:
+    broken = make_bundle(tmp_path, customize=BROKEN_SERVE)
+    site = Installation(make_root(tmp_path / "r"), broken)
+    assert site.run("--answers", answers("start = false")).code == 0
+    refused = site.installed("upgrade", str(newer), "--json")
+    assert refused.code == 1
+    assert "this version does not serve" in refused.json["error"]["message"]
+    assert "upgrade --no-backup" in refused.json["error"]["next_step"]
+    newer.chmod(0o777)  # others could change it while it is read: a copy is checked and taken
+    done = site.installed("upgrade", str(newer), "--no-backup")
+    newer.chmod(0o755)
+    assert done.code == 0, done
+    assert "others could change it meanwhile" in done.err
+    assert (site.current, "backup" in site.history[-1]) == ("0.2.0", False)
+    assert not (site.records / "unpacked").exists()

@@ -55,6 +55,23 @@ def parser() -> argparse.ArgumentParser:
         "--undo", action="store_true", help="remove what an unfinished installation made"
     )
     _joining(commands.add_parser("join", parents=[changing], help="make this host a GPU node"))
+    _moving(commands, changing, reading)
+    commands.add_parser("history", parents=[reading], help="what was done, and what came of it")
+    uninstall = commands.add_parser("uninstall", parents=[changing], help="remove the appliance")
+    uninstall.add_argument(
+        "--purge", action="store_true", help="with data, keys, settings and accounts"
+    )
+    for name, words in PASSED_ON.items():
+        commands.add_parser(name, add_help=False, help=f"cic {' '.join(words)} … of this version")
+    return whole
+
+
+def _moving(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    changing: argparse.ArgumentParser,
+    reading: argparse.ArgumentParser,
+) -> None:
+    """Commands that go from one version to another, or remove one."""
     upgrade = commands.add_parser(
         "upgrade",
         parents=[changing],
@@ -98,14 +115,6 @@ def parser() -> argparse.ArgumentParser:
     )
     versions.add_argument("--remove", default="", metavar="VERSION", help="one that is not in use")
     versions.add_argument("--yes", action="store_true", help="do not ask at the terminal")
-    commands.add_parser("history", parents=[reading], help="what was done, and what came of it")
-    uninstall = commands.add_parser("uninstall", parents=[changing], help="remove the appliance")
-    uninstall.add_argument(
-        "--purge", action="store_true", help="with data, keys, settings and accounts"
-    )
-    for name, words in PASSED_ON.items():
-        commands.add_parser(name, add_help=False, help=f"cic {' '.join(words)} … of this version")
-    return whole
 
 
 def _no_completion(command: argparse.ArgumentParser) -> None:

@@ -74,13 +74,15 @@ def wanted_by(unit: str) -> list[str]:
 
 
 def drop_missing_units(layout: Layout, manifest: Manifest, folder: Path) -> None:
-    """Removes units of an earlier version that this one does not have."""
+    """Removes units of another version that this one does not have, and what enabled them."""
     now = {layout.inside(layout.units / file.relative_to(folder)) for file in unit_files(folder)}
     units = layout.inside(layout.units) + "/"
-    gone = [name for name in manifest.made if name.startswith(units) and name not in now]
-    for name in gone:
-        made = manifest.made[name]
-        if made.kind == "file":
+    gone = {name for name in manifest.made if name.startswith(units) and name not in now}
+    enabled = [
+        n for n, made in manifest.made.items() if made.kind == "link" and made.target in gone
+    ]
+    for name in [*gone, *enabled]:
+        if manifest.made[name].kind in {"file", "link"}:
             layout.outside(name).unlink(missing_ok=True)
             del manifest.made[name]
     if gone:

@@ -11,7 +11,14 @@ from installer.errors import StepFailed
 from installer.layout import AGENT_ACCOUNT, GATEWAY_ACCOUNT, Layout
 from installer.making import Maker
 from installer.records import Manifest
-from installer.units import listen_elsewhere, numeric, wanted_by
+from installer.units import (
+    drop_missing_units,
+    enable,
+    lay_units,
+    listen_elsewhere,
+    numeric,
+    wanted_by,
+)
 
 UNITS = Path(__file__).resolve().parents[3] / "packaging/systemd"
 
@@ -69,3 +76,23 @@ def test_a_name_becomes_an_address_or_a_clear_refusal() -> None:
     assert numeric("[2001:db8::1]") == "[2001:db8::1]"
     with pytest.raises(StepFailed, match="nobody knows this name"):
         numeric("no-such-host.invalid")
+
+
+def test_a_unit_that_another_version_does_not_have_goes_with_what_enabled_it(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(tmp_path / "r")
+    layout.records.mkdir(parents=True)
+    make = Maker(layout, Manifest(layout))
+    newer, older = tmp_path / "newer", tmp_path / "older"
+    for folder, names in ((newer, ("a.service", "b.timer")), (older, ("a.service",))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("[Install]\nWantedBy=multi-user.target\n")
+    lay_units(make, layout, newer)
+    enable(make, layout, newer, ("a.service", "b.timer"))
+    drop_missing_units(layout, make.manifest, older)
+    wants = layout.root / "etc/systemd/system/multi-user.target.wants"
+    assert [one.name for one in layout.units.iterdir()] == ["a.service"]
+    assert [one.name for one in wants.iterdir()] == ["a.service"]
+    assert not [name for name in Manifest(layout).made if "b.timer" in name]

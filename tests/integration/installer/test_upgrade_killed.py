@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.stand_in_bundle import snapshot
+from tests.fakes.stand_in_bundle import make_bundle, snapshot
 from tests.integration.installer.conftest import Installation
 
 EVERY = os.environ.get("INSTALLER_KILLS") == "all"
@@ -91,3 +91,28 @@ def test_it_is_undone_after_the_rename_of_current_also_when_that_is_killed_too(
     assert _programs(site) == before
     assert site.history[-1]["outcome"] == "rolled back"
     assert site.installed("upgrade", "--undo", "--json").json["undone"] is None
+
+
+@LATER
+@pytest.mark.timeout(120)
+def test_the_last_three_versions_stay_with_their_backups(
+    site: Installation, tmp_path: Path
+) -> None:
+    for version in ("0.2.0rc2", "0.2.0rc10", "0.2.0"):
+        done = site.installed("upgrade", str(make_bundle(tmp_path, version)), "--json")
+        assert done.code == 0, done
+    assert done.json["notes"] == ["Version 0.1.0 was removed: the last 3 are kept."]
+    versions = site.installed("versions", "--json").json
+    assert [(one["version"], one["current"], one["previous"]) for one in versions] == [
+        ("0.2.0rc2", False, False), ("0.2.0rc10", False, True), ("0.2.0", True, False),
+    ]  # fmt: skip
+    backups = site.root / "var/lib/crosslogic/backups/upgrades"
+    assert {one.name for one in backups.iterdir()} == {"0.2.0rc2", "0.2.0rc10"}
+    assert not [name for name in site.manifest["made"] if "/0.1.0" in name]
+    back = site.installed("rollback", "--to", "0.2.0rc2", "--json")
+    assert back.code == 0, back
+    assert site.current == "0.2.0rc2"
+    removed = site.installed("versions", "--remove", "0.2.0", "--yes", "--json")
+    assert removed.json["there"] == ["0.2.0rc2", "0.2.0rc10"]
+    assert site.installed("uninstall", "--purge").code == 0
+    assert not (site.root / "opt/crosslogic").exists()

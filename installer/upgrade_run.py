@@ -116,7 +116,7 @@ def _ended(
         _write_down(move, {**outcome, "outcome": "not taken back", "back": back}, ends=False)
         raise NotTakenBack(
             f"{move.to} did not prove itself: {why} Going back to {move.current} failed: {back}",
-            next_step=f"{getattr(second, 'next_step', '') or AGAIN} Then: {AGAIN}",
+            next_step=_then_again(second),
         ) from second
     back_s = round(time.monotonic() - failed_after_s, 1)
     rolled = {**outcome, "outcome": "rolled back", "seconds": back_s}
@@ -137,6 +137,11 @@ def _write_down(move: Move, entry: Mapping[str, Any], *, ends: bool = True) -> N
         add_history(move.old.layout, entry)
         if ends:
             move.journal.end(str(entry["outcome"]))
+
+
+def _then_again(error: BaseException) -> str:
+    first = str(getattr(error, "next_step", ""))
+    return f"{first} Then: {AGAIN}" if first else AGAIN
 
 
 def _why(error: BaseException) -> str:
@@ -209,7 +214,7 @@ def settle(layout: Layout, tell: Teller) -> Operation | None:
         raise NotTakenBack(
             f"The {unfinished.kind} to {unfinished.facts.get('to')} was cut short, and going back"
             f" to {version} failed: {back}",
-            next_step=f"{getattr(error, 'next_step', '')} Then: {AGAIN}".strip(),
+            next_step=_then_again(error),
         ) from error
     finally:
         _stop_own(move)

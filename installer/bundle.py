@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -108,8 +109,10 @@ def others_may_write(folder: Path) -> bool:
     return False
 
 
-def unpack_archive(archive: Path, into: Path) -> Path:
+def unpack_archive(archive: Path, into: Path, *, at_most: int) -> Path:
     """The one top folder of a .tar.gz, unpacked into `into`, which is made anew.
+
+    `at_most`: bytes. An archive of more fills no disk before its signature is looked at.
 
     A bundle has folders and files alone; anything else, or a name that leaves the folder, ends it
     before it is made. Raises NotGenuine.
@@ -119,8 +122,9 @@ def unpack_archive(archive: Path, into: Path) -> Path:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                _unpack_member(tar, member, into)
-    except (tarfile.TarError, EOFError, OSError) as error:
+                at_most -= member.size
+                _unpack_member(tar, member, into, room=at_most)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(into, ignore_errors=True)
         raise NotGenuine(f"{archive} cannot be unpacked: {error}.", next_step=_AGAIN) from error
     found = sorted(into.iterdir())
@@ -129,7 +133,9 @@ def unpack_archive(archive: Path, into: Path) -> Path:
     return found[0]
 
 
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path) -> None:
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path, *, room: int) -> None:
+    if room < 0:
+        raise tarfile.TarError("it holds more than its end says")
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or not (member.isdir() or member.isreg()):
         raise tarfile.TarError(f"it holds {member.name}, which no bundle does")

@@ -173,7 +173,7 @@ def _bundle(layout: Layout, named: str, tell: Teller) -> Bundle:
         unpacked = layout.records / "unpacked"
         require_room([Need(unpacked, size, "the unpacked archive")])
         tell.line(f"Unpacking {path.name}, {megabytes(size)}")
-        path = unpack_archive(path, unpacked)
+        path = unpack_archive(path, unpacked, at_most=size)
     elif others_may_write(path):
         size = size_of(path)
         unpacked = layout.records / "unpacked"

@@ -1,12 +1,14 @@
 """A bundle's folder: whether what was checked could be changed before it is used."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from installer.bundle import others_may_write
+from installer.bundle import others_may_write, unpack_archive
 from installer.errors import NotGenuine
+from installer.space import unpacked_size
 
 
 @pytest.fixture
@@ -40,3 +42,34 @@ def test_what_would_block_a_reader_is_refused(folder: Path) -> None:
     os.mkfifo(folder / "tree/pipe", 0o600)
     with pytest.raises(NotGenuine, match="tree/pipe is neither"):
         others_may_write(folder)
+
+
+def test_an_archive_of_more_than_was_looked_for_fills_no_disk(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "b" / name).write_bytes(bytes(600_000))
+    archive = tmp_path / "b.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "b", "b")
+    size = unpacked_size(archive)
+    assert unpack_archive(archive, tmp_path / "into", at_most=size).name == "b"
+    with pytest.raises(NotGenuine, match="more than its end says"):
+        unpack_archive(archive, tmp_path / "into", at_most=1_000_000)
+    assert not (tmp_path / "into").exists()
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+def test_a_damaged_archive_ends_in_no_traceback(tmp_path: Path, at: float) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/one").write_bytes(os.urandom(200_000) + bytes(range(256)) * 2000)
+    archive = tmp_path / "b.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "b", "b")
+    content = bytearray(archive.read_bytes())
+    content[int(len(content) * at)] ^= 0xFF
+    content[int(len(content) * at) + 1] ^= 0xFF
+    archive.write_bytes(content)
+    try:
+        unpack_archive(archive, tmp_path / "into", at_most=10**7)
+    except NotGenuine:
+        assert not (tmp_path / "into").exists()  # else its signature tells
